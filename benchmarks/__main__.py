@@ -1,0 +1,123 @@
+"""Compare ernie_async with others and print one table: `python -m benchmarks`.
+
+Every round asks every question of every contender, one process after the other and in another
+order each time. Ratios are taken within a round, so that a busy minute of the machine weighs on
+both sides; a cell shows the median over all rounds and, in brackets, the least and the greatest.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import machine, runs, table
+from benchmarks.contenders import FLOOR, MODULES
+from benchmarks.questions import QUESTIONS
+
+ROUNDS = 7
+QUICK_ROUNDS = 3
+SLOW = ("openai",)
+"""Contenders that alone would take minutes; `--quick` asks them only if they are named."""
+
+Results = dict[str, dict[str, dict[int, float]]]
+
+
+def parse_arguments() -> argparse.Namespace:
+    def names(known: Sequence[str], text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := sorted(set(chosen) - set(known)):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not in {', '.join(known)}")
+        return [name for name in known if name in chosen]
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {QUICK_ROUNDS} with --quick")
+    parser.add_argument("--quick", action="store_true", help="small sizes, about a minute")
+    parser.add_argument(
+        "--only",
+        type=lambda text: names(list(QUESTIONS), text),
+        default=list(QUESTIONS),
+        metavar="QUESTION,...",
+        help=", ".join(QUESTIONS),
+    )
+    parser.add_argument(
+        "--contenders",
+        type=lambda text: names(list(MODULES), f"{FLOOR},{text}"),
+        metavar="NAME,...",
+        help=f"{', '.join(MODULES)}; the floor is always among them; "
+        f"without this option all, with --quick all but {', '.join(SLOW)}",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single number")
+    return parser.parse_args()
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def importable(bench: runs.Bench, contenders: Sequence[str]) -> list[str]:
+    found = []
+    for contender in contenders:
+        try:
+            bench.try_import(contender)
+            found.append(contender)
+        except runs.RunError as error:
+            print(f"{contender}: skipped, {error}")
+    return found
+
+
+def measure(
+    bench: runs.Bench, questions: Sequence[str], contenders: Sequence[str], rounds: int
+) -> Results:
+    """Values in seconds or bytes by question, contender and round.
+
+    Who fails at a question once is not asked that question again.
+    """
+    results: Results = {name: {contender: {} for contender in contenders} for name in questions}
+    failed: set[tuple[str, str]] = set()
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}")
+        for name in questions:
+            if number >= QUESTIONS[name].rounds_at_most:
+                continue
+            for turn in range(len(contenders)):
+                contender = contenders[(turn + number) % len(contenders)]
+                if (name, contender) in failed or contender in QUESTIONS[name].not_asked:
+                    continue
+                try:
+                    results[name][contender][number] = bench.run(contender, name)
+                except runs.RunError as error:
+                    failed.add((name, contender))
+                    print(f"{contender}: {name} failed, {error}")
+    return results
+
+
+def main() -> None:
+    options = parse_arguments()
+    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    began = time.monotonic()
+    about = machine.describe()
+    for name, value in about.items():
+        print(f"{name}: {value}")
+    with runs.start(is_quick=options.quick) as bench:
+        everybody = [name for name in MODULES if not (options.quick and name in SLOW)]
+        contenders = importable(bench, options.contenders or everybody)
+        results = measure(bench, options.only, contenders, rounds)
+    took = time.monotonic() - began
+    chosen = {name: QUESTIONS[name] for name in options.only}
+    print(f"rounds: {rounds}{' (quick: small sizes)' if options.quick else ''}, {took:.0f} s")
+    print()
+    print(table.render(chosen, results, contenders))
+    print()
+    print("Floor absolute; others as ratios to the floor of the same round, or in the unit given.")
+    print("Each cell: median (least-greatest) over the rounds.")
+    for note in table.footnotes(chosen, rounds):
+        print(note)
+    if options.json:
+        written = {"about": about, "quick": options.quick, "rounds": rounds, "results": results}
+        options.json.write_text(json.dumps(written, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""CPU seconds to import a library and make the first client.
+
+`python -m benchmarks.import_time ours` prints one line of JSON, `{"value": ...}`. Imports as little
+as it can: what is already loaded when the clock starts costs nobody anything.
+"""
+
+import sys
+import time
+
+from benchmarks.machine import pin
+
+STATEMENTS = {
+    "floor": "import aiohttp, pydantic",
+    "openai": "import openai; openai.AsyncOpenAI(api_key='key')",
+    "ours": "import ernie_async; ernie_async.AsyncClient('key')",
+}
+
+
+def main() -> None:
+    contender, *core = sys.argv[1:]
+    pin(int(core[0]) if core else None)
+    before = time.process_time()
+    exec(STATEMENTS[contender], {})
+    print(f'{{"value": {time.process_time() - before}}}')
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The machine under the measurement: which cores there are, how much memory is held, what runs.
+
+Knows Linux's `/proc`; where a number or a pin is not to be had, it says so or does without.
+"""
+
+import contextlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("aiohttp", "pydantic", "openai", "ernie-async")
+
+
+def pick_cores() -> tuple[int | None, int | None]:
+    """A core to measure on and another for the load server; `None` where there is no choice."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[-1], cores[0]) if len(cores) > 1 else (None, None)
+
+
+def pin(core: int | None) -> None:
+    """Keep this process on one core, or anywhere if `None`."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def reset_peak() -> None:
+    """Let the kernel's high-water mark of this process start again from what it holds now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this kernel does not say how much memory a process had at most")
+
+
+def cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def library_version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def describe() -> dict[str, str]:
+    """What to print above the table, in order."""
+    return {
+        "cpu": f"{os.cpu_count()} x {cpu_model()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        **{name: library_version(name) for name in LIBRARIES},
+    }

@@ -1,0 +1,102 @@
+"""Processes: the load server, and one child per measurement. Knows no numbers but theirs."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from benchmarks.machine import pick_cores
+from benchmarks.questions import QUESTIONS
+
+LONGEST_RUN = 120
+"""Seconds after which a measurement is given up."""
+
+
+class RunError(Exception):
+    """A child ended without a number; the message is the last thing it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A running load server and what its clients' processes need to know."""
+
+    port: int
+    core: int | None
+    environment: dict[str, str]
+    is_quick: bool
+
+    def run(self, contender: str, question: str) -> float:
+        """Measure one thing once.
+
+        Raises:
+            RunError: The contender cannot be imported, failed, or took too long.
+        """
+        core = [] if self.core is None else [str(self.core)]
+        if QUESTIONS[question].measure is None:
+            return self._value("benchmarks.import_time", contender, *core)
+        options = ["--port", str(self.port), *["--core"] * len(core), *core]
+        if self.is_quick:
+            options.append("--quick")
+        return self._value("benchmarks.worker", contender, question, *options)
+
+    def try_import(self, contender: str) -> None:
+        """Import a contender and make a client in a child, so that all of it is compiled.
+
+        Raises:
+            RunError: It cannot be imported.
+        """
+        self._output(
+            "-c", f"from benchmarks.contenders import load; load({contender!r})('http://[::1]/v2')"
+        )
+
+    def _value(self, module: str, *arguments: str) -> float:
+        value: float = json.loads(self._output("-m", module, *arguments))["value"]
+        return value
+
+    def _output(self, *arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        try:
+            child = subprocess.run(
+                command,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=LONGEST_RUN,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise RunError(f"no result after {LONGEST_RUN} s") from None
+        if child.returncode:
+            said = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+            raise RunError(said[-1])
+        return child.stdout
+
+
+@contextmanager
+def start(*, is_quick: bool) -> Iterator[Bench]:
+    """A load server on one core, a bench for another.
+
+    Children keep their compiled modules in a folder of their own: what is compiled at install
+    time and what is not must not decide who imports faster.
+    """
+    core, server_core = pick_cores()
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        command = [sys.executable, "-m", "benchmarks.load_server"]
+        if server_core is not None:
+            command += ["--core", str(server_core)]
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
+            assert server.stdout is not None
+            yield Bench(int(server.stdout.readline()), core, environment, is_quick)
+            server.communicate()

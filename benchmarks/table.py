@@ -1,0 +1,74 @@
+"""The table: what was measured, round by round, as ratios to the floor or as plain values."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from benchmarks.contenders import FLOOR
+from benchmarks.questions import Question
+
+OURS = "ours"
+
+Rounds = Mapping[int, float]
+"""Values by round; a round without a value is missing."""
+
+
+def spread(values: Sequence[float], unit: str = "") -> str:
+    """The median, then the least and the greatest, with about three digits."""
+    if not values:
+        return "-"
+    middle, least, greatest = statistics.median(values), min(values), max(values)
+    digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
+    return f"{middle:,.{digits}f}{unit} ({least:,.{digits}f}-{greatest:,.{digits}f})"
+
+
+def compared(question: Question, values: Rounds, floor: Rounds) -> list[float]:
+    """What a cell is made of: one number per round, in what the question is shown in."""
+    if question.shown == "value":
+        return [value * question.scale for value in values.values()]
+    return [value / floor[number] for number, value in values.items() if number in floor]
+
+
+def row(question: Question, results: Mapping[str, Rounds], contenders: Sequence[str]) -> list[str]:
+    floor = results.get(FLOOR, {})
+    absolute = [value * question.scale for value in floor.values()]
+    unit = f" {question.unit}"
+    cells = [question.title, spread(absolute, unit)]
+    unit_shown = unit if question.shown == "value" else ""
+    verdict = ""
+    for contender in contenders:
+        numbers = compared(question, results.get(contender, {}), floor)
+        cells.append(spread(numbers, unit_shown))
+        if contender == OURS and numbers:
+            verdict = " met" if statistics.median(numbers) <= question.at_most else " MISSED"
+    return [*cells, f"{question.at_most:g}{unit_shown}{verdict}"]
+
+
+def render(
+    questions: Mapping[str, Question],
+    results: Mapping[str, Mapping[str, Rounds]],
+    contenders: Sequence[str],
+) -> str:
+    """The whole table as Markdown.
+
+    Args:
+        questions: The rows, by name.
+        results: Values by question, contender and round, in seconds or bytes.
+        contenders: The columns; the floor need not be among them.
+    """
+    others = [contender for contender in contenders if contender != FLOOR]
+    rows = [["measure", FLOOR, *others, "ours at most"]]
+    rows += [row(question, results[name], others) for name, question in questions.items()]
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    rows.insert(1, ["-" * size for size in widths])
+    return "\n".join("| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in rows)
+
+
+def footnotes(questions: Mapping[str, Question], rounds: int) -> list[str]:
+    """What a reader of the table must know about single rows."""
+    notes = []
+    for question in questions.values():
+        if question.note:
+            notes.append(f"{question.title}: {question.note}.")
+        if question.rounds_at_most < rounds:
+            notes.append(f"{question.title}: {question.rounds_at_most} rounds.")
+    return notes

@@ -1,0 +1,138 @@
+"""The async Python SDK for Baidu's ERNIE models (文心一言).
+
+```python
+import asyncio
+from ernie_async import AsyncClient
+
+async def main():
+    async with AsyncClient() as client:  # the key from QIANFAN_API_KEY
+        async for chunk in client.stream("解释量子纠缠现象"):
+            print(chunk.text, end="", flush=True)
+
+asyncio.run(main())
+```
+"""
+
+from ernie_async.client import AsyncClient, CallOptions, ChatOptions, ClientOptions
+from ernie_async.errors import (
+    APIError,
+    AuthError,
+    BadRequestError,
+    BlockedError,
+    ConfigError,
+    ConnectError,
+    DeadlineError,
+    DecodeError,
+    ErnieError,
+    FailedAttempt,
+    InterruptedStreamError,
+    NotFoundError,
+    OutputError,
+    QuotaError,
+    RateLimitError,
+    RefusedError,
+    ServerError,
+    ToolLoopError,
+    TransportError,
+)
+from ernie_async.net.hooks import CallEnded, CallStarted, Hook, Record, RetryScheduled
+from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.stream import ChatStream
+from ernie_async.sansio.auth import ApiKey, from_env
+from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.sync import Client, SyncChatStream
+from ernie_async.types import (
+    ChatChunk,
+    ChatCompletion,
+    ChatRequest,
+    ImagePart,
+    ImageURL,
+    Message,
+    ModelCard,
+    ResponseFormat,
+    StreamOptions,
+    TextPart,
+    Thinking,
+    Timing,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    Usage,
+    VideoPart,
+    VideoURL,
+    WebSearch,
+    assistant,
+    developer,
+    system,
+    tool_result,
+    user,
+)
+from ernie_async.version import __version__
+
+__all__ = [
+    "APIError",
+    "ApiKey",
+    "AsyncClient",
+    "AuthError",
+    "BadRequestError",
+    "BlockedError",
+    "CallEnded",
+    "CallOptions",
+    "CallStarted",
+    "ChatChunk",
+    "ChatCompletion",
+    "ChatOptions",
+    "ChatRequest",
+    "ChatStream",
+    "Client",
+    "ClientOptions",
+    "ConfigError",
+    "ConnectError",
+    "DeadlineError",
+    "DecodeError",
+    "ErnieError",
+    "FailedAttempt",
+    "Hook",
+    "ImagePart",
+    "ImageURL",
+    "InterruptedStreamError",
+    "Limiter",
+    "Limits",
+    "Message",
+    "ModelCard",
+    "NotFoundError",
+    "OutputError",
+    "Permit",
+    "QuotaError",
+    "RateLimitError",
+    "Record",
+    "RefusedError",
+    "ResponseFormat",
+    "RetryPolicy",
+    "RetryScheduled",
+    "ServerError",
+    "StreamOptions",
+    "SyncChatStream",
+    "TextPart",
+    "Thinking",
+    "Timeouts",
+    "Timing",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
+    "ToolLoopError",
+    "TransportError",
+    "Usage",
+    "VideoPart",
+    "VideoURL",
+    "WebSearch",
+    "__version__",
+    "assistant",
+    "developer",
+    "from_env",
+    "system",
+    "tool_result",
+    "user",
+]

@@ -1,0 +1,285 @@
+"""Everything that can go wrong, as one tree. The branch says whose turn it is.
+
+    ErnieError
+      ConfigError               the caller's mistake, found before any byte is sent
+      TransportError            no usable answer came
+        ConnectError            no connection, or it broke              .was_sent
+        DeadlineError           a named clock ran out                    .clock .seconds .partial
+        InterruptedStreamError  the stream ended before its end          .partial .last_event_id
+        DecodeError             bytes that the protocol does not allow   .body
+      APIError                  the service said no     .status .code .request_id .retry_after
+        AuthError               credential missing, wrong, expired, or of the wrong kind
+        BadRequestError         the request is not acceptable
+        NotFoundError           no such model or path
+        RateLimitError          too much at the moment; waiting helps
+        QuotaError              nothing left to spend; waiting does not help
+        RefusedError            the service's own safety check
+        ServerError             the service's fault; waiting may help
+      BlockedError              the content filter stopped the answer    .partial .term
+      OutputError               the answer did not fit the asked model   .text
+      ToolLoopError             rounds or time used up before an answer  .messages
+
+Knows the types an error may carry, and nothing of how errors come about. All of them can be
+pickled, and none holds a credential: a raw error of the HTTP library, which holds the request's
+headers, is never chained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.messages import Message
+
+__all__ = [
+    "APIError",
+    "AuthError",
+    "BadRequestError",
+    "BlockedError",
+    "ConfigError",
+    "ConnectError",
+    "DeadlineError",
+    "DecodeError",
+    "ErnieError",
+    "FailedAttempt",
+    "InterruptedStreamError",
+    "NotFoundError",
+    "OutputError",
+    "QuotaError",
+    "RateLimitError",
+    "RefusedError",
+    "ServerError",
+    "ToolLoopError",
+    "TransportError",
+    "shorten",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """One request that failed, as the final error lists it.
+
+    Attributes:
+        error: The error's class and its short message.
+        status: HTTP status, `None` if no answer came.
+        code: The service's code, `None` if it sent none.
+        waited: Seconds waited before this attempt.
+    """
+
+    error: str
+    status: int | None
+    code: str | None
+    waited: float
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """A value as an error message shows it: its `repr`, at most `limit` characters of it."""
+    shown = repr(value)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+class ErnieError(Exception):
+    """Base of every error of this library.
+
+    Attributes:
+        attempts: Every request that was made for this call and failed, oldest first; empty if
+            nothing was sent.
+        request_id: What to quote to the service's support: the service's own id, else the one we
+            sent as `X-Request-Id`; `None` if nothing was sent.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.attempts: tuple[FailedAttempt, ...] = ()
+        self.request_id: str | None = None
+
+    @property
+    def message(self) -> str:
+        """The message alone, without the list of attempts."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        if len(self.attempts) < 2:
+            return self.message
+        tries = "; ".join(attempt.error for attempt in self.attempts[:-1])
+        return f"{self.message} [{len(self.attempts)} attempts; before: {tries}]"
+
+
+class ConfigError(ErnieError, ValueError):
+    """The caller's mistake, found before any byte is sent."""
+
+
+class TransportError(ErnieError):
+    """No usable answer came."""
+
+
+class ConnectError(TransportError):
+    """No connection could be made, or it broke before an answer could be used.
+
+    Attributes:
+        was_sent: Whether the service may have got the request; `False` if there was no connection.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool = True) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
+
+
+class DeadlineError(TransportError, TimeoutError):
+    """A named clock ran out.
+
+    Attributes:
+        clock: `connect`, `first_event`, `idle` or `total`; see `Timeouts`.
+        seconds: How long that clock had.
+        partial: What a stream had delivered; `None` if nothing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        clock: str = "total",
+        seconds: float = 0.0,
+        partial: ChatCompletion | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.clock = clock
+        self.seconds = seconds
+        self.partial = partial
+
+
+class InterruptedStreamError(TransportError):
+    """The stream ended with neither a finish reason nor `[DONE]`.
+
+    Attributes:
+        partial: What had been delivered; `None` if nothing.
+        last_event_id: The last `id:` the server sent; `None` if it sends none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        partial: ChatCompletion | None = None,
+        last_event_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.last_event_id = last_event_id
+
+
+class DecodeError(TransportError):
+    """Bytes came that the protocol does not allow.
+
+    Attributes:
+        body: The start of them, at most 2,000 bytes.
+        partial: What a stream had delivered before; `None` if nothing.
+    """
+
+    def __init__(
+        self, message: str, *, body: bytes = b"", partial: ChatCompletion | None = None
+    ) -> None:
+        super().__init__(message)
+        self.body = body[:2000]
+        self.partial = partial
+
+
+class APIError(ErnieError):
+    """The service said no.
+
+    Attributes:
+        status: HTTP status; 200 when the refusal came inside a good answer.
+        code: The service's own word, such as `rpm_rate_limit_exceeded`; `None` if it sent none.
+        retry_after: Seconds the service asks to wait; `None` if it does not say.
+        remedy: What to do about this code, in English; empty if the code is not known.
+        remedy_zh: The same in Chinese.
+        partial: What a stream had delivered before the error; `None` if nothing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        remedy: str = "",
+        remedy_zh: str = "",
+        partial: ChatCompletion | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.remedy = remedy
+        self.remedy_zh = remedy_zh
+        self.partial = partial
+
+
+class AuthError(APIError):
+    """The credential is missing, wrong, expired, or not of the kind this address takes."""
+
+
+class BadRequestError(APIError):
+    """The service does not accept this request as it is."""
+
+
+class NotFoundError(APIError):
+    """No such model or path, or no right to it."""
+
+
+class RateLimitError(APIError):
+    """Too much at the moment; waiting helps."""
+
+
+class QuotaError(APIError):
+    """Nothing left to spend, or no subscription; waiting does not help."""
+
+
+class RefusedError(APIError):
+    """The service's own safety check refused the input."""
+
+
+class ServerError(APIError):
+    """The service failed; the same request may succeed later."""
+
+
+class BlockedError(ErnieError):
+    """The content filter stopped the answer.
+
+    Attributes:
+        partial: What had been delivered; `None` if nothing.
+        term: What was found; `None` if it must not be told.
+    """
+
+    def __init__(
+        self, message: str, *, partial: ChatCompletion | None = None, term: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.term = term
+
+
+class OutputError(ErnieError):
+    """The answer did not fit the model that was asked for.
+
+    Attributes:
+        text: The answer as it came.
+    """
+
+    def __init__(self, message: str, *, text: str = "") -> None:
+        super().__init__(message)
+        self.text = text
+
+
+class ToolLoopError(ErnieError):
+    """Rounds or time were used up before there was an answer.
+
+    Attributes:
+        messages: The conversation so far.
+    """
+
+    def __init__(self, message: str, *, messages: Sequence[Message] = ()) -> None:
+        super().__init__(message)
+        self.messages = tuple(messages)

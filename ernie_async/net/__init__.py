@@ -1,0 +1,1 @@
+"""How bytes move and where tasks wait: aiohttp and tenacity. Decisions are made in `sansio`."""

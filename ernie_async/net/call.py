@@ -1,0 +1,298 @@
+"""One call made properly: admitted, authorised, retried, observed.
+
+Knows what every call has in common, whole or streamed. What one attempt does is handed in.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Literal, TypeVar
+
+import aiohttp
+from pydantic import BaseModel
+
+from ernie_async.errors import (
+    APIError,
+    ConnectError,
+    DeadlineError,
+    DecodeError,
+    ErnieError,
+    FailedAttempt,
+    shorten,
+)
+from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
+from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.transport import HTTP_ERRORS, Transport, translate
+from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.rest import Request, read_answer
+from ernie_async.sansio.retry import RetryPolicy, may_pass
+from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.sansio.tokens import OutputEstimate
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.usage import Timing, Usage
+
+__all__ = ["Call", "Desk", "read_body", "settle_failed"]
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+# An answer in one piece may hold pictures or thousands of vectors; an error never needs so much.
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What all calls of a client share."""
+
+    transport: Transport
+    key: ApiKey | None
+    limiter: Limiter | None
+    retry: RetryPolicy
+    timeouts: Timeouts
+    hooks: Sequence[Hook]
+    output: OutputEstimate
+
+    async def answer(self, request: Request, model: type[M]) -> M:
+        """Make a call whose answer comes in one piece, and read it.
+
+        Raises:
+            ErnieError: See the tree in `errors`.
+        """
+        call = Call(self, request)
+        try:
+            async with asyncio.timeout(call.total):
+                answer = await call.until_it_works(lambda: _one_answer(call, model))
+        except ErnieError as error:
+            call.end("error", error=error)
+            raise
+        except asyncio.CancelledError:
+            call.end("cancelled")
+            raise
+        except TimeoutError:
+            failure = call.total_ran_out()
+        else:
+            usage = answer.usage if isinstance(answer, ChatCompletion) else None
+            if usage is not None:
+                self.output.note(usage.completion_tokens)
+            timing = call.end("ok", usage=usage)
+            if isinstance(answer, ChatCompletion):
+                answer.observed(request_id=request.request_id, timing=timing)
+            return answer
+        # Raised outside the handler: the cancellation inside is no news to the caller.
+        call.end("error", error=failure)
+        raise failure
+
+
+class Call:
+    """One call while it runs: its clock, its attempts, and what observers hear of them."""
+
+    __slots__ = (
+        "_waits",
+        "desk",
+        "failures",
+        "first_token",
+        "number",
+        "queued",
+        "request",
+        "sent",
+        "started",
+    )
+
+    def __init__(self, desk: Desk, request: Request) -> None:
+        self.desk = desk
+        self.request = request
+        self.number = next(_numbers)
+        self.started = monotonic()
+        self.queued = 0.0
+        self.first_token: float | None = None
+        self.sent = 0
+        self.failures: list[FailedAttempt] = []
+        self._waits = [0.0]
+        tell(
+            desk.hooks,
+            CallStarted(
+                call=self.number,
+                method=request.method,
+                path=request.path,
+                model=request.model,
+                is_stream=request.is_stream,
+            ),
+        )
+
+    @property
+    def total(self) -> float | None:
+        """Seconds the whole call may take."""
+        return self.desk.timeouts.total_for(stream=self.request.is_stream)
+
+    async def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Make attempts as the retry policy allows; the final error lists them all."""
+
+        async def noted() -> T:
+            try:
+                return await attempt()
+            except ErnieError as error:
+                self._note_failure(error)
+                raise
+
+        try:
+            return await noted()
+        except ErnieError as error:
+            if not may_pass(error):
+                raise
+            first = error
+        # Imported here, since most programs never need it and tenacity takes 10 ms.
+        from ernie_async.net.retrying import again  # noqa: PLC0415
+
+        return await again(
+            first, noted, self.desk.retry, started=self.started, before_wait=self._before_wait
+        )
+
+    async def admit(self) -> Permit | None:
+        """Wait for room for one attempt; `None` if nothing is limited."""
+        if self.desk.limiter is None:
+            return None
+        request = self.request
+        permit = await self.desk.limiter.admit(request.prompt_tokens + request.answer_tokens)
+        self.queued += permit.waited
+        return permit
+
+    async def send(self) -> aiohttp.ClientResponse:
+        """Send the request once, and wait for the head of an answer."""
+        self.sent += 1
+        request = self.request
+        headers = {"X-Request-Id": request.request_id, **request.headers}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        if self.desk.key is not None:
+            headers["Authorization"] = self.desk.key.header()
+        return await self.desk.transport.open(
+            request.method,
+            request.path,
+            body=request.body,
+            headers=headers,
+            connect=self.desk.timeouts.connect,
+        )
+
+    def timing(self) -> Timing:
+        """Where the time went so far."""
+        return Timing(
+            queued=self.queued,
+            first_token=self.first_token,
+            total=monotonic() - self.started,
+            attempts=self.sent,
+        )
+
+    def total_ran_out(self) -> DeadlineError:
+        """The error for a call that took too long as a whole."""
+        failure = DeadlineError(
+            f"the call was not over within {self.total:g} s (Timeouts.total)",
+            clock="total",
+            seconds=self.total or 0.0,
+        )
+        self._note_failure(failure)
+        return failure
+
+    def end(
+        self,
+        outcome: Literal["ok", "error", "cancelled"],
+        *,
+        error: ErnieError | None = None,
+        usage: Usage | None = None,
+    ) -> Timing:
+        """Tell that the call is over."""
+        timing = self.timing()
+        tell(
+            self.desk.hooks,
+            CallEnded(
+                call=self.number,
+                outcome=outcome,
+                error=None if error is None else _brief(error),
+                request_id=self.request.request_id,
+                timing=timing,
+                usage=usage,
+            ),
+        )
+        return timing
+
+    def _note_failure(self, error: ErnieError) -> None:
+        refusal = error if isinstance(error, APIError) else None
+        self.failures.append(
+            FailedAttempt(
+                error=_brief(error),
+                status=None if refusal is None else refusal.status,
+                code=None if refusal is None else refusal.code,
+                waited=self._waits[-1],
+            )
+        )
+        error.attempts = tuple(self.failures)
+        error.request_id = error.request_id or self.request.request_id
+
+    def _before_wait(self, error: ErnieError, attempt: int, delay: float) -> None:
+        self._waits.append(delay)
+        tell(
+            self.desk.hooks,
+            RetryScheduled(call=self.number, attempt=attempt, delay=delay, error=_brief(error)),
+        )
+
+
+def _brief(error: ErnieError) -> str:
+    return f"{type(error).__name__}: {shorten(error.message, 200)[1:-1]}"
+
+
+async def _one_answer(call: Call, model: type[M]) -> M:
+    permit = await call.admit()
+    try:
+        response = await call.send()
+        body = await read_body(response)
+        answer = read_answer(model, response.status, response.headers, body, utc_now=time())
+    except ErnieError as error:
+        if permit is not None:
+            settle_failed(permit, error)
+        raise
+    finally:
+        if permit is not None:
+            permit.release()
+    if permit is not None and isinstance(answer, ChatCompletion) and answer.usage is not None:
+        permit.settle(tokens=answer.usage.total_tokens)
+    return answer
+
+
+def settle_failed(permit: Permit, error: ErnieError) -> None:
+    """Put back what a failed attempt did not use."""
+    if isinstance(error, ConnectError) and not error.was_sent:
+        permit.give_back()
+    elif isinstance(error, APIError):
+        permit.settle(tokens=0)
+
+
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
+    """Read a whole body, within a bound, and give its connection back.
+
+    Raises:
+        ConnectError: It was cut.
+        DecodeError: It is larger than any answer.
+    """
+    limit = MAX_ANSWER_BYTES if response.status < 300 else MAX_ERROR_BYTES
+    parts: list[bytes] = []
+    size = 0
+    failure: ErnieError
+    try:
+        while part := await response.content.readany():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                break
+        else:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        failure = DecodeError(f"the answer is larger than {limit:,} bytes", body=parts[0])
+    except HTTP_ERRORS as error:
+        failure = translate(error)
+    finally:
+        # Nothing happens if the end was reached: the connection is back in the pool by then.
+        response.close()
+    raise failure

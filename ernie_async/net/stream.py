@@ -1,0 +1,376 @@
+"""A streamed answer: bytes to events to chunks, watched, and closed when it is left.
+
+The only place where the pure parts of a stream meet. A `ChatStream` is an object, not a generator,
+and nothing refers back to it: a stream that is dropped in the middle frees its connection at once.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from time import monotonic, time
+from types import TracebackType
+from typing import Literal, Self
+
+import aiohttp
+
+from ernie_async.errors import (
+    APIError,
+    DeadlineError,
+    DecodeError,
+    ErnieError,
+    InterruptedStreamError,
+)
+from ernie_async.net.call import Call, Desk, read_body, settle_failed
+from ernie_async.net.limiter import Permit
+from ernie_async.net.transport import HTTP_ERRORS, translate
+from ernie_async.net.watch import Watch
+from ernie_async.sansio.accumulate import Accumulator
+from ernie_async.sansio.rest import Request, read_chunk, refuse_non_stream
+from ernie_async.sansio.sse import EventDecoder, ServerSentEvent
+from ernie_async.sansio.tokens import estimate_tokens
+from ernie_async.types.chunk import ChatChunk
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.usage import Timing, Usage
+
+__all__ = ["ChatStream"]
+
+END_MARK = b"[DONE]"
+
+# To use the connection again, the body must be read to its end. More than this costs more than a
+# new connection does.
+DRAIN_SECONDS = 0.05
+DRAIN_BYTES = 4096
+
+
+class ChatStream:
+    """An answer as it is being written, from `AsyncClient.stream`.
+
+    Iterate over it; the request is sent at the first step. Leaving an `async with` block, or simply
+    dropping the stream, closes its connection, and the service stops writing. Serves one consumer.
+
+    ```python
+    async with client.stream("讲讲光合作用") as stream:
+        async for chunk in stream:
+            print(chunk.text, end="")
+        answer = await stream.final()
+    ```
+
+    Raises, while iterating:
+        ErnieError: See the tree in `errors`. Up to the first chunk the retry policy is at work;
+            after it nothing is ever asked again, and the error has `partial`, the answer so far.
+    """
+
+    def __init__(self, desk: Desk, request: Request) -> None:
+        self._desk = desk
+        self._request = request
+        self._phase = "new"  # then "open", then "complete" or "left"
+        self._events: Iterator[ServerSentEvent] = iter(())
+        self._answer = Accumulator()
+        self._decoder = EventDecoder()
+        self._call: Call | None = None
+        self._permit: Permit | None = None
+        self._response: aiohttp.ClientResponse | None = None
+        self._watch: Watch | None = None
+        self._timing: Timing | None = None
+        self._break: str | None = None  # why the body ended, if not by itself
+        self._is_at_end = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatChunk:
+        if self._phase != "open":
+            return await self._begin()
+        try:
+            chunk = await self._next_chunk()
+        except ErnieError as error:
+            self._hand_over_partial(error)
+            self._close("error", error)
+            raise
+        except BaseException:
+            self._close("cancelled")
+            raise
+        if chunk is None:
+            await self._finish()
+            raise StopAsyncIteration
+        return chunk
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Leave the stream: the connection is closed at once. Does nothing after the end."""
+        if self._phase in {"new", "open"}:
+            self._close("cancelled")
+
+    def __del__(self) -> None:
+        if getattr(self, "_phase", "new") != "open" or self._response is None:
+            return
+        loop = self._response._loop
+        if asyncio._get_running_loop() is loop:
+            self._close("cancelled")
+        elif not loop.is_closed():
+            # Dropped in another thread: only the loop itself may touch its connections.
+            loop.call_soon_threadsafe(self._response.close)
+            self._release_permit()
+
+    async def final(self) -> ChatCompletion:
+        """Read the rest and return the whole answer.
+
+        Raises:
+            InterruptedStreamError: The stream was left, or failed, before its end.
+        """
+        async for _ in self:
+            pass
+        if self._phase != "complete":
+            raise InterruptedStreamError(
+                "this stream was left before its end", partial=self._partial()
+            )
+        return self._completion()
+
+    async def text(self) -> str:
+        """Read the rest and return the whole text."""
+        return (await self.final()).text
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens, once the service has told them; ask with `stream_options`."""
+        return self._answer.usage
+
+    @property
+    def request_id(self) -> str:
+        """What to quote to the service's support: its own id, or until it answers the one sent."""
+        return self._answer.id or self._request.request_id
+
+    @property
+    def heartbeats(self) -> int:
+        """Comments that the server sent to keep the connection alive."""
+        return self._decoder.comments
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time went so far, or in all."""
+        if self._timing is not None:
+            return self._timing
+        if self._call is not None:
+            return self._call.timing()
+        return Timing(queued=0.0, first_token=None, total=None, attempts=0)
+
+    async def _begin(self) -> ChatChunk:
+        if self._phase != "new":
+            raise StopAsyncIteration
+        call = self._call = Call(self._desk, self._request)
+        try:
+            async with asyncio.timeout(call.total):
+                chunk = await call.until_it_works(self._attempt)
+        except ErnieError as error:
+            self._close("error", error)
+            raise
+        except TimeoutError:
+            failure = call.total_ran_out()
+        except BaseException:
+            self._close("cancelled")
+            raise
+        else:
+            call.first_token = monotonic() - call.started
+            self._phase = "open"
+            assert self._response is not None
+            self._watch = Watch(self._response, call)
+            return chunk
+        self._close("error", failure)
+        raise failure
+
+    async def _attempt(self) -> ChatChunk:
+        """Send the request once and read up to the first chunk."""
+        assert self._call is not None
+        self._permit = await self._call.admit()
+        seconds = self._desk.timeouts.first_event
+        try:
+            async with asyncio.timeout(seconds):
+                chunk = await self._first_chunk(self._call)
+        except ErnieError as error:
+            self._drop_attempt(error)
+            raise
+        except TimeoutError:
+            failure = DeadlineError(
+                f"no event within {seconds:g} s (Timeouts.first_event); "
+                f"{self._decoder.comments} heartbeats came",
+                clock="first_event",
+                seconds=seconds or 0.0,
+            )
+        except BaseException:
+            self._drop_attempt(None)
+            raise
+        else:
+            return chunk
+        self._drop_attempt(failure)
+        raise failure
+
+    async def _first_chunk(self, call: Call) -> ChatChunk:
+        response = self._response = await call.send()
+        if response.status != 200 or not _is_event_stream(response):
+            body = await read_body(response)
+            raise refuse_non_stream(response.status, response.headers, body, utc_now=time())
+        chunk = await self._next_chunk()
+        if chunk is None:
+            raise InterruptedStreamError("the stream ended before its first chunk")
+        return chunk
+
+    def _drop_attempt(self, error: ErnieError | None) -> None:
+        """Close what one attempt opened, so that the next one starts fresh."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+        if self._permit is not None:
+            if error is not None:
+                settle_failed(self._permit, error)
+            self._permit.release()
+            self._permit = None
+        self._answer, self._decoder = Accumulator(), EventDecoder()
+        self._events, self._break, self._is_at_end = iter(()), None, False
+
+    async def _next_chunk(self) -> ChatChunk | None:
+        """The next chunk, or `None` at a proper end.
+
+        Raises:
+            InterruptedStreamError: The body ended, and nothing said that the answer is whole.
+        """
+        while True:
+            for event in self._events:
+                data = event.data
+                if data.startswith(END_MARK):
+                    if self._answer.chunks:
+                        return None
+                elif data and not data.isspace():
+                    chunk = read_chunk(data)
+                    self._answer.feed(chunk)
+                    return chunk
+            if self._is_at_end:
+                if self._answer.finished:
+                    return None
+                raise InterruptedStreamError(
+                    self._break or "the stream ended with neither a finish reason nor [DONE]",
+                    last_event_id=self._decoder.last_event_id or None,
+                )
+            await self._read_packet()
+
+    async def _read_packet(self) -> None:
+        """Wait for bytes, and decode all that came at once."""
+        assert self._response is not None
+        content = self._response.content
+        watch = self._watch
+        if watch is not None:
+            watch.begin_wait(is_finished=self._answer.finished)
+        try:
+            packet = await content.readany()
+        except DeadlineError:
+            if not self._answer.finished:
+                raise
+            packet, self._is_at_end = b"", True
+        except (*HTTP_ERRORS, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and str(error) != "Connection closed.":
+                raise  # two consumers read at once
+            self._break = f"the stream was cut: {translate(error).message}"
+            # What came before the cut is still in the buffer, but the reader would only tell of
+            # the cut.
+            content.set_exception(None)  # type: ignore[arg-type]
+            packet, self._is_at_end = content.read_nowait(), True
+        else:
+            self._is_at_end = not packet
+        events = self._decoder.feed(packet)
+        if self._is_at_end and (last := self._decoder.close()) is not None:
+            events += _if_whole(last)
+        if self._decoder.bare_json is not None:
+            events.append(ServerSentEvent(self._decoder.bare_json))
+            self._decoder.bare_json = None
+        if events and watch is not None:
+            watch.end_wait()
+        self._events = iter(events)
+
+    async def _finish(self) -> None:
+        """The answer is whole: give the connection back if its body ends here, else close it."""
+        assert self._response is not None
+        content = self._response.content
+        size = 0
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not content.at_eof() and size <= DRAIN_BYTES:
+                    size += len(await content.readany())
+        except (*HTTP_ERRORS, ErnieError, RuntimeError):
+            pass  # closed below, and nothing of the answer is missing
+        except BaseException:
+            self._close("cancelled")
+            raise
+        self._phase = "complete"
+        self._close("ok")
+
+    def _close(
+        self, outcome: Literal["ok", "error", "cancelled"], error: ErnieError | None = None
+    ) -> None:
+        """Leave nothing behind: no timer, no socket, no permit."""
+        if self._phase != "complete":
+            self._phase = "left"
+        self._events = iter(())
+        if self._watch is not None:
+            self._watch.stop()
+        if self._response is not None:
+            # Does nothing if the body was read to its end: then the connection is in the pool.
+            self._response.close()
+        usage = self._answer.usage
+        self._release_permit()
+        if usage is not None:
+            self._desk.output.note(usage.completion_tokens)
+        if self._call is not None and self._timing is None:
+            self._timing = self._call.end(outcome, error=error, usage=usage)
+
+    def _release_permit(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is None:
+            return
+        if permit.tokens:
+            usage = self._answer.usage
+            permit.settle(
+                tokens=usage.total_tokens
+                if usage is not None
+                else self._request.prompt_tokens
+                + estimate_tokens(self._answer.reasoning + self._answer.text)
+            )
+        permit.release()
+
+    def _hand_over_partial(self, error: ErnieError) -> None:
+        error.request_id = error.request_id or self.request_id
+        if isinstance(error, InterruptedStreamError | DeadlineError | DecodeError | APIError):
+            error.partial = self._partial()
+
+    def _partial(self) -> ChatCompletion | None:
+        return self._completion() if self._answer.chunks else None
+
+    def _completion(self) -> ChatCompletion:
+        completion = self._answer.completion()
+        return completion.observed(request_id=self._request.request_id, timing=self._timing)
+
+
+def _is_event_stream(response: aiohttp.ClientResponse) -> bool:
+    """Whether to read the body as events: anything but what is plainly something else."""
+    kind = response.headers.get("Content-Type", "").lower()
+    return "json" not in kind and "html" not in kind
+
+
+def _if_whole(event: ServerSentEvent) -> list[ServerSentEvent]:
+    """An event that lacks its last empty line, if it can be read all the same."""
+    if event.data.startswith(END_MARK):
+        return [event]
+    try:
+        read_chunk(event.data)
+    except DecodeError:
+        return []  # cut in the middle: the stream counts as interrupted
+    except APIError:
+        pass  # raised when its turn comes
+    return [event]

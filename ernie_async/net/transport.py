@@ -1,0 +1,275 @@
+"""The one `ClientSession` of each event loop, and aiohttp's errors made into ours.
+
+The only file that speaks HTTP outwards. Knows no retry, no limit and no JSON. An error of aiohttp
+is never chained: it holds the request's headers, the credential among them.
+"""
+
+import asyncio
+import io
+import os
+import ssl
+import warnings
+from collections.abc import AsyncGenerator, Mapping
+from contextvars import ContextVar
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
+from yarl import URL
+
+from ernie_async.errors import ConfigError, ConnectError, DeadlineError, ErnieError
+
+__all__ = ["HTTP_ERRORS", "Transport", "translate"]
+
+# What aiohttp and the loop raise when a connection fails.
+HTTP_ERRORS = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+# Longer than most pauses of a conversation, shorter than most servers' own limit (60 s and more).
+KEEP_ALIVE_SECONDS = 30.0
+DNS_CACHE_SECONDS = 60
+
+# aiohttp warns about larger bodies as bytes, and sends them better from a file object.
+LARGE_BODY = 1024 * 1024
+
+_was_reused: ContextVar[list[bool]] = ContextVar("_was_reused")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells the call under way whether its connection had been used before."""
+
+    def __init__(self, context: ssl.SSLContext | bool) -> None:
+        # No limit of its own: that would be a second, silent queue behind the limiter.
+        super().__init__(
+            limit=0,
+            ssl=context,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            ttl_dns_cache=DNS_CACHE_SECONDS,
+        )
+        self._known: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the name is aiohttp's
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        protocol = connection.protocol
+        if protocol is not None:
+            if protocol in self._known:
+                _was_reused.get([False])[0] = True
+            else:
+                self._known.add(protocol)
+        return connection
+
+
+class Transport:
+    """Opens responses below one base URL. Belongs to one client, and to as many loops as use it.
+
+    Args:
+        base_url: Without a slash at its end.
+        headers: Sent with every request.
+        session: Used instead of our own, and never closed by us.
+        proxy: An HTTP proxy, or `None` to go directly.
+        ca_file: Certificates to trust instead of the system's.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str],
+        session: aiohttp.ClientSession | None,
+        proxy: str | None,
+        ca_file: str | os.PathLike[str] | None,
+    ) -> None:
+        self.base_url = base_url
+        self._headers = dict(headers)
+        self._given_session = session
+        self._proxy = proxy
+        self._ca_file = ca_file
+        self._urls: dict[str, URL] = {}
+        self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._lifetimes: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+        self._is_closed = False
+
+    def __del__(self) -> None:
+        # The loops themselves close what is left, see `_close_with_loop`; but late, so say so.
+        if any(not loop.is_closed() for loop in getattr(self, "_sessions", ())):
+            warnings.warn(
+                f"a client of {self.base_url} was dropped without being closed; "
+                "use `async with AsyncClient(...)` or `await client.aclose()`",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+    async def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        connect: float | None,
+    ) -> aiohttp.ClientResponse:
+        """Send a request and wait for the head of its answer, whatever its status.
+
+        A connection that was kept alive may have died unnoticed. If it fails before the first byte
+        of an answer, the request is sent once more at once.
+
+        Args:
+            method: The HTTP method.
+            path: Below the base URL.
+            body: What to send.
+            headers: Besides those of every request.
+            connect: Seconds to find the host and to connect, TLS and proxy included.
+
+        Raises:
+            ConnectError: No connection, or it broke before an answer began.
+            DeadlineError: `connect` ran out.
+        """
+        failure, was_reused = None, False
+        for _ in range(2):
+            try:
+                return await self._open_once(method, path, body, headers, connect)
+            except _SendError as sending:
+                failure, was_reused = sending.error, sending.was_reused
+            if not was_reused:
+                break
+        assert failure is not None
+        raise failure
+
+    async def _open_once(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        connect: float | None,
+    ) -> aiohttp.ClientResponse:
+        session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(self.base_url + path)
+        data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
+        reuse = [False]
+        token = _was_reused.set(reuse)
+        try:
+            return await session.request(
+                method,
+                url,
+                data=data,
+                headers={**self._headers, **headers},
+                proxy=self._proxy,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+            )
+        except HTTP_ERRORS as error:
+            failure = translate(error, connect=connect)
+        finally:
+            _was_reused.reset(token)
+        raise _SendError(failure, was_reused=reuse[0])
+
+    async def _session(self) -> aiohttp.ClientSession:
+        """The session of the running loop, opened at its first call."""
+        if self._is_closed:
+            raise ConfigError("this client is closed; make a new one")
+        if self._given_session is not None:
+            if self._given_session.closed:
+                raise ConfigError("the session given to this client is closed")
+            return self._given_session
+        for loop in [loop for loop in self._sessions if loop.is_closed()]:
+            # Closed without its asynchronous generators being shut down: nothing can be sent there.
+            del self._sessions[loop], self._lifetimes[loop]
+        context: ssl.SSLContext | bool = True
+        if self._ca_file is not None:
+            context = await asyncio.to_thread(_read_certificates, self._ca_file)
+        loop = asyncio.get_running_loop()
+        if loop not in self._sessions:
+            session = aiohttp.ClientSession(
+                connector=_Connector(context), cookie_jar=aiohttp.DummyCookieJar()
+            )
+            lifetime = _close_with_loop(session)
+            await anext(lifetime)
+            self._sessions[loop], self._lifetimes[loop] = session, lifetime
+        return self._sessions[loop]
+
+    async def aclose(self) -> None:
+        """Close the running loop's session; those of other loops end with their loops."""
+        self._is_closed = True
+        loop = asyncio.get_running_loop()
+        self._sessions.pop(loop, None)
+        lifetime = self._lifetimes.pop(loop, None)
+        if lifetime is not None:
+            await lifetime.aclose()
+
+
+async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Hold a session open until this generator is closed, which `asyncio.run` does at its end.
+
+    So a client that outlives its loop leaves no socket behind, and one that is dropped inside it
+    has its session closed by the loop.
+    """
+    try:
+        yield
+    finally:
+        await session.close()
+
+
+class _SendError(Exception):
+    """One sending failed; carries what to raise."""
+
+    def __init__(self, error: ErnieError, *, was_reused: bool) -> None:
+        super().__init__()
+        self.error = error
+        self.was_reused = was_reused
+
+
+def translate(error: BaseException, *, connect: float | None = None) -> ErnieError:
+    """Make an error of aiohttp into ours, free of what must not be seen.
+
+    Only an `OSError` below it is chained, since that holds nothing but its number and text.
+    """
+    if isinstance(error, asyncio.TimeoutError):
+        return DeadlineError(
+            f"no connection within {connect:g} s (Timeouts.connect)"
+            if connect is not None
+            else "the connection timed out",
+            clock="connect",
+            seconds=connect or 0.0,
+        )
+    cause = getattr(error, "os_error", error if isinstance(error, OSError) else None)
+    match error:
+        case aiohttp.ClientProxyConnectionError():
+            text = "cannot connect to the proxy"
+        case aiohttp.ClientHttpProxyError():
+            text = f"the proxy refused with status {error.status}"
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            text = f"cannot connect to {error.host}:{error.port}: TLS failed"
+        case aiohttp.ClientConnectorError():
+            text = f"cannot connect to {error.host}:{error.port}"
+        case aiohttp.ServerDisconnectedError():
+            text = "the server closed the connection without an answer"
+        case aiohttp.ClientResponseError():
+            text = f"the answer is not valid HTTP: {error.message}"
+        case aiohttp.ClientPayloadError():
+            text = "the answer's body was cut"
+        case _:
+            text = f"the connection broke ({type(error).__name__})"
+    reason = getattr(cause, "strerror", None) or (cause and type(cause).__name__)
+    never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError)
+    failure = ConnectError(f"{text}: {reason}" if reason else text, was_sent=not never_sent)
+    if type(cause) in {OSError, *OSError.__subclasses__()}:
+        failure.__cause__ = cause
+    return failure
+
+
+def _read_certificates(ca_file: str | os.PathLike[str]) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=os.fspath(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"ca_file: cannot read certificates from {os.fspath(ca_file)!r}: {error}"
+        ) from error

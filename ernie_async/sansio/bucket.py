@@ -1,0 +1,93 @@
+"""A token bucket: how soon may the next so-many be taken?
+
+Arithmetic only; time is an argument. `net.limiter` does the waiting.
+"""
+
+from dataclasses import dataclass
+
+from ernie_async.errors import ConfigError
+
+__all__ = ["Limits", "TokenBucket"]
+
+# The service's minute begins at an unknown moment, so at most this much quota may go at once.
+BURST_SECONDS = 5.0
+
+# Levels are sums of floats: a millionth of a token short counts as enough.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may ask of the service. `None` means no limit.
+
+    Attributes:
+        requests_per_minute: Requests, retries included. Below 1 works as well.
+        tokens_per_minute: Prompt and completion tokens together.
+        concurrency: Calls under way at once; a stream counts until it ends.
+        burst: Requests that may go at once after a pause; `None` for five seconds' worth, at
+            least 1. Tokens always have five seconds' worth.
+    """
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    concurrency: int | None = None
+    burst: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{name}: expected a number above 0, or None, got {value}")
+        for name in ("concurrency", "burst"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ConfigError(f"{name}: expected at least 1, or None, got {value}")
+
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return (
+            self.requests_per_minute is None
+            and self.tokens_per_minute is None
+            and self.concurrency is None
+        )
+
+
+class TokenBucket:
+    """Holds up to `capacity`, refilled at `rate` per second; may be in debt. Starts full.
+
+    Something larger than the capacity is let through when the bucket is full and leaves a debt,
+    so nothing waits for ever.
+    """
+
+    __slots__ = ("_level", "_stamp", "capacity", "rate")
+
+    def __init__(self, rate: float, capacity: float, now: float) -> None:
+        self.rate = rate
+        self.capacity = capacity
+        self._level = capacity
+        self._stamp = now
+
+    @classmethod
+    def per_minute(cls, quota: float, burst: float | None, now: float) -> "TokenBucket":
+        """A bucket for a quota per minute; `burst` `None` means five seconds' worth."""
+        rate = quota / 60.0
+        return cls(rate, burst if burst is not None else max(1.0, rate * BURST_SECONDS), now)
+
+    def level(self, now: float) -> float:
+        """How much may be taken at `now`; below zero when in debt."""
+        return min(self.capacity, self._level + max(0.0, now - self._stamp) * self.rate)
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """The first moment, not before `now`, at which `amount` may be taken."""
+        missing = min(amount, self.capacity) - self.level(now)
+        return now if missing <= TOLERANCE else now + missing / self.rate
+
+    def take(self, amount: float, now: float) -> None:
+        """Take `amount`, into debt if need be."""
+        self._level = self.level(now) - amount
+        self._stamp = max(now, self._stamp)
+
+    def give(self, amount: float, now: float) -> None:
+        """Put back `amount` that was taken and not used; a negative amount takes more."""
+        self.take(-amount, now)

@@ -1,0 +1,193 @@
+"""Make a chat request from what the caller wrote, or say exactly what is wrong with it.
+
+Turns pydantic's findings into one `ConfigError` that names the field, what was expected and what
+came. Knows no address and no credential.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import cache
+from math import isfinite
+from typing import Any, get_args
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
+
+from ernie_async.errors import ConfigError, shorten
+from ernie_async.types.messages import MessageInput
+from ernie_async.types.request import ChatRequest
+
+__all__ = ["Prompt", "chat_body", "chat_request", "json_body"]
+
+# What `chat` and `stream` take: one user message as text, a conversation, or a whole request.
+Prompt = str | Sequence[MessageInput] | ChatRequest
+
+# Names that people bring from elsewhere.
+ELSEWHERE = {
+    "stream": "call client.stream(...) for a stream and client.chat(...) for a whole answer",
+    "timeout": "pass timeouts=Timeouts(...)",
+    "max_output_tokens": "the V2 name is max_completion_tokens",
+    "system": "put system('...') first in the messages",
+    "api_key": "give it to the client",
+}
+
+
+def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
+    """Check a prompt and its options; options win over the fields of a `ChatRequest`.
+
+    Raises:
+        ConfigError: A field is unknown or has a value that no model accepts.
+    """
+    fields: dict[str, Any]
+    if isinstance(prompt, ChatRequest):
+        if not options:
+            return prompt
+        fields = {name: getattr(prompt, name) for name in prompt.model_fields_set}
+    elif isinstance(prompt, str):
+        fields = {"messages": [{"role": "user", "content": prompt}]}
+    elif isinstance(prompt, Sequence):
+        fields = {"messages": list(prompt)}
+    else:
+        raise ConfigError(
+            "messages: expected text, a list of messages or a ChatRequest, "
+            f"got {shorten(prompt)} ({type(prompt).__name__})"
+        )
+    # Tuples and other sequences are lists on the wire; the models are strict about it.
+    fields |= {
+        name: list(value) if isinstance(value, tuple) else value for name, value in options.items()
+    }
+    try:
+        return ChatRequest.model_validate(fields)
+    except ValidationError as error:
+        findings = error.errors(include_url=False)
+    # Outside the handler, since pydantic's own text would only repeat ours less readably.
+    raise ConfigError("\n".join(_explain(findings)))
+
+
+def chat_body(request: ChatRequest, extra: Mapping[str, Any]) -> bytes:
+    """The request as JSON: what the caller set, and `extra` on top.
+
+    Raises:
+        ConfigError: A text or an extra value cannot be written as JSON.
+    """
+    fields = request.model_dump(exclude_unset=True, exclude_none=True)
+    fields.update(extra)
+    return json_body(fields)
+
+
+def json_body(fields: Any) -> bytes:
+    """Anything JSON can hold, as bytes.
+
+    Raises:
+        ConfigError: It holds something that JSON cannot: NaN, half a character, an odd object.
+    """
+    reason: str | None
+    try:
+        body = to_json(fields)
+    except (PydanticSerializationError, ValueError) as error:
+        reason = _find_unsendable(fields, "") or str(error)
+    else:
+        # Searching the bytes is cheap; only a hit, which may be mere text, is looked at closely.
+        reason = _find_unsendable(fields, "") if b"NaN" in body or b"Infinity" in body else None
+        if reason is None:
+            return body
+    raise ConfigError(f"the request cannot be written as JSON: {reason}")
+
+
+def _find_unsendable(value: Any, path: str) -> str | None:
+    """Where the first NaN, infinity or lone surrogate is, in words; `None` if there is none."""
+    if isinstance(value, float):
+        return None if isfinite(value) else f"{path} is {value}"
+    if isinstance(value, str):
+        halves = any("\ud800" <= c <= "\udfff" for c in value)
+        return f"{path} holds half a character (a lone surrogate)" if halves else None
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    found = (
+        _find_unsendable(held, f"{path}.{name}" if path else str(name)) for name, held in items
+    )
+    return next((where for where in found if where), None)
+
+
+def _explain(findings: Sequence[ErrorDetails]) -> list[str]:
+    """One line for each field that is wrong."""
+    lines: dict[str, str] = {}
+    for finding in findings:
+        field = _field_path(finding["loc"])
+        if finding["type"] == "extra_forbidden":
+            line = f"{field}: no such field{_hint(field)}"
+        else:
+            allowed = _allowed(finding["loc"]) or _plain(finding["msg"])
+            line = f"{field}: {allowed}, got {shorten(finding['input'])}"
+        lines[field] = line
+    # A union reports each of its members; the longest path got furthest, so it is the one meant.
+    furthest = [
+        field for field in lines if not any(other.startswith(f"{field}.") for other in lines)
+    ]
+    return [lines[field] for field in furthest]
+
+
+def _field_path(location: tuple[int | str, ...]) -> str:
+    """`messages.1.content`, without the names that pydantic gives the members of a union."""
+    names = [
+        str(step)
+        for step in location
+        if isinstance(step, int) or (step.isidentifier() and step.islower() and step != "str")
+    ]
+    return ".".join(names) or "messages"
+
+
+def _plain(message: str) -> str:
+    return message.replace("Input should be", "expected").replace("a valid ", "a ")
+
+
+def _hint(field: str) -> str:
+    if field in ELSEWHERE:
+        return f"; {ELSEWHERE[field]}"
+    close = get_close_matches(field, ChatRequest.model_fields, n=1)
+    meant = f"did you mean {close[0]}? Otherwise" if close else "to send it anyway,"
+    return f"; {meant} pass extra_body={{{field!r}: ...}}"
+
+
+def _allowed(location: tuple[int | str, ...]) -> str | None:
+    """`expected a number from 0 to 2`, for a field with a range; `None` for any other."""
+    return _ranges().get(str(location[0])) if len(location) == 1 else None
+
+
+@cache
+def _ranges() -> dict[str, str]:
+    found = {name: _range(info) for name, info in ChatRequest.model_fields.items()}
+    return {name: text for name, text in found.items() if text}
+
+
+def _range(info: FieldInfo) -> str:
+    """The range that a field's annotation states, in words."""
+    kind: Any = next(iter(get_args(info.annotation)), info.annotation)
+    limits: list[Any] = list(info.metadata)
+    for part in getattr(kind, "__metadata__", ()):
+        limits += part.metadata if isinstance(part, FieldInfo) else [part]
+    words = []
+    for limit in limits:
+        match limit:
+            case Ge(ge=least):
+                words.append(f"at least {least}")
+            case Gt(gt=bound):
+                words.append(f"above {bound}")
+            case Le(le=most):
+                words.append(f"at most {most}")
+            case Lt(lt=bound):
+                words.append(f"below {bound}")
+            case MinLen(min_length=least):
+                words.append("not empty" if least == 1 else f"at least {least} items")
+            case MaxLen(max_length=most):
+                words.append(f"at most {most} items")
+            case _:
+                pass
+    nouns: dict[Any, str] = {float: "a number ", int: "a whole number "}
+    noun = nouns.get(getattr(kind, "__origin__", None), "")
+    return f"expected {noun}{' and '.join(words)}" if words else ""

@@ -1,0 +1,136 @@
+"""Decide whether to ask again, and after how long.
+
+Knows errors and arithmetic; knows no clock and no task. `net.retrying` has tenacity do the waiting.
+"""
+
+import math
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Protocol
+
+from ernie_async.errors import (
+    APIError,
+    ConfigError,
+    ConnectError,
+    DeadlineError,
+    ErnieError,
+    InterruptedStreamError,
+    RateLimitError,
+    ServerError,
+)
+
+__all__ = ["RetryPolicy", "read_retry_after"]
+
+# A quota of the service is refilled within 0 to 60 s, so the first wait for one is longer.
+QUOTA_FACTOR = 8
+
+
+class Chance(Protocol):
+    """Where jitter comes from; `random.Random` is one."""
+
+    def uniform(self, a: float, b: float, /) -> float:
+        """A number between `a` and `b`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often, and how patiently, a failed call is tried again.
+
+    The wait before attempt n + 1 is a random part of `min(max_delay, base_delay * 2**(n - 1))`
+    seconds ("full jitter"), eight times longer after a quota refusal, and never shorter than what
+    the service asked for in `Retry-After`.
+
+    Attributes:
+        attempts: Requests in all, at least 1; 1 means no retry.
+        base_delay: Seconds; the longest first wait.
+        max_delay: Seconds; no wait of our own choice is longer.
+        max_retry_after: Seconds; if the service asks to wait longer, the error is raised at once.
+        time_budget: Seconds since the call began after which no new attempt starts; `None` for no
+            limit.
+    """
+
+    attempts: int = 5
+    base_delay: float = 0.5
+    max_delay: float = 60.0
+    max_retry_after: float = 60.0
+    time_budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"attempts: expected at least 1, got {self.attempts}")
+        for name in ("base_delay", "max_delay", "max_retry_after", "time_budget"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigError(f"{name}: expected seconds, at least 0, got {value}")
+
+    def delay(
+        self, error: ErnieError, attempt: int, elapsed: float, chance: Chance
+    ) -> float | None:
+        """Say how long to wait before asking again.
+
+        Args:
+            error: What the last attempt ended with, before anything was delivered.
+            attempt: How many attempts were made, at least 1.
+            elapsed: Seconds since the call began.
+            chance: Where jitter comes from.
+
+        Returns:
+            Seconds to wait; `None` if the error is final.
+        """
+        if attempt >= self.attempts or not may_pass(error):
+            return None
+        asked = error.retry_after if isinstance(error, APIError) else None
+        if asked is not None and asked > self.max_retry_after:
+            return None
+        factor = QUOTA_FACTOR if isinstance(error, RateLimitError) and asked is None else 1
+        # The exponent is bounded because 2.0**1024 is an error.
+        longest = min(self.max_delay, factor * self.base_delay * 2.0 ** min(attempt - 1, 64))
+        delay = max(asked or 0.0, chance.uniform(0.0, longest))
+        if self.time_budget is not None and elapsed + delay > self.time_budget:
+            return None
+        return delay
+
+
+def may_pass(error: ErnieError) -> bool:
+    """Whether the same request may succeed later, as far as the error tells.
+
+    This is the whole table. The service's codes were made into classes before (`sansio.refusals`).
+    """
+    match error:
+        case RateLimitError() | ServerError():
+            return True
+        case ConnectError() | InterruptedStreamError():
+            return True
+        case DeadlineError(clock=clock):
+            return clock != "total"
+        case _:
+            return False
+
+
+def read_retry_after(
+    retry_after: str | None, retry_after_ms: str | None, *, utc_now: float
+) -> float | None:
+    """Read the headers in which a server says how long to wait.
+
+    Args:
+        retry_after: `Retry-After`: seconds, or an HTTP date.
+        retry_after_ms: `Retry-After-Ms`: milliseconds; preferred, since it is finer.
+        utc_now: Seconds since 1970, to measure a date against.
+
+    Returns:
+        Seconds, at least 0; `None` if neither header can be read.
+    """
+    for text, unit in ((retry_after_ms, 0.001), (retry_after, 1.0)):
+        if text is not None:
+            try:
+                seconds = float(text) * unit
+            except ValueError:
+                continue
+            if math.isfinite(seconds):
+                return max(0.0, seconds)
+    if retry_after is not None:
+        try:
+            return max(0.0, parsedate_to_datetime(retry_after).timestamp() - utc_now)
+        except ValueError:
+            return None
+    return None

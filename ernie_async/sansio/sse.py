@@ -1,0 +1,197 @@
+"""Server-sent events: bytes to events, and back again for our own servers.
+
+Written from the WHATWG HTML standard, section 9.2 "Server-sent events". Knows nothing of JSON,
+except that a line starting with `{` outside any field is kept: some gateways report errors so.
+
+A `ServerSentEvent` holds its data as bytes, since the models are read straight from them.
+"""
+
+from typing import NamedTuple
+
+from ernie_async.errors import DecodeError
+
+__all__ = ["DEFAULT_MAX_EVENT_BYTES", "EventDecoder", "ServerSentEvent", "encode_event"]
+
+# One event holds one delta; 8 MiB leaves room for a picture as base64 in one of them.
+DEFAULT_MAX_EVENT_BYTES = 8 * 1024 * 1024
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class ServerSentEvent(NamedTuple):
+    """One event.
+
+    Attributes:
+        data: The data lines, joined by line feeds; as sent, so perhaps not valid UTF-8.
+        event: The event's type; empty for the usual `message`.
+        id: The last event id as of this event; empty if none was ever sent.
+    """
+
+    data: bytes
+    event: str = ""
+    id: str = ""
+
+
+class EventDecoder:
+    """Turns one stream's bytes, cut anywhere, into its events. Serves one response.
+
+    Attributes:
+        last_event_id: The last `id:` seen, to be sent as `Last-Event-ID`; empty if none.
+        retry: The server's last `retry:` in milliseconds; `None` if none.
+        comments: How many comment lines came; servers send them as heartbeats.
+        bare_json: The last line that began with `{` and belonged to no field; `None` if none.
+    """
+
+    __slots__ = (
+        "_data",
+        "_data_size",
+        "_event",
+        "_fresh",
+        "_pending",
+        "_skip_line_feed",
+        "bare_json",
+        "comments",
+        "last_event_id",
+        "max_event_bytes",
+        "retry",
+    )
+
+    def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        self.max_event_bytes = max_event_bytes
+        self.last_event_id = ""
+        self.retry: int | None = None
+        self.comments = 0
+        self.bare_json: bytes | None = None
+        self._fresh = True  # nothing decoded yet: a byte order mark may come
+        self._pending = bytearray()  # an unfinished line
+        self._skip_line_feed = False  # the last packet ended in CR
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._event = ""
+
+    def feed(self, packet: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes; return the events that became complete.
+
+        Raises:
+            DecodeError: A line or an event is larger than `max_event_bytes`.
+        """
+        if not packet:
+            return []
+        # Between two events, and no CR: the packet can be split at once, which costs a fraction
+        # of going through its lines.
+        if (
+            b"\r" in packet
+            or self._fresh
+            or self._pending
+            or self._data
+            or self._event
+            or self._skip_line_feed
+        ):
+            return self._feed_lines(packet)
+        return self._feed_blocks(packet)
+
+    def close(self) -> ServerSentEvent | None:
+        """The stream is over: return the event that was never finished, if it had data.
+
+        The standard says to drop it. Some servers forget the last empty line, so the caller gets
+        it and decides: it may be whole, or cut anywhere.
+        """
+        if self._pending:
+            line = bytes(self._pending)
+            self._pending.clear()
+            self._read_line(line)
+        return self._dispatch()
+
+    def _feed_blocks(self, packet: bytes) -> list[ServerSentEvent]:
+        *blocks, tail = packet.split(b"\n\n")
+        events: list[ServerSentEvent] = []
+        for block in blocks:
+            if (
+                block.startswith(b"data:")
+                and b"\n" not in block
+                and len(block) <= self.max_event_bytes
+            ):
+                data = block[6:] if block.startswith(b"data: ") else block[5:]
+                events.append(ServerSentEvent(data, "", self.last_event_id))
+            else:
+                events += self._feed_lines(block + b"\n\n")
+        if tail:
+            events += self._feed_lines(tail)
+        return events
+
+    def _feed_lines(self, packet: bytes) -> list[ServerSentEvent]:
+        if self._skip_line_feed:
+            self._skip_line_feed = False
+            packet = packet.removeprefix(b"\n")
+        if self._pending and b"\n" not in packet and b"\r" not in packet:
+            # Only appended, not searched again: a long line in small packets stays linear.
+            self._hold(packet)
+            return []
+        if self._pending:
+            packet = bytes(self._pending) + packet
+            self._pending.clear()
+        if self._fresh:
+            if len(packet) < 3 and BYTE_ORDER_MARK.startswith(packet):
+                self._hold(packet)
+                return []
+            self._fresh = False
+            packet = packet.removeprefix(BYTE_ORDER_MARK)
+        events: list[ServerSentEvent] = []
+        for line in packet.splitlines(keepends=True):
+            stripped = line.rstrip(b"\r\n")
+            if len(stripped) == len(line):
+                self._hold(line)
+            elif stripped:
+                self._read_line(stripped)
+            elif (event := self._dispatch()) is not None:
+                events.append(event)
+        self._skip_line_feed = packet.endswith(b"\r")
+        return events
+
+    def _hold(self, piece: bytes) -> None:
+        self._check_size(len(self._pending) + len(piece), piece)
+        self._pending += piece
+
+    def _read_line(self, line: bytes) -> None:
+        name, colon, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data_size += len(value) + 1
+            self._check_size(self._data_size, value)
+            self._data.append(value)
+        elif not name and colon:
+            self.comments += 1
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif name == b"id":
+            if b"\0" not in value:
+                self.last_event_id = value.decode("utf-8", "replace")
+        elif name == b"retry":
+            if value.isdigit():
+                self.retry = int(value)
+        elif line.lstrip().startswith(b"{"):
+            self._check_size(len(line), line)
+            self.bare_json = line
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        data, event = self._data, self._event
+        self._event = ""
+        if not data:
+            return None
+        self._data, self._data_size = [], 0
+        return ServerSentEvent(b"\n".join(data), event, self.last_event_id)
+
+    def _check_size(self, size: int, piece: bytes) -> None:
+        if size > self.max_event_bytes:
+            raise DecodeError(
+                f"an event of more than {self.max_event_bytes:,} bytes came; "
+                "raise max_event_bytes if the server really sends such events",
+                body=piece,
+            )
+
+
+def encode_event(data: bytes, *, event: str = "", event_id: str = "") -> bytes:
+    """Write one event; every line of `data` becomes a data line."""
+    head = (f"id: {event_id}\n" if event_id else "") + (f"event: {event}\n" if event else "")
+    lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return head.encode() + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"

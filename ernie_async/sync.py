@@ -1,0 +1,245 @@
+"""The same client without `await`: `Client` runs an `AsyncClient` in a thread of its own.
+
+No second implementation: every verb is handed to the asynchronous client through a portal. A
+`Client` may be used from several threads.
+"""
+
+import os
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from ernie_async.client import (
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUTS,
+    NO_LIMITS,
+    AsyncClient,
+    CallOptions,
+    ChatOptions,
+    ClientOptions,
+)
+from ernie_async.errors import ConfigError
+from ernie_async.net.hooks import Hook
+from ernie_async.net.limiter import Limiter
+from ernie_async.net.stream import ChatStream
+from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.chat_request import Prompt
+from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.types.chunk import ChatChunk
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.models import ModelCard
+from ernie_async.types.usage import Timing, Usage
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+__all__ = ["Client", "SyncChatStream"]
+
+T = TypeVar("T")
+
+
+class Client:
+    """`AsyncClient` for programs without an event loop: the same arguments, verbs and errors.
+
+    Use it in `with`, or call `close` at the end. The thread is started by the first call.
+    """
+
+    def __init__(
+        self,
+        api_key: str | ApiKey | None = None,
+        *,
+        base_url: str | None = None,
+        model: str | None = None,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        limits: Limits | Limiter = NO_LIMITS,
+        hooks: Sequence[Hook] = (),
+        app_id: str | None = None,
+        proxy: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._client = AsyncClient(
+            api_key,
+            base_url=base_url,
+            model=model,
+            timeouts=timeouts,
+            retry=retry,
+            limits=limits,
+            hooks=hooks,
+            app_id=app_id,
+            proxy=proxy,
+            ca_file=ca_file,
+        )
+        self._thread = _LoopThread()
+
+    def chat(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatCompletion:
+        """Ask, and wait for the whole answer. See `AsyncClient.chat`."""
+        return self._thread.run(lambda: self._client.chat(messages, **options))
+
+    def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> "SyncChatStream":
+        """Ask, and read the answer while it is being written. See `AsyncClient.stream`."""
+        return SyncChatStream(self._client.stream(messages, **options), self._thread)
+
+    def request(
+        self, method: str, path: str, *, json: Any = None, **options: Unpack[CallOptions]
+    ) -> dict[str, Any]:
+        """Call any endpoint. See `AsyncClient.request`."""
+        return self._thread.run(lambda: self._client.request(method, path, json=json, **options))
+
+    def list_models(self, **options: Unpack[CallOptions]) -> list[ModelCard]:
+        """List the models that this key may use. See `AsyncClient.list_models`."""
+        return self._thread.run(lambda: self._client.list_models(**options))
+
+    def with_options(self, **changes: Unpack[ClientOptions]) -> "Client":
+        """A client with other settings that shares this one's thread and connections."""
+        other = object.__new__(Client)
+        other._client = self._client.with_options(**changes)
+        other._thread = self._thread
+        return other
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go, without a slash at its end."""
+        return self._client.base_url
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """What stands in front of every request; `None` if nothing is limited."""
+        return self._client.limiter
+
+    def close(self) -> None:
+        """Close the connections and end the thread. A closed client makes no more calls."""
+        if self._thread.is_running:
+            self._thread.run(self._client.aclose)
+        self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._client).removeprefix("Async")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_client, (self._client,)
+
+
+class SyncChatStream:
+    """An answer as it is being written, from `Client.stream`. See `ChatStream`."""
+
+    def __init__(self, stream: ChatStream, thread: "_LoopThread") -> None:
+        self._stream = stream
+        self._thread = thread
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ChatChunk:
+        try:
+            return self._thread.run(self._stream.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the stream: the connection is closed at once."""
+        if self._thread.is_running:
+            self._thread.run(self._stream.aclose)
+
+    def final(self) -> ChatCompletion:
+        """Read the rest and return the whole answer."""
+        return self._thread.run(self._stream.final)
+
+    def text(self) -> str:
+        """Read the rest and return the whole text."""
+        return self._thread.run(self._stream.text)
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens, once the service has told them; ask with `stream_options`."""
+        return self._stream.usage
+
+    @property
+    def request_id(self) -> str:
+        """What to quote to the service's support."""
+        return self._stream.request_id
+
+    @property
+    def heartbeats(self) -> int:
+        """Comments that the server sent to keep the connection alive."""
+        return self._stream.heartbeats
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time went so far, or in all."""
+        return self._stream.timing
+
+
+class _LoopThread:
+    """A thread with an event loop, started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._stack = ExitStack()
+        self._is_closed = False
+
+    @property
+    def is_running(self) -> bool:
+        return self._portal is not None
+
+    def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Run a coroutine there, wait for it, and cancel it if the wait is broken off."""
+        future = self._started().start_task_soon(function)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def _started(self) -> "BlockingPortal":
+        with self._lock:
+            if self._is_closed:
+                raise ConfigError("this client is closed; make a new one")
+            if self._portal is None:
+                # Imported here, since it takes 10 ms that the asynchronous client does not need.
+                from anyio.from_thread import start_blocking_portal  # noqa: PLC0415
+
+                self._portal = self._stack.enter_context(start_blocking_portal())
+                # A client that nobody closed must not keep its thread, nor the interpreter.
+                weakref.finalize(self, self._stack.close)
+            return self._portal
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            self._portal = None
+            self._stack.close()
+
+
+def _make_client(client: AsyncClient) -> Client:
+    made = object.__new__(Client)
+    made._client = client
+    made._thread = _LoopThread()
+    return made

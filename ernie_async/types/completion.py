@@ -1,0 +1,99 @@
+"""A whole answer of the model.
+
+Source: cloud.baidu.com/doc/qianfan-api/s/wmwbl48n4 and recorded bodies. Words such as the finish
+reason are an open vocabulary, so they are plain strings.
+"""
+
+from pydantic import Field, JsonValue, PrivateAttr
+
+from ernie_async.types.messages import AnswerMessage
+from ernie_async.types.tools import ToolCall
+from ernie_async.types.usage import Timing, Usage
+from ernie_async.types.wire import AnswerModel
+
+__all__ = ["ChatCompletion", "Choice", "SearchResult"]
+
+
+class SearchResult(AnswerModel):
+    """A source that web search found; `index` is the number in the text's citation marks."""
+
+    index: int | None = None
+    url: str | None = None
+    title: str | None = None
+
+
+class Choice(AnswerModel):
+    """One of the answers.
+
+    Attributes:
+        finish_reason: `stop`, `length`, `content_filter`, `tool_calls`, `normal`, or another word.
+        flag: The service's safety class: 0 or `None` is safe; 1 low risk; 2 the conversation must
+            end; 3 must not be shown; 4 take back what was shown.
+        ban_round: Where the problem is when `flag` is not 0: the round, or -1 for this question.
+    """
+
+    index: int = 0
+    # A factory: an instance here would build the model while the package is imported (20 ms).
+    message: AnswerMessage = Field(default_factory=AnswerMessage)
+    finish_reason: str | None = None
+    flag: int | None = None
+    ban_round: int | None = None
+
+
+class ChatCompletion(AnswerModel):
+    """The model's answer, streamed or not, with what it cost.
+
+    The properties speak of the first choice; with `n` above 1, look into `choices`.
+    """
+
+    id: str | None = None
+    object: str | None = None
+    created: int | None = None
+    model: str | None = None
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    # A failed search was described as an object with an error in it.
+    search_results: list[SearchResult] | dict[str, JsonValue] | None = None
+    _request_id: str | None = PrivateAttr(default=None)
+    _timing: Timing | None = PrivateAttr(default=None)
+
+    @property
+    def message(self) -> AnswerMessage:
+        """The answer as a message, ready to be put into the next request's messages."""
+        return self.choices[0].message if self.choices else AnswerMessage()
+
+    @property
+    def text(self) -> str:
+        """What the model says; empty if it only called tools."""
+        return self.message.content or ""
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought before it answered; empty if it shows none."""
+        return self.message.reasoning_content or self.message.reasoning or ""
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls the model asks for."""
+        return self.message.tool_calls or []
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the model stopped; see `Choice`."""
+        return self.choices[0].finish_reason if self.choices else None
+
+    @property
+    def request_id(self) -> str | None:
+        """What to quote to the service's support: the answer's own id, else the header's."""
+        return self.id or self._request_id
+
+    @property
+    def timing(self) -> Timing | None:
+        """Where the time went; `None` for an answer that did not come through a client."""
+        return self._timing
+
+    def observed(self, *, request_id: str | None, timing: Timing | None) -> "ChatCompletion":
+        """Note what the client saw besides the body. For the client's own use."""
+        self._request_id = request_id
+        self._timing = timing
+        return self

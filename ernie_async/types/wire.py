@@ -1,0 +1,35 @@
+"""How requests and answers treat names they do not know: the settings every model here shares.
+
+Requests are strict: a misspelt or foreign field fails here, with its name, before it costs a round
+trip. Answers keep whatever else the service sends, because the service grows faster than we do.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["AnswerModel", "RequestModel", "TaggedModel"]
+
+
+class RequestModel(BaseModel):
+    """Something the caller writes. Unknown names, wrong types, NaN and infinity are refused."""
+
+    # Built at first use, so that importing the package does not pay for models nobody needs.
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True
+    )
+
+
+class TaggedModel(RequestModel):
+    """A request part whose constant `type` goes on the wire although the caller need not write it.
+
+    Only fields that were set are sent, so the tag has to count as set.
+    """
+
+    def model_post_init(self, _context: object, /) -> None:
+        """Count `type` as set."""
+        self.model_fields_set.add("type")
+
+
+class AnswerModel(BaseModel):
+    """Something the service writes. Fields we do not know are kept, in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
