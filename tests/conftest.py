@@ -1,9 +1,42 @@
 """Fixtures for the whole tree."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
+import anyio
 import pytest
+
+from ernie_async import AsyncClient, RetryPolicy, Timeouts
+from ernie_async.testing import MockErnie
+
+# Waits of tests are a tenth of a second where users' are minutes.
+IMPATIENT = Timeouts(connect=2, first_event=0.4, idle=0.3)
+QUICK_RETRY = RetryPolicy(attempts=3, base_delay=0.001)
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Async tests run on asyncio, as aiohttp does."""
     return "asyncio"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[MockErnie]:
+    """A mock in the test's own loop, which must be left without a request or a task."""
+    async with MockErnie() as mock:
+        yield mock
+
+
+@pytest.fixture
+async def client(server: MockErnie) -> AsyncIterator[AsyncClient]:
+    """A client of `server` that does not wait long, and leaves no task behind."""
+    before = len(asyncio.all_tasks())
+    async with AsyncClient(
+        "test-key", base_url=server.base_url, timeouts=IMPATIENT, retry=QUICK_RETRY
+    ) as client:
+        yield client
+        await server.wait_idle()
+    await server.wait_idle(connections=True)
+    with anyio.fail_after(1):  # the server's own task for a connection ends a moment after it
+        while len(asyncio.all_tasks()) > before:
+            await anyio.sleep(0.005)

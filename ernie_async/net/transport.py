@@ -247,7 +247,8 @@ def translate(error: BaseException, *, connect: float | None = None) -> ErnieErr
         case aiohttp.ClientHttpProxyError():
             text = f"the proxy refused with status {error.status}"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            text = f"cannot connect to {error.host}:{error.port}: TLS failed"
+            why = getattr(cause, "verify_message", None) or getattr(cause, "reason", None)
+            text = f"cannot connect to {error.host}:{error.port}: TLS failed: {why or 'no reason'}"
         case aiohttp.ClientConnectorError():
             text = f"cannot connect to {error.host}:{error.port}"
         case aiohttp.ServerDisconnectedError():
@@ -258,11 +259,13 @@ def translate(error: BaseException, *, connect: float | None = None) -> ErnieErr
             text = "the answer's body was cut"
         case _:
             text = f"the connection broke ({type(error).__name__})"
-    reason = getattr(cause, "strerror", None) or (cause and type(cause).__name__)
     never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError)
-    failure = ConnectError(f"{text}: {reason}" if reason else text, was_sent=not never_sent)
-    if type(cause) in {OSError, *OSError.__subclasses__()}:
-        failure.__cause__ = cause
+    if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, ssl.SSLError):
+        return ConnectError(text, was_sent=not never_sent)
+    # Made anew from its number, since the one at hand may hold more than that.
+    reason = os.strerror(cause.errno) if cause.errno > 0 else "host not found"
+    failure = ConnectError(f"{text}: {reason}", was_sent=not never_sent)
+    failure.__cause__ = OSError(cause.errno, reason)
     return failure
 
 

@@ -1,0 +1,178 @@
+"""Waiting for room: rates, order, cancellation, several loops."""
+
+import asyncio
+import pickle
+import threading
+from time import monotonic
+
+import pytest
+
+from ernie_async import AsyncClient, Limiter, Limits, RetryPolicy
+from ernie_async.testing import MockErnie, refuse, reply
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_no_window_at_the_server_exceeds_the_rate_plus_burst(server: MockErnie) -> None:
+    rate, burst, n = 100, 10, 210
+    async with AsyncClient(
+        "k", base_url=server.base_url, limits=Limits(requests_per_minute=rate * 60, burst=burst)
+    ) as client:
+        await asyncio.gather(*(client.chat("hi") for _ in range(n)))
+    times = sorted(seen.received_at for seen in server.requests)
+    # Any window, not only the one that begins with the first request. Connecting delays the first
+    # requests, so what arrives may be 0.3 s more bunched than what was let go.
+    for i, start in enumerate(times):
+        for j in range(i, n):
+            assert j - i + 1 <= burst + rate * (times[j] - start + 0.3)
+    assert times[-1] - times[0] >= (n - burst) / rate - 0.05
+
+
+async def test_retries_pass_the_limiter_too(server: MockErnie) -> None:
+    server.script(refuse(503), refuse(503), reply("好"))
+    async with AsyncClient(
+        "k",
+        base_url=server.base_url,
+        limits=Limits(requests_per_minute=600, burst=1),
+        retry=RetryPolicy(base_delay=0),
+    ) as client:
+        answer = await client.chat("hi")
+    times = [seen.received_at for seen in server.requests]
+    assert len(times) == 3
+    assert times[2] - times[0] >= 0.19
+    assert answer.timing is not None
+    assert answer.timing.queued >= 0.15
+
+
+async def test_concurrency_holds_for_streams_until_they_end(server: MockErnie) -> None:
+    server.default(reply("字" * 20, chunk_ms=2))
+    peak = 0
+    async with AsyncClient("k", base_url=server.base_url, limits=Limits(concurrency=3)) as client:
+
+        async def read() -> None:
+            nonlocal peak
+            async for _ in client.stream("hi"):
+                peak = max(peak, server.open_streams)
+
+        await asyncio.gather(*(read() for _ in range(12)))
+    assert peak == 3
+
+
+async def test_10000_waiters_with_half_of_them_cancelled_lose_no_permit() -> None:
+    limiter = Limiter(Limits(concurrency=7, requests_per_minute=60 * 200_000))
+    inside = peak = served = 0
+
+    async def work() -> None:
+        nonlocal inside, peak, served
+        async with limiter.admit():
+            inside += 1
+            peak = max(peak, inside)
+            try:
+                await asyncio.sleep(0)
+            finally:
+                inside -= 1
+            served += 1
+
+    tasks = [asyncio.create_task(work()) for _ in range(10_000)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert served == 5000
+    assert peak == 7
+    assert (limiter.in_flight, limiter.waiting) == (0, 0)
+
+
+async def test_first_come_first_served_and_a_large_request_does_not_starve() -> None:
+    limiter = Limiter(Limits(tokens_per_minute=60_000))  # 1,000 a second, 5,000 at once
+    order: list[int] = []
+
+    async def work(i: int, tokens: int) -> None:
+        async with limiter.admit(tokens):
+            order.append(i)
+
+    await asyncio.gather(*(work(i, 5100 if i == 3 else 20) for i in range(8)))
+    assert order == list(range(8))
+
+
+async def test_a_request_larger_than_the_bucket_leaves_a_debt() -> None:
+    limiter = Limiter(Limits(tokens_per_minute=60_000))
+    async with limiter.admit(5200):
+        pass
+    started = monotonic()
+    async with limiter.admit(0):
+        assert monotonic() - started >= 0.15
+
+
+async def test_settling_gives_back_what_was_not_used() -> None:
+    limiter = Limiter(Limits(tokens_per_minute=60_000))
+    async with limiter.admit(5000) as permit:
+        permit.settle(tokens=100)
+    started = monotonic()
+    async with limiter.admit(4800):
+        assert monotonic() - started < 0.1
+
+
+async def test_real_usage_is_settled_after_a_call(server: MockErnie) -> None:
+    server.default(reply("好", usage={"total_tokens": 10, "completion_tokens": 2}))
+    limiter = Limiter(Limits(tokens_per_minute=60_000))
+    async with AsyncClient("k", base_url=server.base_url, limits=limiter) as client:
+        started = monotonic()
+        for _ in range(20):  # 512 tokens each until the first answer is known
+            await client.chat("hi")
+        assert monotonic() - started < 0.5
+
+
+async def test_a_late_timer_does_not_slow_the_rate_down() -> None:
+    limiter = Limiter(Limits(requests_per_minute=60 * 100, burst=1))
+    started = monotonic()
+
+    async def work() -> None:
+        async with limiter.admit():
+            pass
+
+    await asyncio.gather(*(work() for _ in range(51)))
+    assert 0.49 <= monotonic() - started < 0.6
+
+
+async def test_one_limiter_serves_several_loops_and_a_loop_that_dies_loses_nothing() -> None:
+    limiter = Limiter(Limits(concurrency=2, requests_per_minute=60 * 500, burst=1))
+    served: list[int] = []
+
+    async def work() -> None:
+        async with limiter.admit():
+            await asyncio.sleep(0.001)
+            served.append(1)
+
+    async def many() -> None:
+        await asyncio.gather(*(work() for _ in range(50)))
+
+    async def leaves_waiters_behind() -> None:
+        for _ in range(20):
+            asyncio.ensure_future(work())  # noqa: RUF006 - cancelled when the loop ends
+        await asyncio.sleep(0.01)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(many())) for _ in range(3)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(leaves_waiters_behind())))
+    for thread in threads:
+        thread.start()
+    await many()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert len(served) >= 200
+    assert (limiter.in_flight, limiter.waiting) == (0, 0)
+
+
+async def test_a_permit_is_awaited_once_and_released_once() -> None:
+    limiter = Limiter(Limits(concurrency=1))
+    permit = await limiter.admit()
+    with pytest.raises(RuntimeError, match="once"):
+        await permit
+    permit.release()
+    permit.release()
+    assert limiter.in_flight == 0
+
+
+async def test_a_limiter_travels_as_its_limits() -> None:
+    limits = Limits(requests_per_minute=3, burst=2)
+    assert pickle.loads(pickle.dumps(Limiter(limits))).limits == limits

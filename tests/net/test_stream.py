@@ -1,0 +1,267 @@
+"""Leaving a stream early, in every way, and in great numbers."""
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from ernie_async import (
+    AsyncClient,
+    CallEnded,
+    ChatStream,
+    DeadlineError,
+    ErnieError,
+    InterruptedStreamError,
+    Limits,
+    Record,
+    RetryPolicy,
+    Timeouts,
+)
+from ernie_async.testing import MockErnie, cut, error_event, heartbeats, refuse, reply, stall
+
+pytestmark = pytest.mark.anyio
+
+SLOW = reply("字" * 2000, chunk_ms=5)
+
+
+async def leave_by_break(client: AsyncClient) -> None:
+    async for _ in client.stream("hi"):
+        break
+
+
+async def leave_by_break_in_block(client: AsyncClient) -> None:
+    async with client.stream("hi") as stream:
+        async for _ in stream:
+            break
+
+
+async def leave_by_exception(client: AsyncClient) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async for _ in client.stream("hi"):
+            _ = 1 / 0
+
+
+async def leave_by_aclose(client: AsyncClient) -> None:
+    stream = client.stream("hi")
+    await anext(stream)
+    await stream.aclose()
+    await stream.aclose()
+
+
+async def leave_by_dropping_after_a_retry(client: AsyncClient) -> None:
+    await anext(client.stream("retried"))
+
+
+async def leave_by_cancel(client: AsyncClient) -> None:
+    async with asyncio.timeout(0.05):
+        async for _ in client.stream("hi"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_by_break,
+        leave_by_break_in_block,
+        leave_by_exception,
+        leave_by_aclose,
+        leave_by_dropping_after_a_retry,
+        leave_by_cancel,
+    ],
+)
+async def test_leaving_frees_the_connection_within_50_ms(
+    server: MockErnie, client: AsyncClient, leave: Callable[[AsyncClient], Awaitable[None]]
+) -> None:
+    if leave is leave_by_dropping_after_a_retry:
+        server.script(refuse(503))
+    server.script(SLOW)
+    gc.disable()  # a cycle that only the collector frees would not count
+    try:
+        try:
+            await leave(client)
+        except TimeoutError:
+            assert leave is leave_by_cancel
+        started = time.monotonic()
+        await server.wait_idle(connections=True)
+        assert time.monotonic() - started < 0.05
+        assert server.requests[-1].ended == "client_gone"
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("moment", range(12))
+async def test_cancelling_at_any_moment_leaves_nothing(server: MockErnie, moment: int) -> None:
+    """Through the line of the limiter, the connection, the head, the chunks and the backoff."""
+    records: list[Record] = []
+    server.script(refuse(503), reply("字" * 10, chunk_ms=1, first_ms=5))
+    server.default(SLOW)
+    async with AsyncClient(
+        "k",
+        base_url=server.base_url,
+        limits=Limits(concurrency=1, tokens_per_minute=10_000),
+        retry=RetryPolicy(base_delay=0.005),
+        hooks=[records.append],
+    ) as client:
+
+        async def read() -> None:
+            async for _ in client.stream("hi"):
+                pass
+
+        tasks = [asyncio.create_task(read()) for _ in range(3)]
+        await asyncio.sleep(moment * 0.004)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert client.limiter is not None
+        assert (client.limiter.in_flight, client.limiter.waiting) == (0, 0)
+        await server.wait_idle()
+    await server.wait_idle(connections=True)
+    n_ended = sum(isinstance(record, CallEnded) for record in records)
+    assert n_ended == 3, "every call that began is told to be over"
+
+
+async def test_500_streams_at_once_all_come_whole(server: MockErnie) -> None:
+    server.default(reply(None, chunk_ms=1))
+
+    async def read(client: AsyncClient, i: int) -> None:
+        server_text = await client.stream(f"第{i}个").text()
+        assert server_text.endswith("结果。")
+
+    async with AsyncClient("k", base_url=server.base_url) as client:
+        async with asyncio.TaskGroup() as group:
+            for i in range(500):
+                group.create_task(read(client, i))
+    await server.wait_idle(connections=True)
+    assert {seen.ended for seen in server.requests} == {"done"}
+
+
+async def test_1000_streams_ended_at_random_leave_no_socket_task_or_permit(
+    server: MockErnie,
+) -> None:
+    chance = random.Random(7)
+    steps = [SLOW, SLOW, SLOW, cut(3), cut(0), error_event(after_chunks=2), refuse(400), stall(1)]
+    steps += [heartbeats(5, after_chunks=1), cut(2, how="reset"), reply("好")]
+    server.script(*(chance.choice(steps) for _ in range(3000)))
+    tasks_before = len(asyncio.all_tasks())
+
+    async def use(client: AsyncClient, stream: ChatStream, how: int, patience: float) -> None:
+        if how == 0:
+            async for _ in stream:
+                break
+        elif how == 1:
+            async with asyncio.timeout(patience):
+                await stream.text()
+        elif how == 2:
+            async with stream:
+                async for _ in stream:
+                    raise ZeroDivisionError
+        else:
+            await stream.final()
+
+    async with AsyncClient(
+        "k",
+        base_url=server.base_url,
+        limits=Limits(concurrency=200, tokens_per_minute=1e9),
+        retry=RetryPolicy(attempts=2, base_delay=0.001),
+        timeouts=Timeouts(idle=0.2, first_event=0.5, total=5),
+    ) as client:
+        jobs = [
+            use(client, client.stream("hi"), chance.randrange(4), chance.random() * 0.1)
+            for _ in range(1000)
+        ]
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        unexpected = [
+            result
+            for result in results
+            if not isinstance(result, ErnieError | TimeoutError | ZeroDivisionError | None)
+        ]
+        assert not unexpected
+        del results, jobs
+        assert client.limiter is not None
+        assert (client.limiter.in_flight, client.limiter.waiting) == (0, 0)
+        await server.wait_idle()
+    await server.wait_idle(connections=True)
+    with anyio.fail_after(2):
+        while len(asyncio.all_tasks()) > tasks_before:
+            await anyio.sleep(0.01)
+
+
+async def test_final_after_leaving_says_so(server: MockErnie, client: AsyncClient) -> None:
+    server.script(SLOW)
+    stream = client.stream("hi")
+    first = await anext(stream)
+    await stream.aclose()
+    with pytest.raises(InterruptedStreamError, match="left before its end") as caught:
+        await stream.final()
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == first.text
+
+
+async def test_a_stream_can_be_read_once(client: AsyncClient) -> None:
+    stream = client.stream("hi")
+    whole = await stream.text()
+    assert [chunk async for chunk in stream] == []
+    assert await stream.text() == whole
+
+
+async def test_a_stream_never_begun_sends_nothing(server: MockErnie, client: AsyncClient) -> None:
+    async with client.stream("hi"):
+        pass
+    del client
+    assert server.requests == []
+
+
+async def test_a_slow_consumer_is_no_silence(server: MockErnie, client: AsyncClient) -> None:
+    server.script(reply("字" * 20, chunk_ms=1))
+    n_chunks = 0
+    async for _ in client.stream("hi", timeouts=Timeouts(idle=0.05)):
+        n_chunks += 1
+        if n_chunks in {2, 5}:
+            await asyncio.sleep(0.15)
+    assert n_chunks == 11
+
+
+async def test_total_covers_the_line_the_retries_and_the_stream(server: MockErnie) -> None:
+    slow = Timeouts(total=0.2)
+    async with AsyncClient("k", base_url=server.base_url, limits=Limits(concurrency=1)) as client:
+        server.script(SLOW)
+        with pytest.raises(DeadlineError) as streaming:
+            await client.stream("hi", timeouts=slow).text()
+        assert streaming.value.clock == "total"
+        assert streaming.value.partial is not None
+        server.script(SLOW)
+        async with client.stream("hi") as other:
+            await anext(other)
+            with pytest.raises(DeadlineError) as queued:
+                await client.chat("hi", timeouts=slow)
+        assert queued.value.clock == "total"
+        server.script(refuse(503), refuse(503))
+        retry = client.with_options(retry=RetryPolicy(base_delay=60))
+        with pytest.raises(DeadlineError) as retrying:
+            await retry.stream("hi", timeouts=slow).text()
+        assert retrying.value.attempts[0].status == 503
+
+
+async def test_heartbeats_and_timing_can_be_seen(server: MockErnie, client: AsyncClient) -> None:
+    server.script(heartbeats(1, limit=5, text="好"))
+    async with client.stream("hi", stream_options={"include_usage": True}) as stream:
+        answer = await stream.final()
+    assert stream.heartbeats == 5
+    assert stream.usage == answer.usage is not None
+    assert stream.request_id == answer.id == answer.request_id
+    assert answer.timing is not None
+    assert answer.timing.first_token is not None
+    assert 0 < answer.timing.first_token <= (answer.timing.total or 0)
+
+
+async def test_two_readers_of_one_stream_are_told(server: MockErnie, client: AsyncClient) -> None:
+    server.script(stall(1))
+    stream = client.stream("hi", timeouts=Timeouts(idle=0.2))
+    await anext(stream)
+    results = await asyncio.gather(anext(stream), anext(stream), return_exceptions=True)
+    assert any(isinstance(result, RuntimeError) for result in results)
+    await stream.aclose()

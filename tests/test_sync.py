@@ -1,0 +1,151 @@
+"""The synchronous face: the same verbs, the same signatures, no thread left behind."""
+
+import gc
+import inspect
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import anyio
+import pytest
+
+from ernie_async import (
+    AsyncClient,
+    ChatStream,
+    Client,
+    ConfigError,
+    InterruptedStreamError,
+    SyncChatStream,
+    Timeouts,
+)
+from ernie_async.testing import MockErnie, cut, reply, stall
+
+
+def parameters(function: object) -> dict[str, tuple[object, object]]:
+    return {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()  # type: ignore[arg-type]
+        if name != "session"  # a session belongs to a loop, which a Client keeps to itself
+    }
+
+
+def test_both_clients_have_the_same_verbs_and_signatures() -> None:
+    names = {"aclose": "close"}
+    asynchronous = {name for name in vars(AsyncClient) if not name.startswith("_")}
+    assert {names.get(name, name) for name in asynchronous} == {
+        name for name in vars(Client) if not name.startswith("_")
+    }
+    for name in ("__init__", "chat", "stream", "request", "list_models", "with_options"):
+        assert parameters(getattr(Client, name)) == parameters(getattr(AsyncClient, name)), name
+    stream = {name for name in vars(ChatStream) if not name.startswith("_")} - {"aclose"}
+    assert stream == {name for name in vars(SyncChatStream) if not name.startswith("_")} - {"close"}
+
+
+def test_chat_stream_and_models(mock_ernie: MockErnie) -> None:
+    threads_before = threading.active_count()
+    mock_ernie.script(reply("你好"), reply("再见"))
+    with Client("k", base_url=mock_ernie.base_url) as client:
+        assert client.chat("hi", temperature=0.5).text == "你好"
+        with client.stream("hi", stream_options={"include_usage": True}) as stream:
+            assert "".join(chunk.text for chunk in stream) == "再见"
+            assert stream.final().text == "再见"
+        assert stream.usage is not None
+        assert stream.timing.attempts == 1
+        assert client.list_models()[0].id == "ernie-5.1"
+        assert client.with_options(model="b").request("GET", "/models")["data"]
+    anyio.run(lambda: mock_ernie.wait_idle(connections=True))
+    assert threading.active_count() == threads_before
+
+
+def test_errors_are_the_same(mock_ernie: MockErnie) -> None:
+    mock_ernie.script(cut(3))
+    with Client("k", base_url=mock_ernie.base_url) as client:
+        with pytest.raises(InterruptedStreamError) as caught:
+            client.stream("hi").text()
+        assert caught.value.partial is not None
+        with pytest.raises(ConfigError, match="temperature"):
+            client.chat("hi", temperature=9)
+    with pytest.raises(ConfigError, match="closed"):
+        client.chat("hi")
+
+
+def test_leaving_a_stream_frees_its_connection(mock_ernie: MockErnie) -> None:
+    mock_ernie.default(reply("字" * 1000, chunk_ms=5))
+    with Client("k", base_url=mock_ernie.base_url) as client:
+        for _ in client.stream("hi"):
+            break
+        gc.collect()
+        anyio.run(lambda: mock_ernie.wait_idle(connections=True))
+        with client.stream("hi") as stream:
+            next(stream)
+        anyio.run(lambda: mock_ernie.wait_idle(connections=True))
+        with pytest.raises(InterruptedStreamError):
+            stream.final()
+
+
+def test_several_threads_may_use_one_client(mock_ernie: MockErnie) -> None:
+    texts = []
+    with Client("k", base_url=mock_ernie.base_url) as client:
+        threads = [
+            threading.Thread(target=lambda: texts.append(client.stream("hi").text()))
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(texts) == 8
+    assert len(set(texts)) == 1
+
+
+def test_a_client_travels(mock_ernie: MockErnie) -> None:
+    with pickle.loads(pickle.dumps(Client("k", base_url=mock_ernie.base_url))) as twin:
+        assert twin.chat("hi").text
+
+
+def test_a_forgotten_client_does_not_keep_the_interpreter(mock_ernie: MockErnie) -> None:
+    program = f"""
+from ernie_async import Client
+client = Client("k", base_url={mock_ernie.base_url!r})
+for chunk in client.stream("hi"):
+    break
+print("end")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "end\n"
+
+
+def test_an_interrupted_wait_stops_the_call(mock_ernie: MockErnie) -> None:
+    """Ctrl-C while a chunk is awaited: the next line runs, and the request is given up."""
+    mock_ernie.script(stall(1))
+    program = f"""
+import signal, threading
+from ernie_async import Client
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+with Client("k", base_url={mock_ernie.base_url!r}) as client:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        for chunk in client.stream("hi"):
+            pass
+    except KeyboardInterrupt:
+        print("left")
+"""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "left\n"
+    assert time.monotonic() - started < 5
+    anyio.run(lambda: mock_ernie.wait_idle(connections=True))
+    assert mock_ernie.requests[0].ended == "client_gone"
+
+
+def test_timeouts_hold(mock_ernie: MockErnie) -> None:
+    mock_ernie.script(stall(1))
+    with Client("k", base_url=mock_ernie.base_url, timeouts=Timeouts(idle=0.2)) as client:
+        with pytest.raises(TimeoutError):
+            client.stream("hi").text()
