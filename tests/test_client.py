@@ -106,7 +106,7 @@ async def test_request_reaches_any_endpoint(server: MockErnie, client: AsyncClie
         "/chat/completions",
         json={"model": "m", "messages": [{"role": "user", "content": "x"}]},
     )
-    assert [card.id for card in await client.list_models()][0] == "ernie-5.1"
+    assert (await client.list_models())[0].id == "ernie-5.1"
 
 
 @pytest.mark.anyio
@@ -182,7 +182,7 @@ def test_a_wrong_option_is_a_clear_error_before_anything_is_sent(options, said: 
 
 @pytest.mark.anyio
 async def test_stream_options_belong_to_streams(client: AsyncClient) -> None:
-    with pytest.raises(ConfigError, match="only for client.stream"):
+    with pytest.raises(ConfigError, match=r"only for client\.stream"):
         await client.chat("hi", stream_options={"include_usage": True})
 
 

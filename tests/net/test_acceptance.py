@@ -37,8 +37,7 @@ TEXT = "量子纠缠，简单说：😀 é\u2028x\u2029y\u0085z。"
 def events(*texts: str, end: bytes = b"\n\n", colon: bytes = b": ", done: bool = True) -> bytes:
     """A whole stream of these texts."""
     lines = [
-        b"data%s" % colon + ('{"choices":[{"delta":{"content":"%s"}}]}' % text).encode()
-        for text in texts
+        b'data%s{"choices":[{"delta":{"content":"%s"}}]}' % (colon, text.encode()) for text in texts
     ]
     if done:
         lines += [b'data%s{"choices":[{"delta":{},"finish_reason":"stop"}]}' % colon]
@@ -115,9 +114,11 @@ BREAKS_LATE: dict[str, tuple[Step, type[ErnieError], Callable[[Any], bool]]] = {
     "cut inside a line": (
         raw(events("量子", "纠缠", "是两", done=False) + b'data: {"choices":[{"delta":{"con'),
         InterruptedStreamError, lambda e: True),
-    "an error event": (error_event(after_chunks=3), ServerError, lambda e: e.code == "internal_error"),
+    "an error event": (
+        error_event(after_chunks=3), ServerError, lambda e: e.code == "internal_error"),
     "an error on a bare line": (
-        error_event(after_chunks=3, bare=True), ServerError, lambda e: e.request_id.startswith("as-")),
+        error_event(after_chunks=3, bare=True), ServerError,
+        lambda e: e.request_id.startswith("as-")),
     "an error event, then [DONE]": (
         raw(events("量子", "纠缠", "是两", done=False)
             + b'data: {"error":{"message":"no","code":null}}\n\ndata: [DONE]\n\n'),
