@@ -1,7 +1,7 @@
 """Compare ernie_async with others and print one table: `python -m benchmarks`.
 
-Every round asks every question of every contender, one process after the other and in another
-order each time. Ratios are taken within a round, so that a busy minute of the machine weighs on
+A round asks every question of every contender, one process after the other and in another order
+each time. Ratios are taken within a round, so that a busy minute of the machine weighs on
 both sides; a cell shows the median over all rounds and, in brackets, the least and the greatest.
 """
 
@@ -17,9 +17,14 @@ from benchmarks.contenders import FLOOR, MODULES
 from benchmarks.questions import QUESTIONS
 
 ROUNDS = 7
-QUICK_ROUNDS = 3
+FEW_ROUNDS = 3
+"""Rounds with `--quick`, and at most for memory, which hardly varies, and for slow contenders."""
+
 SLOW = ("openai",)
-"""Contenders that alone would take minutes; `--quick` asks them only if they are named."""
+"""Contenders that would take most of the time and are far from any line drawn here.
+
+`--quick` asks them only if they are named.
+"""
 
 Results = dict[str, dict[str, dict[int, float]]]
 
@@ -32,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
         return [name for name in known if name in chosen]
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {QUICK_ROUNDS} with --quick")
+    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {FEW_ROUNDS} with --quick")
     parser.add_argument("--quick", action="store_true", help="small sizes, about a minute")
     parser.add_argument(
         "--only",
@@ -79,11 +84,12 @@ def measure(
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         for name in questions:
-            if number >= QUESTIONS[name].rounds_at_most:
-                continue
             for turn in range(len(contenders)):
                 contender = contenders[(turn + number) % len(contenders)]
                 if (name, contender) in failed or contender in QUESTIONS[name].not_asked:
+                    continue
+                is_brief = QUESTIONS[name].is_memory or contender in SLOW
+                if is_brief and number >= FEW_ROUNDS:
                     continue
                 try:
                     results[name][contender][number] = bench.run(contender, name)
@@ -95,7 +101,7 @@ def measure(
 
 def main() -> None:
     options = parse_arguments()
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    rounds = options.rounds or (FEW_ROUNDS if options.quick else ROUNDS)
     began = time.monotonic()
     about = machine.describe()
     for name, value in about.items():
@@ -110,9 +116,11 @@ def main() -> None:
     print()
     print(table.render(chosen, results, contenders))
     print()
-    print("Floor absolute; others as ratios to the floor of the same round, or in the unit given.")
-    print("Each cell: median (least-greatest) over the rounds.")
-    for note in table.footnotes(chosen, rounds):
+    print("Each cell: median (least to greatest) over the rounds. Floor: absolute; others: ratios")
+    print("to the floor of the same round, with + what they add to it, with a unit absolute.")
+    if rounds > FEW_ROUNDS:
+        print(f"{', '.join(SLOW)} and whatever is counted in bytes: {FEW_ROUNDS} rounds at most.")
+    for note in table.footnotes(chosen):
         print(note)
     if options.json:
         written = {"about": about, "quick": options.quick, "rounds": rounds, "results": results}

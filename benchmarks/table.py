@@ -1,4 +1,4 @@
-"""The table: what was measured, round by round, as ratios to the floor or as plain values."""
+"""The table: what was measured, round by round, compared with the floor of the same round."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,23 @@ Rounds = Mapping[int, float]
 """Values by round; a round without a value is missing."""
 
 
-def spread(values: Sequence[float], unit: str = "") -> str:
+def spread(values: Sequence[float], unit: str = "", sign: str = "") -> str:
     """The median, then the least and the greatest, with about three digits."""
     if not values:
         return "-"
     middle, least, greatest = statistics.median(values), min(values), max(values)
-    digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
-    return f"{middle:,.{digits}f}{unit} ({least:,.{digits}f}-{greatest:,.{digits}f})"
+    form = f"{sign},.{0 if middle >= 100 else 1 if middle >= 10 else 2}f"
+    return f"{middle:{form}}{unit} ({least:{form}} to {greatest:{form}})"
 
 
 def compared(question: Question, values: Rounds, floor: Rounds) -> list[float]:
     """What a cell is made of: one number per round, in what the question is shown in."""
     if question.shown == "value":
         return [value * question.scale for value in values.values()]
-    return [value / floor[number] for number, value in values.items() if number in floor]
+    pairs = [(value, floor[number]) for number, value in values.items() if number in floor]
+    if question.shown == "difference":
+        return [(value - least) * question.scale for value, least in pairs]
+    return [value / least for value, least in pairs]
 
 
 def row(question: Question, results: Mapping[str, Rounds], contenders: Sequence[str]) -> list[str]:
@@ -33,14 +36,15 @@ def row(question: Question, results: Mapping[str, Rounds], contenders: Sequence[
     absolute = [value * question.scale for value in floor.values()]
     unit = f" {question.unit}"
     cells = [question.title, spread(absolute, unit)]
-    unit_shown = unit if question.shown == "value" else ""
+    unit_shown = "" if question.shown == "ratio" else unit
+    sign = "+" if question.shown == "difference" else ""
     verdict = ""
     for contender in contenders:
         numbers = compared(question, results.get(contender, {}), floor)
-        cells.append(spread(numbers, unit_shown))
+        cells.append(spread(numbers, unit_shown, sign))
         if contender == OURS and numbers:
             verdict = " met" if statistics.median(numbers) <= question.at_most else " MISSED"
-    return [*cells, f"{question.at_most:g}{unit_shown}{verdict}"]
+    return [*cells, f"{question.at_most:{sign}g}{unit_shown}{verdict}"]
 
 
 def render(
@@ -63,12 +67,10 @@ def render(
     return "\n".join("| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in rows)
 
 
-def footnotes(questions: Mapping[str, Question], rounds: int) -> list[str]:
+def footnotes(questions: Mapping[str, Question]) -> list[str]:
     """What a reader of the table must know about single rows."""
     notes = []
     for question in questions.values():
         if question.note:
             notes.append(f"{question.title}: {question.note}.")
-        if question.rounds_at_most < rounds:
-            notes.append(f"{question.title}: {question.rounds_at_most} rounds.")
     return notes

@@ -6,9 +6,8 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from time import monotonic, time
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import aiohttp
 from pydantic import BaseModel
@@ -45,8 +44,7 @@ MAX_ERROR_BYTES = 64 * 1024
 _numbers = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class Desk(NamedTuple):
     """What all calls of a client share."""
 
     transport: Transport
@@ -136,7 +134,7 @@ class Call:
             try:
                 return await attempt()
             except ErnieError as error:
-                self._note_failure(error)
+                self.note_failure(error)
                 raise
 
         try:
@@ -194,7 +192,7 @@ class Call:
             clock="total",
             seconds=self.total or 0.0,
         )
-        self._note_failure(failure)
+        self.note_failure(failure)
         return failure
 
     def end(
@@ -219,7 +217,8 @@ class Call:
         )
         return timing
 
-    def _note_failure(self, error: ErnieError) -> None:
+    def note_failure(self, error: ErnieError) -> None:
+        """Add to the list of failed attempts, which the error then carries."""
         refusal = error if isinstance(error, APIError) else None
         self.failures.append(
             FailedAttempt(

@@ -7,8 +7,7 @@ never sees a prompt, an answer or a credential.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ernie_async.types.usage import Timing, Usage
 
@@ -17,8 +16,7 @@ __all__ = ["CallEnded", "CallStarted", "Hook", "Record", "RetryScheduled", "tell
 logger = logging.getLogger("ernie_async")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallStarted:
+class CallStarted(NamedTuple):
     """A call begins; nothing was sent yet.
 
     Attributes:
@@ -36,8 +34,7 @@ class CallStarted:
     is_stream: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryScheduled:
+class RetryScheduled(NamedTuple):
     """An attempt failed and will be made again.
 
     Attributes:
@@ -53,8 +50,7 @@ class RetryScheduled:
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnded:
+class CallEnded(NamedTuple):
     """A call is over.
 
     Attributes:

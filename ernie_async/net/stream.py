@@ -72,7 +72,8 @@ class ChatStream:
         self._watch: Watch | None = None
         self._timing: Timing | None = None
         self._break: str | None = None  # why the body ended, if not by itself
-        self._is_at_end = False
+        self._is_at_end = False  # of the body
+        self._is_done = False  # the end mark came
 
     def __aiter__(self) -> Self:
         return self
@@ -81,9 +82,10 @@ class ChatStream:
         if self._phase != "open":
             return await self._begin()
         try:
-            chunk = await self._next_chunk()
+            # Events that came in one packet are handed over without another coroutine.
+            chunk = self._take_ready() or await self._next_chunk()
         except ErnieError as error:
-            self._hand_over_partial(error)
+            self._complete_error(error)
             self._close("error", error)
             raise
         except BaseException:
@@ -118,8 +120,7 @@ class ChatStream:
             self._close("cancelled")
         elif not loop.is_closed():
             # Dropped in another thread: only the loop itself may touch its connections.
-            loop.call_soon_threadsafe(self._response.close)
-            self._release_permit()
+            loop.call_soon_threadsafe(self._close, "cancelled")
 
     async def final(self) -> ChatCompletion:
         """Read the rest and return the whole answer.
@@ -234,7 +235,8 @@ class ChatStream:
             self._permit.release()
             self._permit = None
         self._answer, self._decoder = Accumulator(), EventDecoder()
-        self._events, self._break, self._is_at_end = iter(()), None, False
+        self._events, self._break = iter(()), None
+        self._is_at_end = self._is_done = False
 
     async def _next_chunk(self) -> ChatChunk | None:
         """The next chunk, or `None` at a proper end.
@@ -242,16 +244,9 @@ class ChatStream:
         Raises:
             InterruptedStreamError: The body ended, and nothing said that the answer is whole.
         """
-        while True:
-            for event in self._events:
-                data = event.data
-                if data.startswith(END_MARK):
-                    if self._answer.chunks:
-                        return None
-                elif data and not data.isspace():
-                    chunk = read_chunk(data)
-                    self._answer.feed(chunk)
-                    return chunk
+        while (chunk := self._take_ready()) is None:
+            if self._is_done:
+                return None
             if self._is_at_end:
                 if self._answer.finished:
                     return None
@@ -260,6 +255,21 @@ class ChatStream:
                     last_event_id=self._decoder.last_event_id or None,
                 )
             await self._read_packet()
+        return chunk
+
+    def _take_ready(self) -> ChatChunk | None:
+        """The next chunk of those that are here already; `None` if there is none."""
+        for event in self._events:
+            data = event.data
+            if data.startswith(END_MARK):
+                if self._answer.chunks:
+                    self._is_done = True
+                    return None
+            elif data and not data.isspace():
+                chunk = read_chunk(data)
+                self._answer.feed(chunk)
+                return chunk
+        return None
 
     async def _read_packet(self) -> None:
         """Wait for bytes, and decode all that came at once."""
@@ -344,8 +354,11 @@ class ChatStream:
             )
         permit.release()
 
-    def _hand_over_partial(self, error: ErnieError) -> None:
+    def _complete_error(self, error: ErnieError) -> None:
+        """Say how it came to this: what had been delivered, and the attempts before."""
+        assert self._call is not None
         error.request_id = error.request_id or self.request_id
+        self._call.note_failure(error)
         if isinstance(error, InterruptedStreamError | DeadlineError | DecodeError | APIError):
             error.partial = self._partial()
 

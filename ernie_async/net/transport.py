@@ -16,7 +16,6 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
-from yarl import URL
 
 from ernie_async.errors import ConfigError, ConnectError, DeadlineError, ErnieError
 
@@ -89,7 +88,6 @@ class Transport:
         self._given_session = session
         self._proxy = proxy
         self._ca_file = ca_file
-        self._urls: dict[str, URL] = {}
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         self._lifetimes: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._is_closed = False
@@ -150,16 +148,13 @@ class Transport:
         connect: float | None,
     ) -> aiohttp.ClientResponse:
         session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = URL(self.base_url + path)
         data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
         reuse = [False]
         token = _was_reused.set(reuse)
         try:
             return await session.request(
                 method,
-                url,
+                self.base_url + path,
                 data=data,
                 headers={**self._headers, **headers},
                 proxy=self._proxy,
