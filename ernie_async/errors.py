@@ -25,7 +25,7 @@ headers, is never chained.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.messages import Message
@@ -54,8 +54,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedAttempt:
+class FailedAttempt(NamedTuple):
     """One request that failed, as the final error lists it.
 
     Attributes:
@@ -171,7 +170,8 @@ class DecodeError(TransportError):
     """Bytes came that the protocol does not allow.
 
     Attributes:
-        body: The start of them, at most 2,000 bytes.
+        body: The start of them, at most 2,000 bytes. Shown by `str`, but not part of `message`, so
+            that a log of messages holds no text of an answer.
         partial: What a stream had delivered before; `None` if nothing.
     """
 
@@ -181,6 +181,10 @@ class DecodeError(TransportError):
         super().__init__(message)
         self.body = body[:2000]
         self.partial = partial
+
+    def __str__(self) -> str:
+        shown = f"; it begins {shorten(self.body[:200], 200)}" if self.body else ""
+        return super().__str__() + shown
 
 
 class APIError(ErnieError):

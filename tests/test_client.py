@@ -164,7 +164,7 @@ def test_a_wrong_setting_is_a_clear_error_when_the_client_is_made(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"temperature": 3}, r"temperature: expected a number at least 0 and at most 2, got 3"),
+        ({"temperature": 3}, r"temperature: expected a number from 0 to 2, got 3"),
         ({"temprature": 1}, r"temprature: no such field; did you mean temperature\?"),
         ({"stream": True}, r"call client\.stream"),
         ({"timeout": 3}, r"pass timeouts=Timeouts"),

@@ -5,6 +5,7 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 
 import asyncio
 import itertools
+import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic, time
 from typing import Literal, NamedTuple, TypeVar
@@ -19,7 +20,6 @@ from ernie_async.errors import (
     DecodeError,
     ErnieError,
     FailedAttempt,
-    shorten,
 )
 from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
@@ -77,7 +77,8 @@ class Desk(NamedTuple):
             usage = answer.usage if isinstance(answer, ChatCompletion) else None
             if usage is not None:
                 self.output.note(usage.completion_tokens)
-            timing = call.end("ok", usage=usage)
+            request_id = answer.request_id if isinstance(answer, ChatCompletion) else None
+            timing = call.end("ok", usage=usage, request_id=request_id)
             if isinstance(answer, ChatCompletion):
                 answer.observed(request_id=request.request_id, timing=timing)
             return answer
@@ -201,6 +202,7 @@ class Call:
         *,
         error: ErnieError | None = None,
         usage: Usage | None = None,
+        request_id: str | None = None,
     ) -> Timing:
         """Tell that the call is over."""
         timing = self.timing()
@@ -210,7 +212,7 @@ class Call:
                 call=self.number,
                 outcome=outcome,
                 error=None if error is None else _brief(error),
-                request_id=self.request.request_id,
+                request_id=(error and error.request_id) or request_id or self.request.request_id,
                 timing=timing,
                 usage=usage,
             ),
@@ -240,7 +242,7 @@ class Call:
 
 
 def _brief(error: ErnieError) -> str:
-    return f"{type(error).__name__}: {shorten(error.message, 200)[1:-1]}"
+    return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
 
 
 async def _one_answer(call: Call, model: type[M]) -> M:

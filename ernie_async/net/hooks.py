@@ -57,7 +57,7 @@ class CallEnded(NamedTuple):
         call: The call's number.
         outcome: `ok`, `error`, or `cancelled`: the caller left before the end.
         error: What happened, in short; `None` unless the outcome is `error`.
-        request_id: What the service calls it, if it answered.
+        request_id: What the service calls it; if it did not answer, the `X-Request-Id` we sent.
         timing: Attempts, time in line, time to the first token, total time.
         usage: Tokens, if the service told them.
     """

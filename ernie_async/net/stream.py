@@ -35,6 +35,10 @@ __all__ = ["ChatStream"]
 
 END_MARK = b"[DONE]"
 
+# At most so much is decoded before other tasks have a turn. 45 events of usual size, half a
+# millisecond: 64 streams at full speed then delay each other by 30 ms and not by 200.
+TURN_BYTES = 8192
+
 # To use the connection again, the body must be read to its end. More than this costs more than a
 # new connection does.
 DRAIN_SECONDS = 0.05
@@ -72,6 +76,7 @@ class ChatStream:
         self._watch: Watch | None = None
         self._timing: Timing | None = None
         self._break: str | None = None  # why the body ended, if not by itself
+        self._has_more = False  # waiting in the buffer, most likely
         self._is_at_end = False  # of the body
         self._is_done = False  # the end mark came
 
@@ -162,7 +167,7 @@ class ChatStream:
             return self._timing
         if self._call is not None:
             return self._call.timing()
-        return Timing(queued=0.0, first_token=None, total=None, attempts=0)
+        return Timing(queued=0.0, first_token=None, total=0.0, attempts=0)
 
     async def _begin(self) -> ChatChunk:
         if self._phase != "new":
@@ -236,7 +241,7 @@ class ChatStream:
             self._permit = None
         self._answer, self._decoder = Accumulator(), EventDecoder()
         self._events, self._break = iter(()), None
-        self._is_at_end = self._is_done = False
+        self._has_more = self._is_at_end = self._is_done = False
 
     async def _next_chunk(self) -> ChatChunk | None:
         """The next chunk, or `None` at a proper end.
@@ -263,7 +268,7 @@ class ChatStream:
             data = event.data
             if data.startswith(END_MARK):
                 if self._answer.chunks:
-                    self._is_done = True
+                    self._is_done, self._events = True, iter(())
                     return None
             elif data and not data.isspace():
                 chunk = read_chunk(data)
@@ -279,7 +284,9 @@ class ChatStream:
         if watch is not None:
             watch.begin_wait(is_finished=self._answer.finished)
         try:
-            packet = await content.readany()
+            if self._has_more:
+                await asyncio.sleep(0)
+            packet = await content.read(TURN_BYTES)
         except DeadlineError:
             if not self._answer.finished:
                 raise
@@ -294,6 +301,7 @@ class ChatStream:
             packet, self._is_at_end = content.read_nowait(), True
         else:
             self._is_at_end = not packet
+            self._has_more = len(packet) == TURN_BYTES
         events = self._decoder.feed(packet)
         if self._is_at_end and (last := self._decoder.close()) is not None:
             events += _if_whole(last)
@@ -338,7 +346,9 @@ class ChatStream:
         if usage is not None:
             self._desk.output.note(usage.completion_tokens)
         if self._call is not None and self._timing is None:
-            self._timing = self._call.end(outcome, error=error, usage=usage)
+            self._timing = self._call.end(
+                outcome, error=error, usage=usage, request_id=self.request_id
+            )
 
     def _release_permit(self) -> None:
         permit, self._permit = self._permit, None

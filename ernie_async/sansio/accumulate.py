@@ -28,10 +28,11 @@ class _Text:
         self.pieces: list[str] = []
 
     def add(self, piece: str) -> None:
-        self.pieces.append(piece)
-        if len(self.pieces) >= JOIN_AFTER:
-            self.joined.append("".join(self.pieces))
-            self.pieces.clear()
+        pieces = self.pieces
+        pieces.append(piece)
+        if len(pieces) >= JOIN_AFTER:
+            self.joined.append("".join(pieces))
+            pieces.clear()
 
     def get(self) -> str:
         return "".join(self.joined) + "".join(self.pieces)
@@ -85,9 +86,9 @@ class _Choice:
             self.tool_calls.setdefault(fragment.index, _ToolCall()).add(fragment)
         if choice.finish_reason:
             self.fields["finish_reason"] = choice.finish_reason
-        # A verdict stands: once text is flagged, a later 0 does not clear it.
-        if choice.flag or "flag" not in self.fields:
-            self.fields["flag"] = choice.flag
+        # A verdict stands: once text is flagged, a later and milder one does not clear it.
+        if choice.flag is not None:
+            self.fields["flag"] = max(choice.flag, self.fields.get("flag") or 0)
         if choice.ban_round is not None:
             self.fields["ban_round"] = choice.ban_round
         if choice.model_extra:
@@ -99,7 +100,8 @@ class _Choice:
             message["reasoning_content"] = reasoning
         if self.tool_calls:
             message["tool_calls"] = [self.tool_calls[at].get() for at in sorted(self.tool_calls)]
-        return {"index": index, "message": message, **self.fields}
+        # Ours last: a server may send fields of these names besides the delta.
+        return {**self.fields, "index": index, "message": message}
 
 
 class Accumulator:
@@ -125,17 +127,20 @@ class Accumulator:
         """Take the next chunk."""
         self.chunks += 1
         choices = chunk.choices
-        if len(choices) == 1 and self.chunks > 1 and not choices[0].index:
+        # The usual chunk: some text of the first answer, nothing else. The very first one, which
+        # brings the id and the model, is never taken for it.
+        if len(choices) == 1 and self.chunks > 1:
             choice = choices[0]
             delta = choice.delta
-            # The usual chunk: some text of the first answer, nothing else.
             if (
                 delta.content
-                and not choice.finish_reason
-                and not choice.flag
-                and not delta.tool_calls
-                and not (delta.reasoning_content or delta.reasoning)
                 and chunk.usage is None
+                and choice.finish_reason is None
+                and not choice.index
+                and not choice.flag
+                and not delta.reasoning_content
+                and not delta.reasoning
+                and not delta.tool_calls
                 and chunk.search_results is None
             ):
                 self._first.content.add(delta.content)
@@ -153,7 +158,11 @@ class Accumulator:
             self.usage = chunk.usage
         if isinstance(chunk.search_results, list) and isinstance(self._search_results, list):
             seen = {result.url for result in self._search_results}
-            self._search_results += [new for new in chunk.search_results if new.url not in seen]
+            # A new list: the old one belongs to a chunk that the caller has.
+            self._search_results = [
+                *self._search_results,
+                *(new for new in chunk.search_results if new.url not in seen),
+            ]
         elif chunk.search_results is not None:
             self._search_results = chunk.search_results
         for name, value in (("id", chunk.id), ("created", chunk.created), ("model", chunk.model)):

@@ -4,7 +4,7 @@ Pure: the environment is a mapping it is handed, and nothing is looked up.
 """
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ernie_async.errors import ConfigError, shorten
 
@@ -22,11 +22,11 @@ def read_base_url(text: str) -> str:
         ConfigError: It is not one, holds a credential, is the closed V1 service, or is the full
             address of one endpoint.
     """
-    parts = urlsplit(text.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(
-            f"base_url: expected something like {DEFAULT_BASE_URL}, got {shorten(text)}"
-        )
+    parts = _split(text.strip())
+    if parts is None or parts.scheme not in {"http", "https"}:
+        # Not shown if it may be, or hold, a credential.
+        came = "" if "@" in text or "://" not in text else f", got {shorten(text)}"
+        raise ConfigError(f"base_url: expected something like {DEFAULT_BASE_URL}{came}")
     if parts.hostname == V1_HOST:
         raise ConfigError(
             f"base_url: {V1_HOST} is the V1 API, which was shut down on 2026-08-31; "
@@ -46,6 +46,16 @@ def read_base_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+def _split(text: str) -> SplitResult | None:
+    """The parts of an address; `None` if it names no host, or a port that cannot be."""
+    try:
+        parts = urlsplit(text)
+        is_usable = parts.hostname and parts.port != 0 and not any(map(str.isspace, parts.netloc))
+    except ValueError:
+        return None
+    return parts if is_usable else None
+
+
 def is_qianfan(base_url: str) -> bool:
     """Whether this is Baidu's own service, which takes no request without a key."""
     host = urlsplit(base_url).hostname or ""
@@ -63,19 +73,18 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> str | None:
             proxies[name.lower().removesuffix("_proxy")] = value
     parts = urlsplit(base_url)
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy is None or _goes_direct(parts.netloc, proxies.get("no", "")):
+    if proxy is None or _goes_direct(parts, proxies.get("no", "")):
         return None
     return read_proxy(proxy)
 
 
-def _goes_direct(netloc: str, no_proxy: str) -> bool:
+def _goes_direct(parts: SplitResult, no_proxy: str) -> bool:
     """Whether `no_proxy` (`*`, or names with or without a leading dot or a port) has this host."""
-    host = netloc.rpartition(":")[0] or netloc
+    host = parts.hostname or ""
+    names = (host, f"[{host}]", parts.netloc.lower())
     for entry in no_proxy.split(","):
         name = entry.strip().lstrip(".").lower()
-        if name == "*" or (
-            name and any(f".{n}".endswith(f".{name}") for n in (netloc.lower(), host.lower()))
-        ):
+        if name == "*" or (name and any(f".{n}".endswith(f".{name}") for n in names)):
             return True
     return False
 
@@ -88,13 +97,13 @@ def read_proxy(text: str) -> str:
     """
     if "://" not in text:
         text = f"http://{text}"
-    parts = urlsplit(text)
-    if parts.scheme.startswith("socks"):
+    parts = _split(text)
+    if parts is not None and parts.scheme.startswith("socks"):
         raise ConfigError(
             f"proxy: {parts.scheme} proxies are not built in; give the client a session of your "
             "own: AsyncClient(session=ClientSession(connector=...)) with aiohttp-socks, "
             "or unset the variable"
         )
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts is None or parts.scheme not in {"http", "https"}:
         raise ConfigError("proxy: expected something like http://host:port")
     return text

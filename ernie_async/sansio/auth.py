@@ -23,8 +23,7 @@ KEY_VARIABLES = (
 IAM_VARIABLES = ("QIANFAN_ACCESS_KEY", "QIANFAN_SECRET_KEY")
 V1_VARIABLES = ("QIANFAN_ACCESS_TOKEN", "QIANFAN_AK", "QIANFAN_SK")
 
-V1_TOKEN = re.compile(r"2[45]\.[0-9a-f]{32}\.\d+\.\d+\.\d+-\d+")
-ACCESS_KEY_ID = re.compile(r"ALTAK[A-Za-z0-9]{21}")
+V1_FORM = r"2[45]\.[0-9a-f]{32}\.\d+\.\d+\.\d+-\d+"
 
 
 class MaskedStr(str):
@@ -49,10 +48,11 @@ class ApiKey:
     __slots__ = ("_secret", "source")
 
     def __init__(self, key: str, *, source: str = "argument") -> None:
-        secret = key.removeprefix("Bearer ").strip()
+        secret = MaskedStr(_without_bearer(key))
+        del key  # a traceback that shows what names hold has nothing to show
+        self.source = source  # first, so that a half-made key can be shown in a traceback
         _refuse_wrong_kind(secret, source)
-        self._secret = MaskedStr(secret)
-        self.source = source
+        self._secret = secret
 
     def header(self) -> MaskedStr:
         """The value of the `Authorization` header."""
@@ -74,21 +74,29 @@ def from_env(environ: Mapping[str, str]) -> ApiKey | None:
     Raises:
         ConfigError: Only credentials of a kind that V2 does not take are set.
     """
+    names = (*KEY_VARIABLES, *IAM_VARIABLES, *V1_VARIABLES)
+    found = {name: MaskedStr(environ.get(name, "").strip()) for name in names}
+    del environ  # a traceback that shows what names hold has nothing to show
     for name in KEY_VARIABLES:
-        if environ.get(name, "").strip():
-            return ApiKey(environ[name], source=name)
-    if any(environ.get(name) for name in IAM_VARIABLES):
+        if found[name]:
+            return ApiKey(found[name], source=name)
+    if any(found[name] for name in IAM_VARIABLES):
         raise ConfigError(
             "found QIANFAN_ACCESS_KEY / QIANFAN_SECRET_KEY, which sign requests and are not sent "
             f"to the chat service; create an API key at {KEY_PAGE} and set QIANFAN_API_KEY"
         )
-    if any(environ.get(name) for name in V1_VARIABLES):
+    if any(found[name] for name in V1_VARIABLES):
         raise ConfigError(
             "found credentials of the V1 API (QIANFAN_AK, QIANFAN_SK or QIANFAN_ACCESS_TOKEN), "
             f"which was shut down on 2026-08-31; create a V2 API key at {KEY_PAGE} and set "
             "QIANFAN_API_KEY"
         )
     return None
+
+
+def _without_bearer(text: str) -> str:
+    word, _, rest = text.strip().partition(" ")
+    return rest.strip() if word == "Bearer" else text.strip()
 
 
 def _refuse_wrong_kind(secret: str, source: str) -> None:
@@ -99,12 +107,12 @@ def _refuse_wrong_kind(secret: str, source: str) -> None:
             f"API key ({source}): expected printable ASCII without blanks; "
             "look for a line break or a full-width character that was copied along"
         )
-    if V1_TOKEN.fullmatch(secret):
+    if secret.startswith(("24.", "25.")) and re.fullmatch(V1_FORM, secret):
         raise ConfigError(
             f"API key ({source}): this is an access_token of the V1 API, which was shut down on "
             f"2026-08-31; create a V2 API key at {KEY_PAGE}"
         )
-    if ACCESS_KEY_ID.fullmatch(secret):
+    if len(secret) == 26 and secret.startswith("ALTAK") and secret.isalnum():
         raise ConfigError(
             f"API key ({source}): this is an access key id (AK), half of a pair that signs "
             f"requests; an API key looks like bce-v3/ALTAK-... and is made at {KEY_PAGE}"

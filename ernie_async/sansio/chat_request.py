@@ -4,8 +4,7 @@ Turns pydantic's findings into one `ConfigError` that names the field, what was 
 came. Knows no address and no credential.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from math import isfinite
 from typing import Any, get_args
@@ -31,7 +30,15 @@ ELSEWHERE = {
     "max_output_tokens": "the V2 name is max_completion_tokens",
     "system": "put system('...') first in the messages",
     "api_key": "give it to the client",
+    "base_url": "give it to the client",
+    "retry": "use client.with_options(retry=...)",
+    "hooks": "use client.with_options(hooks=...)",
+    "limits": "give it to the client",
 }
+
+
+# pydantic writes nothing that is nested more deeply.
+MAX_DEPTH = 255
 
 
 def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
@@ -54,16 +61,25 @@ def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
             "messages: expected text, a list of messages or a ChatRequest, "
             f"got {shorten(prompt)} ({type(prompt).__name__})"
         )
-    # Tuples and other sequences are lists on the wire; the models are strict about it.
-    fields |= {
-        name: list(value) if isinstance(value, tuple) else value for name, value in options.items()
-    }
+    fields |= options
     try:
-        return ChatRequest.model_validate(fields)
+        return ChatRequest.model_validate(_plain_containers(fields))
     except ValidationError as error:
         findings = error.errors(include_url=False)
     # Outside the handler, since pydantic's own text would only repeat ours less readably.
     raise ConfigError("\n".join(_explain(findings)))
+
+
+def _plain_containers(value: Any) -> Any:
+    """Lists and dicts for whatever sequences and mappings came: the models are strict about it."""
+    # Most values are plain ones, and asking an abstract class about each would take thrice as long.
+    if isinstance(value, (str, int, float, bytes, bytearray)):
+        return value
+    if isinstance(value, (dict, Mapping)):
+        return {name: _plain_containers(held) for name, held in value.items()}
+    if isinstance(value, (list, tuple, Sequence)):
+        return [_plain_containers(held) for held in value]
+    return value
 
 
 def chat_body(request: ChatRequest, extra: Mapping[str, Any]) -> bytes:
@@ -96,8 +112,10 @@ def json_body(fields: Any) -> bytes:
     raise ConfigError(f"the request cannot be written as JSON: {reason}")
 
 
-def _find_unsendable(value: Any, path: str) -> str | None:
+def _find_unsendable(value: Any, path: str, depth: int = 0) -> str | None:
     """Where the first NaN, infinity or lone surrogate is, in words; `None` if there is none."""
+    if depth > MAX_DEPTH:
+        return "it holds itself, or is nested too deeply"
     if isinstance(value, float):
         return None if isfinite(value) else f"{path} is {value}"
     if isinstance(value, str):
@@ -106,40 +124,53 @@ def _find_unsendable(value: Any, path: str) -> str | None:
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
         items = value.items()
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, Collection) and not isinstance(value, bytes | bytearray):
         items = enumerate(value)
     found = (
-        _find_unsendable(held, f"{path}.{name}" if path else str(name)) for name, held in items
+        _find_unsendable(held, f"{path}.{name}" if path else str(name), depth + 1)
+        for name, held in items
     )
     return next((where for where in found if where), None)
 
 
 def _explain(findings: Sequence[ErrorDetails]) -> list[str]:
     """One line for each field that is wrong."""
-    lines: dict[str, str] = {}
+    expected: dict[str, list[str]] = {}
+    came: dict[str, str] = {}
     for finding in findings:
         field = _field_path(finding["loc"])
         if finding["type"] == "extra_forbidden":
-            line = f"{field}: no such field{_hint(field)}"
+            expected[field], came[field] = [f"no such field{_hint(field)}"], ""
         else:
-            allowed = _allowed(finding["loc"]) or _plain(finding["msg"])
-            line = f"{field}: {allowed}, got {shorten(finding['input'])}"
-        lines[field] = line
-    # A union reports each of its members; the longest path got furthest, so it is the one meant.
+            # A union reports each of its members.
+            expected.setdefault(field, []).append(
+                _allowed(finding["loc"]) or _plain(finding["msg"])
+            )
+            came[field] = f", got {shorten(finding['input'])}"
+    # Of the members of a union, the one with the longest path got furthest, so it is meant.
     furthest = [
-        field for field in lines if not any(other.startswith(f"{field}.") for other in lines)
+        field for field in expected if not any(other.startswith(f"{field}.") for other in expected)
     ]
-    return [lines[field] for field in furthest]
+    return [
+        f"{field}: {', or '.join(expected[field])}".replace(", or expected", ", or") + came[field]
+        for field in furthest
+    ]
 
 
 def _field_path(location: tuple[int | str, ...]) -> str:
     """`messages.1.content`, without the names that pydantic gives the members of a union."""
     names = [
         str(step)
-        for step in location
-        if isinstance(step, int) or (step.isidentifier() and step.islower() and step != "str")
+        for at, step in enumerate(location)
+        if isinstance(step, int)
+        or (step.isidentifier() and step.islower() and step != "str" and not _is_tag(location, at))
     ]
     return ".".join(names) or "messages"
+
+
+def _is_tag(location: tuple[int | str, ...], at: int) -> bool:
+    """Whether a step is the `type` of a content part, which pydantic puts behind its number."""
+    return at >= 2 and str(location[at - 2]).startswith("list[tagged-union")
 
 
 def _plain(message: str) -> str:
@@ -149,6 +180,11 @@ def _plain(message: str) -> str:
 def _hint(field: str) -> str:
     if field in ELSEWHERE:
         return f"; {ELSEWHERE[field]}"
+    top, dot, _ = field.partition(".")
+    if dot:
+        return f"; to send it anyway, pass extra_body={{{top!r}: ...}}"
+    from difflib import get_close_matches  # noqa: PLC0415 - only a typing error needs it
+
     close = get_close_matches(field, ChatRequest.model_fields, n=1)
     meant = f"did you mean {close[0]}? Otherwise" if close else "to send it anyway,"
     return f"; {meant} pass extra_body={{{field!r}: ...}}"
@@ -183,11 +219,14 @@ def _range(info: FieldInfo) -> str:
             case Lt(lt=bound):
                 words.append(f"below {bound}")
             case MinLen(min_length=least):
-                words.append("not empty" if least == 1 else f"at least {least} items")
+                words.append(f"at least {least} long")
             case MaxLen(max_length=most):
-                words.append(f"at most {most} items")
+                words.append(f"at most {most} long")
             case _:
                 pass
     nouns: dict[Any, str] = {float: "a number ", int: "a whole number "}
     noun = nouns.get(getattr(kind, "__origin__", None), "")
-    return f"expected {noun}{' and '.join(words)}" if words else ""
+    text = " and ".join(words)
+    if text.startswith("at least") and "at most" in text:
+        text = text.replace("at least", "from").replace("and at most", "to")
+    return f"expected {noun}{text}" if words else ""

@@ -204,11 +204,20 @@ def holds_error(fields: Mapping[str, Any]) -> bool:
     """Whether the fields of an answer are really an error, in any of the known shapes."""
     return bool(
         fields.get("error")
-        or "error_code" in fields
-        or "errorCode" in fields
         or fields.get("object") == "error"
-        or ("code" in fields and "message" in fields and not fields.get("choices"))
+        or _says_failure(fields, "error_code")
+        or _says_failure(fields, "errorCode")
+        or (
+            _says_failure(fields, "code")
+            and ("message" in fields or "msg" in fields)
+            and not fields.get("choices")
+        )
     )
+
+
+def _says_failure(fields: Mapping[str, Any], name: str) -> bool:
+    """Whether there is a code other than 0, which some services send with a success."""
+    return fields.get(name) not in (None, 0, "0")
 
 
 def refusal(
@@ -253,7 +262,7 @@ def refusal(
 
 
 def _class_of(status: int, code: str | None) -> type[APIError]:
-    if status < 400 and code is not None and code.isdigit():
+    if status < 400 and code is not None and len(code) == 3 and code.isdecimal():
         # FastDeploy puts the status it would have sent into a stream's error event.
         status = int(code)
     by_status: dict[int, type[APIError]] = {
@@ -293,4 +302,4 @@ def _read(body: bytes | Mapping[str, Any]) -> _Said:
 
 def _first(fields: Mapping[str, Any], *names: str) -> str | None:
     """The first of these fields that says something, as text."""
-    return next((str(fields[name]) for name in names if fields.get(name) not in {None, ""}), None)
+    return next((str(fields[name]) for name in names if fields.get(name) not in (None, "")), None)

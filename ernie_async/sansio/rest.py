@@ -4,8 +4,7 @@ What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -19,8 +18,7 @@ __all__ = ["Request", "read_answer", "read_chunk", "refuse_non_stream"]
 T = TypeVar("T", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """What one call asks for, whatever number of attempts it takes.
 
     Attributes:
@@ -73,7 +71,7 @@ def read_answer(
     if isinstance(fields, dict) and holds_error(fields):
         raise refusal(status, body, headers, utc_now=utc_now)
     raise DecodeError(
-        f"the answer is not a {model.__name__}: {reason}; it begins {shorten(body[:200], 200)}",
+        f"the answer is not a {model.__name__}: {reason}",
         body=body,
     )
 
@@ -85,11 +83,13 @@ def read_chunk(data: bytes) -> ChatChunk:
         APIError: It is an error, not a chunk. `partial` is for the caller to fill in.
         DecodeError: It is neither.
     """
+    # For every token: the validator itself instead of the method around it, and the slot instead of
+    # the property, save a microsecond.
     try:
-        chunk = ChatChunk.model_validate_json(data)
+        chunk: ChatChunk = ChatChunk.__pydantic_validator__.validate_json(data)
     except ValidationError:
         return _read_odd_chunk(data)
-    if chunk.model_extra and _is_error(chunk):
+    if chunk.__pydantic_extra__ and _is_error(chunk):
         raise refusal(200, data, {}, utc_now=0.0)
     return chunk
 
@@ -115,7 +115,7 @@ def _read_odd_chunk(data: bytes) -> ChatChunk:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "event"
     raise DecodeError(
-        f"an event is not a chunk: {where}: {first['msg']}; it begins {shorten(data[:200], 200)}",
+        f"an event is not a chunk: {where}: {first['msg']}",
         body=data,
     )
 
@@ -131,8 +131,4 @@ def refuse_non_stream(
         fields = None
     if not 200 <= status < 300 or (isinstance(fields, dict) and holds_error(fields)):
         return refusal(status, body, headers, utc_now=utc_now)
-    return DecodeError(
-        f"expected an event stream, got content type {content_type}; "
-        f"the body begins {shorten(body[:200], 200)}",
-        body=body,
-    )
+    return DecodeError(f"expected an event stream, got content type {content_type}", body=body)

@@ -5,6 +5,7 @@ Knows errors and arithmetic; knows no clock and no task. `net.retrying` has tena
 
 import math
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
@@ -30,6 +31,7 @@ class Chance(Protocol):
 
     def uniform(self, a: float, b: float, /) -> float:
         """A number between `a` and `b`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,11 @@ def read_retry_after(
                 return max(0.0, seconds)
     if retry_after is not None:
         try:
-            return max(0.0, parsedate_to_datetime(retry_after).timestamp() - utc_now)
+            moment = parsedate_to_datetime(retry_after)
         except ValueError:
             return None
+        if moment.tzinfo is None:
+            # An HTTP date is always UTC, whatever this machine's zone is.
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, moment.timestamp() - utc_now)
     return None

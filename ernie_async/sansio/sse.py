@@ -17,6 +17,9 @@ DEFAULT_MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+# Three years in milliseconds; Python refuses to read numbers of thousands of digits.
+MAX_RETRY_DIGITS = 11
+
 
 class ServerSentEvent(NamedTuple):
     """One event.
@@ -36,7 +39,8 @@ class EventDecoder:
     """Turns one stream's bytes, cut anywhere, into its events. Serves one response.
 
     Attributes:
-        last_event_id: The last `id:` seen, to be sent as `Last-Event-ID`; empty if none.
+        last_event_id: The id as of the last complete event, to be sent as `Last-Event-ID`; empty if
+            none. The id of an event that is cut off does not count: it was not delivered.
         retry: The server's last `retry:` in milliseconds; `None` if none.
         comments: How many comment lines came; servers send them as heartbeats.
         bare_json: The last line that began with `{` and belonged to no field; `None` if none.
@@ -47,6 +51,7 @@ class EventDecoder:
         "_data_size",
         "_event",
         "_fresh",
+        "_id",
         "_pending",
         "_skip_line_feed",
         "bare_json",
@@ -66,8 +71,9 @@ class EventDecoder:
         self._pending = bytearray()  # an unfinished line
         self._skip_line_feed = False  # the last packet ended in CR
         self._data: list[bytes] = []
-        self._data_size = 0
+        self._data_size = 0  # of the data lines, with the field's name
         self._event = ""
+        self._id = ""  # of the event that is coming in
 
     def feed(self, packet: bytes) -> list[ServerSentEvent]:
         """Take the next bytes; return the events that became complete.
@@ -82,12 +88,18 @@ class EventDecoder:
         if (
             b"\r" in packet
             or self._fresh
-            or self._pending
             or self._data
             or self._event
             or self._skip_line_feed
+            or self._id != self.last_event_id
         ):
             return self._feed_lines(packet)
+        if self._pending:
+            if b"\n" not in packet:
+                self._hold(packet)
+                return []
+            packet = bytes(self._pending) + packet
+            self._pending.clear()
         return self._feed_blocks(packet)
 
     def close(self) -> ServerSentEvent | None:
@@ -100,9 +112,10 @@ class EventDecoder:
             line = bytes(self._pending)
             self._pending.clear()
             self._read_line(line)
-        return self._dispatch()
+        return self._take_event()
 
     def _feed_blocks(self, packet: bytes) -> list[ServerSentEvent]:
+        make = tuple.__new__
         *blocks, tail = packet.split(b"\n\n")
         events: list[ServerSentEvent] = []
         for block in blocks:
@@ -112,7 +125,8 @@ class EventDecoder:
                 and len(block) <= self.max_event_bytes
             ):
                 data = block[6:] if block.startswith(b"data: ") else block[5:]
-                events.append(ServerSentEvent(data, "", self.last_event_id))
+                # What `ServerSentEvent(...)` does, in half the time.
+                events.append(make(ServerSentEvent, (data, "", self.last_event_id)))
             else:
                 events += self._feed_lines(block + b"\n\n")
         if tail:
@@ -123,7 +137,7 @@ class EventDecoder:
         if self._skip_line_feed:
             self._skip_line_feed = False
             packet = packet.removeprefix(b"\n")
-        if self._pending and b"\n" not in packet and b"\r" not in packet:
+        if self._pending and not self._fresh and b"\n" not in packet and b"\r" not in packet:
             # Only appended, not searched again: a long line in small packets stays linear.
             self._hold(packet)
             return []
@@ -153,10 +167,11 @@ class EventDecoder:
         self._pending += piece
 
     def _read_line(self, line: bytes) -> None:
+        self._check_size(len(line), line)
         name, colon, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._data_size += len(value) + 1
+            self._data_size += len(line)
             self._check_size(self._data_size, value)
             self._data.append(value)
         elif not name and colon:
@@ -165,21 +180,24 @@ class EventDecoder:
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
             if b"\0" not in value:
-                self.last_event_id = value.decode("utf-8", "replace")
+                self._id = value.decode("utf-8", "replace")
         elif name == b"retry":
-            if value.isdigit():
+            if value.isdigit() and len(value) <= MAX_RETRY_DIGITS:
                 self.retry = int(value)
         elif line.lstrip().startswith(b"{"):
-            self._check_size(len(line), line)
             self.bare_json = line
 
     def _dispatch(self) -> ServerSentEvent | None:
+        self.last_event_id = self._id
+        return self._take_event()
+
+    def _take_event(self) -> ServerSentEvent | None:
         data, event = self._data, self._event
         self._event = ""
         if not data:
             return None
         self._data, self._data_size = [], 0
-        return ServerSentEvent(b"\n".join(data), event, self.last_event_id)
+        return ServerSentEvent(b"\n".join(data), event, self._id)
 
     def _check_size(self, size: int, piece: bytes) -> None:
         if size > self.max_event_bytes:

@@ -16,10 +16,11 @@ from ernie_async.types.request import ChatRequest
 
 __all__ = ["OutputEstimate", "estimate_prompt", "estimate_tokens"]
 
-HAN = re.compile("[\u4e00-\u9fff]")
+# Patterns are left to the cache of `re`, since most programs never count tokens.
+HAN = "[\u4e00-\u9fff]"
 
 # Runs of anything but Chinese characters, ASCII punctuation and the blanks of ASCII.
-RUN = re.compile(r"[^ \t\n\r\u4e00-\u9fff!-/:-@\[-`{-~]+")
+RUN = r"[^ \t\n\r\u4e00-\u9fff!-/:-@\[-`{-~]+"
 
 OUTPUT_WITHOUT_HISTORY = 512
 OUTPUT_HISTORY = 200
@@ -27,8 +28,8 @@ OUTPUT_HISTORY = 200
 
 def estimate_tokens(text: str) -> int:
     """Tokens of `text`, roughly; 0 for a single Chinese character, as the vendor's rule has it."""
-    n_words = sum(1 if run.isascii() else _words(run) for run in RUN.findall(text))
-    return int(len(HAN.findall(text)) * 0.625 + n_words)
+    n_words = sum(1 if run.isascii() else _words(run) for run in re.findall(RUN, text))
+    return int(len(re.findall(HAN, text)) * 0.625 + n_words)
 
 
 def _words(run: str) -> int:

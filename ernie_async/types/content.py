@@ -5,6 +5,7 @@ Source: cloud.baidu.com/doc/qianfan-api/s/rm7u7qdiq (vision). Sizes are the serv
 
 from typing import Annotated, Literal
 
+from annotated_types import MinLen
 from pydantic import Field
 
 from ernie_async.types.wire import RequestModel, TaggedModel
@@ -19,7 +20,7 @@ class TextPart(TaggedModel):
     """Some text."""
 
     type: Literal["text"] = "text"
-    text: Annotated[str, Field(min_length=1)]
+    text: Annotated[str, MinLen(1)]
 
 
 class ImageURL(RequestModel):

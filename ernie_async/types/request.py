@@ -8,7 +8,8 @@ Only what the caller set is sent.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypedDict
 
-from pydantic import Field, model_validator
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from ernie_async.types.messages import Message
@@ -78,21 +79,21 @@ class ChatRequest(RequestModel):
     `None` is the same as not set: the field is not sent and the service's default holds.
     """
 
-    messages: Annotated[list[Message], Field(min_length=1)]
-    model: Annotated[str, Field(min_length=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    penalty_score: Annotated[float, Field(ge=1, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    messages: Annotated[list[Message], MinLen(1)]
+    model: Annotated[str, MinLen(1)] | None = None
+    temperature: Annotated[float, Ge(0), Le(2)] | None = None
+    top_p: Annotated[float, Ge(0), Le(1)] | None = None
+    penalty_score: Annotated[float, Ge(1), Le(2)] | None = None
+    frequency_penalty: Annotated[float, Ge(-2), Le(2)] | None = None
+    presence_penalty: Annotated[float, Ge(-2), Le(2)] | None = None
+    repetition_penalty: Annotated[float, Gt(0), Le(2)] | None = None
+    max_completion_tokens: Annotated[int, Ge(1)] | None = None
+    max_tokens: Annotated[int, Ge(1)] | None = None
+    seed: Annotated[int, Ge(0), Lt(2**63)] | None = None
     stop: str | list[str] | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Ge(1)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    top_logprobs: Annotated[int, Ge(0)] | None = None
     logit_bias: dict[str, float] | None = None
     user: str | None = None
     tools: list[Tool] | None = None
@@ -102,11 +103,11 @@ class ChatRequest(RequestModel):
     web_search: WebSearch | None = None
     enable_thinking: bool | None = None
     thinking: Thinking | None = None
-    thinking_budget: Annotated[int, Field(ge=0)] | None = None
+    thinking_budget: Annotated[int, Ge(0)] | None = None
     reasoning_effort: str | None = None
     stream_options: StreamOptions | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
-    fps: Annotated[float, Field(ge=0.2, le=5)] | None = None
+    metadata: Annotated[dict[str, str], MaxLen(16)] | None = None
+    fps: Annotated[float, Ge(0.2), Le(5)] | None = None
     safety: dict[str, Any] | None = None
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ Source: cloud.baidu.com/doc/qianfan-docs/s/xm95lyys5 (function calling).
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from annotated_types import MinLen
 
 from ernie_async.types.wire import AnswerModel, RequestModel, TaggedModel
 
@@ -24,7 +24,7 @@ __all__ = [
 class FunctionSpec(RequestModel):
     """A function as the model sees it; `parameters` is a JSON schema of type object."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, MinLen(1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -40,7 +40,7 @@ class Tool(TaggedModel):
 class FunctionName(RequestModel):
     """The one function the model must call."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, MinLen(1)]
 
 
 class ToolChoice(TaggedModel):

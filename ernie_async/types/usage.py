@@ -1,6 +1,6 @@
 """What a call consumed: tokens, as the service counts them, and seconds, as we do."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ernie_async.types.wire import AnswerModel
 
@@ -30,19 +30,18 @@ class Usage(AnswerModel):
     completion_tokens_details: CompletionTokensDetails | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
+class Timing(NamedTuple):
     """Where the seconds of one call went, all attempts together.
 
     Attributes:
         queued: Waiting for the limiter.
         first_token: From the start of the call to the first event of the answer; `None` for an
             answer that was not streamed, or a stream that has not begun.
-        total: From the start of the call to its end; `None` while it runs.
-        attempts: How many requests were sent.
+        total: From the start of the call to its end; so far, while it runs.
+        attempts: How many requests were sent; a resend on a connection that had died is not counted.
     """
 
     queued: float
     first_token: float | None
-    total: float | None
+    total: float
     attempts: int

@@ -81,6 +81,8 @@ COMES_WHOLE: dict[str, Step] = {
     "heartbeats that stop": heartbeats(1, limit=20, text=TEXT),
     "heartbeats in the middle": heartbeats(1, after_chunks=2, limit=20, text=TEXT),
     "a cut after [DONE]": raw(WHOLE, end="reset"),
+    "events after [DONE]": raw(WHOLE + events("幽灵")),
+    "an error after [DONE]": raw(WHOLE + b'data: {"error":{"code":"internal_error"}}\n\n'),
     "silence after [DONE]": raw(WHOLE, end="stall"),
 }
 

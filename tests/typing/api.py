@@ -1,0 +1,248 @@
+"""Code as users write it, checked by mypy and pyright and never run: what has to be inferred.
+
+A line that must not pass carries an ignore; mypy complains if it passes after all.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_type
+
+import aiohttp
+
+from ernie_async import (
+    APIError,
+    ApiKey,
+    AsyncClient,
+    CallEnded,
+    CallStarted,
+    ChatChunk,
+    ChatCompletion,
+    ChatOptions,
+    ChatRequest,
+    ChatStream,
+    Client,
+    ConfigError,
+    ConnectError,
+    DeadlineError,
+    DecodeError,
+    ErnieError,
+    FailedAttempt,
+    ImagePart,
+    ImageURL,
+    InterruptedStreamError,
+    Limiter,
+    Limits,
+    Message,
+    ModelCard,
+    Permit,
+    RateLimitError,
+    Record,
+    ResponseFormat,
+    RetryPolicy,
+    RetryScheduled,
+    StreamOptions,
+    SyncChatStream,
+    TextPart,
+    Thinking,
+    Timeouts,
+    Timing,
+    Tool,
+    ToolCall,
+    ToolLoopError,
+    Usage,
+    WebSearch,
+    assistant,
+    from_env,
+    system,
+    tool_result,
+    user,
+)
+from ernie_async.types import (
+    AnswerMessage,
+    Choice,
+    Delta,
+    FunctionSpec,
+    SearchResult,
+    ToolCallDelta,
+)
+
+
+async def ask(client: AsyncClient) -> None:
+    answer = await client.chat("你好")
+    assert_type(answer, ChatCompletion)
+    assert_type(answer.text, str)
+    assert_type(answer.reasoning, str)
+    assert_type(answer.tool_calls, list[ToolCall])
+    assert_type(answer.tool_calls[0].function.arguments, str)
+    assert_type(answer.finish_reason, str | None)
+    assert_type(answer.usage, Usage | None)
+    assert_type(answer.timing, Timing | None)
+    assert_type(answer.request_id, str | None)
+    assert_type(answer.message, AnswerMessage)
+    assert_type(answer.choices, list[Choice])
+    if isinstance(answer.search_results, list):
+        assert_type(answer.search_results, list[SearchResult])
+
+
+async def stream(client: AsyncClient) -> None:
+    async for chunk in client.stream("你好"):
+        assert_type(chunk, ChatChunk)
+        assert_type(chunk.text, str)
+        assert_type(chunk.tool_calls, list[ToolCallDelta])
+        assert_type(chunk.choices[0].delta, Delta)
+    async with client.stream("你好", stream_options={"include_usage": True}) as answer:
+        assert_type(answer, ChatStream)
+        assert_type(await anext(answer), ChatChunk)
+        assert_type(await answer.text(), str)
+        assert_type(await answer.final(), ChatCompletion)
+        assert_type(answer.usage, Usage | None)
+        assert_type(answer.timing, Timing)
+        assert_type(answer.request_id, str)
+        assert_type(answer.heartbeats, int)
+
+
+def without_await() -> None:
+    with Client("key") as client:
+        assert_type(client, Client)
+        assert_type(client.chat("你好"), ChatCompletion)
+        assert_type(client.list_models(), list[ModelCard])
+        assert_type(client.request("GET", "/models"), dict[str, Any])
+        assert_type(client.with_options(model="m"), Client)
+        for chunk in client.stream("你好"):
+            assert_type(chunk, ChatChunk)
+        with client.stream("你好") as answer:
+            assert_type(answer, SyncChatStream)
+            assert_type(answer.final(), ChatCompletion)
+            assert_type(answer.text(), str)
+
+
+async def every_verb(client: AsyncClient) -> None:
+    assert_type(await client.list_models(), list[ModelCard])
+    assert_type(await client.request("POST", "/embeddings", json={"input": ["a"]}), dict[str, Any])
+    assert_type(client.with_options(timeouts=Timeouts(idle=5)), AsyncClient)
+    assert_type(client.base_url, str)
+    assert_type(client.limiter, Limiter | None)
+
+
+async def every_way_to_write_a_prompt(client: AsyncClient, earlier: ChatCompletion) -> None:
+    await client.chat("text")
+    await client.chat([user("x")])
+    await client.chat((system("s"), user("x")))
+    await client.chat([{"role": "user", "content": "x"}])
+    await client.chat([user("x"), earlier.message, {"role": "user", "content": "y"}])
+    await client.chat(ChatRequest(messages=[user("x")]), temperature=0.5)
+    await client.chat([user([TextPart(text="x"), ImagePart(image_url=ImageURL(url="https://a"))])])
+    messages = [system("s")]
+    assert_type(messages, list[Message])
+    messages.append(user("x"))
+    await client.chat(messages)
+    dicts = [{"role": "user", "content": "x"}]
+    await client.chat(dicts)
+    for call in earlier.tool_calls:
+        messages.append(tool_result(call.id, "42"))
+    messages.append(assistant("and so", prefix=True))
+    await client.chat(5)  # type: ignore[arg-type]
+    await client.chat([5])  # type: ignore[list-item]
+
+
+async def every_option(client: AsyncClient, tools: Sequence[Tool], tags: Mapping[str, str]) -> None:
+    weather = {"type": "function", "function": {"name": "weather"}}
+    await client.chat(
+        "x",
+        model="ernie-5.1",
+        temperature=1,
+        max_tokens=None,
+        stop=("a", "b"),
+        tools=[weather, Tool(function=FunctionSpec(name="f"))],
+        tool_choice={"type": "function", "function": {"name": "weather"}},
+        response_format={"type": "json_object"},
+        web_search={"enable": True},
+        thinking=Thinking(type="enabled"),
+        metadata=tags,
+        timeouts=Timeouts(total=5),
+        extra_headers={"X-Trace": "1"},
+        extra_body={"brand_new": 1},
+        request_id="r",
+    )
+    await client.chat(
+        "x",
+        tools=tools,
+        tool_choice="auto",
+        response_format=ResponseFormat(type="text"),
+        web_search=WebSearch(enable=True),
+        stop="a",
+    )
+    client.stream("x", stream_options=StreamOptions(include_usage=True))
+    options: ChatOptions = {"temperature": 0.5, "enable_thinking": False}
+    await client.chat("x", **options)
+    await client.chat("x", temprature=0.5)  # type: ignore[call-arg]
+    await client.chat("x", temperature="hot")  # type: ignore[arg-type]
+    await client.chat("x", tool_choice="sometimes")  # type: ignore[arg-type]
+    await client.chat("x", stream=True)  # type: ignore[call-arg]
+    await client.chat(messages="x", timeout=5)  # type: ignore[call-arg]
+
+
+def every_setting(session: aiohttp.ClientSession) -> None:
+    def watch(record: Record) -> None:
+        if isinstance(record, CallEnded):
+            assert_type(record.timing, Timing)
+            assert_type(record.usage, Usage | None)
+        elif isinstance(record, RetryScheduled):
+            assert_type(record.delay, float)
+        else:
+            assert_type(record, CallStarted)
+
+    AsyncClient()
+    AsyncClient("key")
+    AsyncClient(ApiKey("key"), base_url="http://localhost:8188/v1", model="m")
+    AsyncClient(
+        from_env({}),
+        timeouts=Timeouts(connect=1, first_event=None, idle=2.5, total="auto"),
+        retry=RetryPolicy(attempts=3, time_budget=None),
+        limits=Limits(requests_per_minute=300, tokens_per_minute=None, concurrency=8),
+        hooks=[watch],
+        session=session,
+        proxy="http://proxy:1",
+        ca_file="ca.pem",
+    )
+    AsyncClient(limits=Limiter(Limits(concurrency=1)))
+    AsyncClient(timeouts=5)  # type: ignore[arg-type]
+    Timeouts(total="later")  # type: ignore[arg-type]
+
+
+async def limited(limiter: Limiter) -> None:
+    async with limiter.admit(100) as permit:
+        assert_type(permit, Permit)
+        permit.settle(tokens=80)
+    assert_type((await limiter.admit()).waited, float)
+
+
+async def every_error(client: AsyncClient) -> None:
+    try:
+        await client.chat("x")
+    except RateLimitError as error:
+        assert_type(error.retry_after, float | None)
+        assert_type(error.code, str | None)
+    except APIError as error:
+        assert_type(error.status, int)
+        assert_type(error.remedy_zh, str)
+        assert_type(error.partial, ChatCompletion | None)
+    except InterruptedStreamError as error:
+        assert_type(error.partial, ChatCompletion | None)
+        assert_type(error.last_event_id, str | None)
+    except DeadlineError as error:
+        assert_type(error.clock, str)
+    except ConnectError as error:
+        assert_type(error.was_sent, bool)
+    except DecodeError as error:
+        assert_type(error.body, bytes)
+    except ToolLoopError as error:
+        assert_type(error.messages, tuple[Message, ...])
+    except ConfigError as error:
+        assert_type(error.message, str)
+    except ErnieError as error:
+        assert_type(error.attempts, tuple[FailedAttempt, ...])
+        assert_type(error.request_id, str | None)
+    try:
+        await client.chat("x")
+    except TimeoutError as error:
+        assert_type(error, TimeoutError)
