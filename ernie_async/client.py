@@ -6,7 +6,6 @@ nothing. Reads the environment once, when it is made; opens nothing before the f
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from random import getrandbits
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -83,7 +82,8 @@ class AsyncClient:
 
     Use it in `async with`, or call `aclose` at the end. One client serves a whole program: it keeps
     connections open between calls, one session for each event loop that uses it. It may be made
-    outside any loop, used from several, pickled and copied; a copy opens connections of its own.
+    outside any loop, used from several, pickled and copied; a copy opens connections of its own. A
+    pickle holds the key if it was passed, and not if it came from the environment.
 
     Args:
         api_key: An API key (`bce-v3/ALTAK-...`); `None` to read `QIANFAN_API_KEY`. A server that is
@@ -231,8 +231,7 @@ class AsyncClient:
         other = object.__new__(AsyncClient)
         other._settings = self._settings | changes
         other._model = changes.get("model", self._model)
-        other._desk = replace(
-            self._desk,
+        other._desk = self._desk._replace(
             timeouts=changes.get("timeouts", self._desk.timeouts),
             retry=changes.get("retry", self._desk.retry),
             hooks=tuple(changes.get("hooks", self._desk.hooks)),
@@ -316,7 +315,8 @@ class AsyncClient:
             **known,
         )
         timeouts = options.get("timeouts")
-        return self._desk if timeouts is None else replace(self._desk, timeouts=timeouts), request
+        desk = self._desk if timeouts is None else self._desk._replace(timeouts=timeouts)
+        return desk, request
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)

@@ -81,7 +81,7 @@ PUBLIC = [
 ]
 
 # Aliases of types: what they are stands where they are made.
-ALIASES = {"Hook", "Record", "__version__"}
+ALIASES = {"Hook", "MessageInput", "Record", "__version__"}
 
 
 def test_public_names_are_these() -> None:
