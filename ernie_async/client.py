@@ -30,6 +30,7 @@ from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate, estimate_prompt
 from ernie_async.types.completion import ChatCompletion
@@ -99,6 +100,7 @@ class AsyncClient:
         session: Used instead of our own, and never closed. Its own timeouts do not apply.
         proxy: An HTTP proxy; `None` to read `https_proxy` and its relatives.
         ca_file: Certificates to trust instead of the system's, a PEM file.
+        max_event_bytes: The largest event of a stream; a larger one is a `DecodeError`.
 
     Raises:
         ConfigError: Something is missing, or of the wrong kind.
@@ -118,6 +120,7 @@ class AsyncClient:
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
     ) -> None:
         # What a pickle or a copy is made of. A session cannot travel, so it is not among them.
         self._settings: dict[str, Any] = {
@@ -131,6 +134,7 @@ class AsyncClient:
             "app_id": app_id,
             "proxy": proxy,
             "ca_file": ca_file,
+            "max_event_bytes": max_event_bytes,
         }
         environ = os.environ
         url = read_base_url(base_url or environ.get("QIANFAN_BASE_URL") or DEFAULT_BASE_URL)
@@ -158,6 +162,7 @@ class AsyncClient:
             timeouts=timeouts,
             hooks=tuple(hooks),
             output=OutputEstimate(),
+            max_event_bytes=max_event_bytes,
         )
 
     async def chat(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatCompletion:

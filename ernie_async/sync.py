@@ -29,6 +29,7 @@ from ernie_async.sansio.auth import ApiKey
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
@@ -62,6 +63,7 @@ class Client:
         app_id: str | None = None,
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
     ) -> None:
         self._client = AsyncClient(
             api_key,
@@ -74,6 +76,7 @@ class Client:
             app_id=app_id,
             proxy=proxy,
             ca_file=ca_file,
+            max_event_bytes=max_event_bytes,
         )
         self._thread = _LoopThread()
 

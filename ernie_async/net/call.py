@@ -54,6 +54,7 @@ class Desk(NamedTuple):
     timeouts: Timeouts
     hooks: Sequence[Hook]
     output: OutputEstimate
+    max_event_bytes: int
 
     async def answer(self, request: Request, model: type[M]) -> M:
         """Make a call whose answer comes in one piece, and read it.

@@ -69,7 +69,7 @@ class ChatStream:
         self._phase = "new"  # then "open", then "complete" or "left"
         self._events: Iterator[ServerSentEvent] = iter(())
         self._answer = Accumulator()
-        self._decoder = EventDecoder()
+        self._decoder = EventDecoder(max_event_bytes=desk.max_event_bytes)
         self._call: Call | None = None
         self._permit: Permit | None = None
         self._response: aiohttp.ClientResponse | None = None
@@ -239,7 +239,8 @@ class ChatStream:
                 settle_failed(self._permit, error)
             self._permit.release()
             self._permit = None
-        self._answer, self._decoder = Accumulator(), EventDecoder()
+        self._answer = Accumulator()
+        self._decoder = EventDecoder(max_event_bytes=self._desk.max_event_bytes)
         self._events, self._break = iter(()), None
         self._has_more = self._is_at_end = self._is_done = False
 

@@ -50,6 +50,7 @@ class EventDecoder:
         "_data",
         "_data_size",
         "_event",
+        "_failure",
         "_fresh",
         "_id",
         "_pending",
@@ -67,6 +68,7 @@ class EventDecoder:
         self.retry: int | None = None
         self.comments = 0
         self.bare_json: bytes | None = None
+        self._failure: DecodeError | None = None  # to be raised by the next call
         self._fresh = True  # nothing decoded yet: a byte order mark may come
         self._pending = bytearray()  # an unfinished line
         self._skip_line_feed = False  # the last packet ended in CR
@@ -79,10 +81,22 @@ class EventDecoder:
         """Take the next bytes; return the events that became complete.
 
         Raises:
-            DecodeError: A line or an event is larger than `max_event_bytes`.
+            DecodeError: A line or an event is larger than `max_event_bytes`. Events that were
+                complete before it are returned first; the error comes with the next call.
         """
-        if not packet:
-            return []
+        if self._failure is not None:
+            raise self._failure
+        events: list[ServerSentEvent] = []
+        try:
+            if packet:
+                self._feed(packet, events)
+        except DecodeError as error:
+            if not events:
+                raise
+            self._failure = error
+        return events
+
+    def _feed(self, packet: bytes, events: list[ServerSentEvent]) -> None:
         # Between two events, and no CR: the packet can be split at once, which costs a fraction
         # of going through its lines.
         if (
@@ -93,14 +107,15 @@ class EventDecoder:
             or self._skip_line_feed
             or self._id != self.last_event_id
         ):
-            return self._feed_lines(packet)
+            self._feed_lines(packet, events)
+            return
         if self._pending:
             if b"\n" not in packet:
                 self._hold(packet)
-                return []
+                return
             packet = bytes(self._pending) + packet
             self._pending.clear()
-        return self._feed_blocks(packet)
+        self._feed_blocks(packet, events)
 
     def close(self) -> ServerSentEvent | None:
         """The stream is over: return the event that was never finished, if it had data.
@@ -114,10 +129,9 @@ class EventDecoder:
             self._read_line(line)
         return self._take_event()
 
-    def _feed_blocks(self, packet: bytes) -> list[ServerSentEvent]:
+    def _feed_blocks(self, packet: bytes, events: list[ServerSentEvent]) -> None:
         make = tuple.__new__
         *blocks, tail = packet.split(b"\n\n")
-        events: list[ServerSentEvent] = []
         for block in blocks:
             if (
                 block.startswith(b"data:")
@@ -128,29 +142,27 @@ class EventDecoder:
                 # What `ServerSentEvent(...)` does, in half the time.
                 events.append(make(ServerSentEvent, (data, "", self.last_event_id)))
             else:
-                events += self._feed_lines(block + b"\n\n")
+                self._feed_lines(block + b"\n\n", events)
         if tail:
-            events += self._feed_lines(tail)
-        return events
+            self._feed_lines(tail, events)
 
-    def _feed_lines(self, packet: bytes) -> list[ServerSentEvent]:
+    def _feed_lines(self, packet: bytes, events: list[ServerSentEvent]) -> None:
         if self._skip_line_feed:
             self._skip_line_feed = False
             packet = packet.removeprefix(b"\n")
         if self._pending and not self._fresh and b"\n" not in packet and b"\r" not in packet:
             # Only appended, not searched again: a long line in small packets stays linear.
             self._hold(packet)
-            return []
+            return
         if self._pending:
             packet = bytes(self._pending) + packet
             self._pending.clear()
         if self._fresh:
             if len(packet) < 3 and BYTE_ORDER_MARK.startswith(packet):
                 self._hold(packet)
-                return []
+                return
             self._fresh = False
             packet = packet.removeprefix(BYTE_ORDER_MARK)
-        events: list[ServerSentEvent] = []
         for line in packet.splitlines(keepends=True):
             stripped = line.rstrip(b"\r\n")
             if len(stripped) == len(line):
@@ -160,7 +172,6 @@ class EventDecoder:
             elif (event := self._dispatch()) is not None:
                 events.append(event)
         self._skip_line_feed = packet.endswith(b"\r")
-        return events
 
     def _hold(self, piece: bytes) -> None:
         self._check_size(len(self._pending) + len(piece), piece)

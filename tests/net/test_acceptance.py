@@ -131,7 +131,7 @@ BREAKS_LATE: dict[str, tuple[Step, type[ErnieError], Callable[[Any], bool]]] = {
         raw(events("量子", "纠缠", "是两", done=False) + b"data: hello\n\n"),
         DecodeError, lambda e: e.body == b"hello"),
     "an event over the limit": (
-        raw([events("量子", "纠缠", "是两", done=False), b"data: " + b"x" * (9 * 1024 * 1024)]),
+        raw(events("量子", "纠缠", "是两", done=False) + b"data: " + b"x" * (9 * 1024 * 1024)),
         DecodeError, lambda e: "8,388,608" in str(e)),
     "silence": (stall(3), DeadlineError, lambda e: (e.clock, e.seconds) == ("idle", 0.3)),
     "heartbeats for ever": (

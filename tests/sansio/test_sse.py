@@ -250,10 +250,11 @@ def test_line_of_five_megabytes_is_decoded() -> None:
     assert [len(event.data) for event in decode(*in_packets(line, 65_536))] == [5_000_000]
 
 
-def test_time_grows_with_the_length_of_a_line_and_not_with_its_square() -> None:
+@pytest.mark.parametrize("start", [b"\ndata: ", b"data: a\ndata: ", b"event: x\ndata: ", b": "])
+def test_time_grows_with_the_length_of_a_line_and_not_with_its_square(start: bytes) -> None:
     def seconds(size: int) -> float:
         decoder = EventDecoder(max_event_bytes=100_000_000)
-        decoder.feed(b"data: ")
+        decoder.feed(start)
         packet = b"x" * 1024
         began = process_time()
         for _ in range(size // 1024):
