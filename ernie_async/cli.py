@@ -1,0 +1,257 @@
+"""The command `ernie-async`: a first try, a small tool for pipes, and a mock server.
+
+Knows every wing, and imports one only in the command that needs it. What an answer looks like is
+decided in `cli_terminal`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from io import TextIOWrapper
+from json import dumps
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts.exceptions import UnusedCliTokensError
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.table import Table
+
+from ernie_async.cli_chat import Asker, converse, explain
+from ernie_async.cli_service import OFFLINE_CHUNK_MS, Service, connected
+from ernie_async.cli_terminal import note, printable
+from ernie_async.client import ChatOptions
+from ernie_async.errors import ConfigError, ErnieError
+from ernie_async.version import __version__
+
+__all__ = ["main"]
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
+
+EPILOGUE = (
+    "Exit codes: 0 all is well; 1 the service or the network failed; 2 wrong usage or settings; "
+    "130 Ctrl-C; 141 nobody reads the output any more."
+)
+
+# Stands for the argument `-`, which would be taken for an option. No real argument can be it.
+STDIN = "\0"
+
+app = App(
+    name="ernie-async",
+    help="Talk to Baidu's ERNIE models, or to any server that speaks the same.",
+    help_epilogue=EPILOGUE,
+    version=f"ernie-async {__version__}",
+    default_parameter=Parameter(negative=(), show_default=False),
+)
+
+
+def read_int(_: Any, tokens: Sequence[Token]) -> int:
+    """A whole number; cyclopts itself would round 1.5."""
+    word = tokens[0].value
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"expected a whole number, got {word}") from None
+
+
+Whole = Parameter(converter=read_int)
+
+
+@app.command
+def chat(
+    prompt: str | None = None,
+    /,
+    *,
+    model: str | None = None,
+    system: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    max_tokens: Annotated[int | None, Whole] = None,
+    seed: Annotated[int | None, Whole] = None,
+    no_stream: bool = False,
+    json: bool = False,
+    service: Service = Service(),  # noqa: B008 - frozen
+) -> int:
+    """Ask a question, or without one have a conversation.
+
+    The answer is shown while it is being written. Text on standard input is added to the prompt.
+
+    Args:
+        prompt: The question; `-` reads it from standard input. One that begins with a hyphen goes
+            behind `--`.
+        model: The model to ask.
+        system: Instructions for the whole conversation.
+        temperature: From 0 to 2; a model may take less.
+        top_p: From 0 to 1.
+        max_tokens: The longest answer, in tokens (sent as max_completion_tokens).
+        seed: For answers that can be repeated.
+        no_stream: Wait for the whole answer.
+        json: Print the whole answer as one JSON object.
+        service: Whom to ask.
+    """
+    text = read_prompt(prompt)
+    if text is None and json:
+        raise ConfigError("--json needs a prompt")
+    options = ChatOptions(
+        model=model,
+        temperature=temperature,
+        top_p=top_p,
+        max_completion_tokens=max_tokens,
+        seed=seed,
+    )
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    with connected(service) as (runner, client):
+        asker = Asker(client, options, is_stream=not no_stream, is_verbose=service.verbose)
+        if text is None:
+            converse(runner, asker, messages)
+            return 0
+        messages.append({"role": "user", "content": text})
+        if json:
+            answer = runner.run(asker.whole(messages))
+            print_json(answer.model_dump(mode="json", exclude_unset=True))
+        else:
+            runner.run(asker.show(messages))
+    return 0
+
+
+@app.command
+def models(*, json: bool = False, service: Service = Service()) -> int:  # noqa: B008 - frozen
+    """List the models that this key may use.
+
+    Args:
+        json: Print all that is known of them, as one JSON array.
+        service: Whom to ask.
+    """
+    with connected(service) as (runner, client):
+        cards = runner.run(client.list_models())
+    if json:
+        print_json([card.model_dump(mode="json", exclude_unset=True) for card in cards])
+        return 0
+    console = Console()
+    if not console.is_terminal:
+        print("\n".join(card.id for card in cards))
+        return 0
+    table = Table("model", "owner", "since")
+    for card in cards:
+        since = f"{datetime.fromtimestamp(card.created, UTC):%Y-%m-%d}" if card.created else ""
+        table.add_row(printable(card.id), printable(card.owned_by or ""), since)
+    console.print(table)
+    return 0
+
+
+@app.command
+def mock(
+    *,
+    port: Annotated[int, Whole, Parameter(validator=Number(gte=0, lte=65535))] = 0,
+    chunk_ms: Annotated[float, Parameter(validator=Number(gte=0))] = OFFLINE_CHUNK_MS,
+    rpm: Annotated[int | None, Whole, Parameter(validator=Number(gte=1))] = None,
+    concurrency: Annotated[int | None, Whole, Parameter(validator=Number(gte=1))] = None,
+) -> int:
+    """Run a server that speaks Qianfan V2 with canned answers, until Ctrl-C.
+
+    Its base URL is the first line on standard output.
+
+    Args:
+        port: On 127.0.0.1; 0 takes a free one.
+        chunk_ms: Milliseconds between the chunks of a stream, 20 if not given.
+        rpm: Refuse requests above so many a minute.
+        concurrency: Refuse requests above so many at a time.
+    """
+    from ernie_async.testing import MockErnie
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        server = MockErnie(
+            port, chunk_ms=chunk_ms, requests_per_minute=rpm, concurrency=concurrency
+        )
+        async with server:
+            print(server.base_url, flush=True)
+            note(f'try: ernie-async chat --base-url {server.base_url} "你好" (Ctrl-C stops me)')
+            await stop.wait()
+
+    try:
+        asyncio.run(serve())
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ErnieError(f"cannot listen on port {port}: {error.strerror}") from error
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code. No mistake of the user ends in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # for terminals without Chinese
+    try:
+        given = translate(sys.argv[1:] if arguments is None else arguments)
+        code: int | None = app(
+            given,
+            print_error=False,
+            exit_on_error=False,
+            verbose=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+        return code or 0
+    except CycloptsError as error:
+        command = " ".join(["ernie-async", *(error.command_chain or ())])
+        is_loose_prompt = isinstance(error, UnusedCliTokensError) and command.endswith("chat")
+        hint = "a prompt of several words needs quotes; " if is_loose_prompt else ""
+        note(f"{error} ({hint}see {command} --help)")
+        return MISUSED
+    except ErnieError as error:
+        note(explain(error))
+        return MISUSED if isinstance(error, ConfigError) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Else Python would try again to write what is left, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def translate(arguments: Sequence[str]) -> list[str]:
+    """Put the model file of `--local`, and `-`, into a form that is not ambiguous."""
+    given = list(arguments)
+    done: list[str] = []
+    while given and given[0] != "--":
+        argument = given.pop(0)
+        if argument.startswith("--local="):
+            argument = argument.replace("--local=", "--local-model=", 1)
+        elif argument == "--local" and given and given[0].lower().endswith(".gguf"):
+            argument = f"--local-model={given.pop(0)}"
+        done.append(STDIN if argument == "-" else argument)
+    return done + given
+
+
+def read_prompt(prompt: str | None) -> str | None:
+    """The prompt and what is on standard input; `None` if there is to be a conversation."""
+    is_typed = sys.stdin is None or sys.stdin.isatty()
+    if prompt is None and sys.stdin is not None and is_typed:
+        return None
+    parts = [] if prompt in {None, STDIN} else [prompt]
+    if sys.stdin is not None and (prompt == STDIN or not is_typed):
+        try:
+            parts.append(sys.stdin.read().rstrip("\r\n"))
+        except ValueError as error:
+            raise ConfigError(f"standard input is not text in {sys.stdin.encoding}") from error
+    text = "\n\n".join(part for part in parts if part)
+    if not text.strip():
+        raise ConfigError(
+            'no prompt: give one, as in ernie-async chat "你好", or on standard input'
+        )
+    return text
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON in UTF-8, whatever else the terminal speaks."""
+    sys.stdout.buffer.write(dumps(value, ensure_ascii=False).encode() + b"\n")

@@ -1,0 +1,576 @@
+"""The command, as a process of its own: in a pipe, and at a terminal (a pseudo-terminal)."""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ernie_async import APIError, AsyncClient, RetryPolicy
+from ernie_async.cli import main, translate
+from ernie_async.cli_terminal import printable, split_blocks
+from ernie_async.testing import MockErnie, cut, error_event, refuse, reply
+
+SECONDS = 20.0
+COMMAND = [sys.executable, "-W", "error", "-m", "ernie_async"]
+
+# Starts the command as a shell would: Ctrl-C works even where the tests themselves ignore it, and
+# a terminal on standard input is the one that Ctrl-C is typed at.
+LAUNCH = [
+    sys.executable,
+    "-c",
+    "import fcntl, os, signal, sys, termios\n"
+    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    "if os.isatty(0): fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])",
+]
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("QIANFAN_")}
+    return {**kept, "PYTHONIOENCODING": "utf-8", "TERM": "xterm-256color", "COLUMNS": "80"}
+
+
+@pytest.fixture
+def run(env):
+    """The command as a process: its exit code, standard output and standard error."""
+
+    def run(*arguments: str, stdin: str | bytes = "", **changes: str) -> tuple[int, str, str]:
+        ended = subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            check=False,
+            timeout=SECONDS,
+            env={**env, **changes},
+        )
+        return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
+
+    return run
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """The same without a process, which would take a second to start."""
+    for name in [name for name in os.environ if name.startswith("QIANFAN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "*")  # the command sets it, too; put back after the test
+
+    def call(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        return (main(arguments), *capsys.readouterr())
+
+    return call
+
+
+@contextlib.contextmanager
+def started(*arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [*LAUNCH, *COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        bufsize=0,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Terminal:
+    """A person's screen and keyboard."""
+
+    def __init__(self, *arguments: str, env: dict[str, str]) -> None:
+        self._mine, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._process = subprocess.Popen(
+            [*LAUNCH, *COMMAND, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=env,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.seen = ""
+        self._at = 0
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._mine)
+
+    def type(self, keys: str) -> None:
+        os.write(self._mine, keys.encode())
+
+    def wait_for(self, text: str | None) -> None:
+        """Read until the text has come, after what was waited for before; `None` is the end."""
+        ends = time.monotonic() + SECONDS
+        while text is None or text not in self.seen[self._at :]:
+            ready, _, _ = select.select([self._mine], [], [], ends - time.monotonic())
+            assert ready, f"no {text!r} in {self.seen[self._at :]!r}"
+            try:
+                self.seen += os.read(self._mine, 65536).decode(errors="replace")
+            except OSError:  # Linux: the other side is closed
+                assert text is None, f"no {text!r} in {self.seen[self._at :]!r}"
+                return
+        self._at = self.seen.index(text, self._at) + len(text)
+
+    def code(self) -> int:
+        self.wait_for(None)
+        return self._process.wait(SECONDS)
+
+
+def shown(screen: str) -> str:
+    """The screen's words, without the commands to the terminal."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", screen)
+
+
+# One question
+
+
+def test_answer_streams_into_a_pipe_as_it_comes(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(reply("量子纠缠现象", chunk_chars=2, chunk_ms=400))
+    with started("chat", "--base-url", mock_ernie.base_url, "你好", env=env) as process:
+        assert process.stdout.read(100).decode() == "量子"
+        assert mock_ernie.open_streams == 1
+        rest, errors = process.communicate(timeout=SECONDS)
+    assert (rest.decode(), errors, process.returncode) == ("纠缠现象\n", b"", 0)
+
+
+def test_options_reach_the_service(mock_ernie: MockErnie, call) -> None:
+    options = "--model m --system 你是老师 --temperature 0.3 --top-p 0.5 --max-tokens 7 --seed 1"
+    assert call("chat", "--base-url", mock_ernie.base_url, *options.split(), "你好")[0] == 0
+    assert mock_ernie.requests[0].json == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "你是老师"},
+            {"role": "user", "content": "你好"},
+        ],
+        "temperature": 0.3,
+        "top_p": 0.5,
+        "max_completion_tokens": 7,
+        "seed": 1,
+        "stream": True,
+    }
+
+
+def test_json_is_one_object_and_nothing_else(mock_ernie: MockErnie, run) -> None:
+    mock_ernie.script(reply("你好！", reasoning="想"))
+    code, out, errors = run("chat", "--json", "--base-url", mock_ernie.base_url, "你好")
+    answer = json.loads(out)
+    assert answer["choices"][0]["message"]["content"] == "你好！"
+    assert answer["usage"]["total_tokens"] > 0
+    assert (code, errors, "你好！" in out) == (0, "", True)
+
+
+def test_no_stream_asks_for_the_whole_answer(mock_ernie: MockErnie, call) -> None:
+    mock_ernie.script(reply("完"))
+    assert call("chat", "--no-stream", "--base-url", mock_ernie.base_url, "问") == (0, "完\n", "")
+    assert not mock_ernie.requests[0].is_stream
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [([], "text"), (["-"], "text"), (["Sum up:"], "Sum up:\n\ntext")],
+)
+def test_standard_input_is_part_of_the_prompt(mock_ernie, call, arguments, asked) -> None:
+    code, _, errors = call("chat", *arguments, "--base-url", mock_ernie.base_url, stdin="text\n")
+    assert (code, errors) == (0, "")
+    assert mock_ernie.requests[0].json["messages"] == [{"role": "user", "content": asked}]
+
+
+def test_verbose_tells_thinking_usage_and_timing(mock_ernie: MockErnie, call) -> None:
+    mock_ernie.script(reply("答", reasoning="想一想", finish_reason="length"))
+    code, out, errors = call("chat", "--verbose", "--base-url", mock_ernie.base_url, "问")
+    assert (code, out) == (0, "答\n")
+    assert errors.startswith("想一想\n")
+    assert "finish_reason length" in errors
+    assert re.search(r"1 \+ 4 = 5 tokens; first token \d\.\d\d s; total .* request id as-", errors)
+    assert mock_ernie.requests[0].json["stream_options"] == {"include_usage": True}
+
+
+def test_thinking_is_not_shown_in_a_pipe(mock_ernie: MockErnie, call) -> None:
+    mock_ernie.script(reply("答", reasoning="想一想"))
+    assert call("chat", "--base-url", mock_ernie.base_url, "问") == (0, "答\n", "")
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("step", "out", "told"),
+    [
+        (refuse(401), "", "Check the API key"),
+        (cut(after_chunks=2, text="一二三四五六七八"), "一二三四\n", "the stream was cut"),
+        (
+            error_event("internal_error", after_chunks=2, text="一二三四五六"),
+            "一二三四\n",
+            "internal",
+        ),
+    ],
+)
+def test_failure_is_told_after_what_had_come(
+    mock_ernie, monkeypatch, call, step, out, told
+) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    mock_ernie.script(step)
+    code, said, errors = call("chat", "--base-url", mock_ernie.base_url, "问")
+    assert (code, said) == (1, out)
+    assert errors.startswith("ernie-async: ")
+    assert told in errors
+    assert "Traceback" not in errors
+    assert ("检查" in errors) == ("API key" in errors)  # the remedy, for who reads Chinese
+
+
+def test_nobody_there(call) -> None:
+    code, out, errors = call("chat", "--base-url", "http://127.0.0.1:9", "--timeout", "0.5", "问")
+    assert (code, out) == (1, "")
+    assert errors.startswith("ernie-async: ")
+    assert len(errors.splitlines()) == 1
+
+
+def test_without_a_key_the_ways_without_one_are_named(call) -> None:
+    code, out, errors = call("chat", "问")
+    assert (code, out) == (2, "")
+    for hint in ("QIANFAN_API_KEY", "--offline", "--local"):
+        assert hint in errors
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("chat --tempratur 1 a", "Did you mean --temperature? (see ernie-async chat --help)"),
+        ("chat --temperature warm a", "--temperature"),
+        ("chat --temperature 5 --offline a", "temperature: expected"),
+        ("chat --seed 1.5 --offline a", "--seed"),
+        ("chat --timeout 0 a", "--timeout"),
+        ("chat two words", "quotes"),
+        ("chat", "no prompt"),
+        ("chat --base-url ftp://x a", "base_url"),
+        ("chat --base-url http://127.0.0.1:1/v1/chat/completions a", "leave out"),
+        ("chat --offline --base-url http://127.0.0.1:1 a", "choose one of"),
+        ("models --nope", "--nope"),
+        ("mock --port 70000", "--port"),
+        ("mock --rpm 0", "--rpm"),
+        ("mock --rpm 1.5", "--rpm"),
+        ("talk", 'Unknown command "talk"'),
+    ],
+)
+def test_misuse_ends_with_2_and_one_clear_message(call, command, told) -> None:
+    code, out, errors = call(*command.split())
+    assert (code, out) == (2, "")
+    last = errors.splitlines()[-1]
+    assert last.startswith("ernie-async: ")
+    assert told in last
+
+
+def test_port_in_use(mock_ernie: MockErnie, capsys) -> None:
+    port = mock_ernie.base_url.split(":")[2].split("/")[0]
+    assert main(["mock", "--port", port]) == 1
+    assert f"cannot listen on port {port}" in capsys.readouterr().err
+
+
+def test_standard_input_that_is_no_text(run) -> None:
+    code, _, errors = run("chat", "--offline", stdin=b"\xff\xfe\x00", PYTHONIOENCODING="utf-8")
+    assert (code, errors) == (2, "ernie-async: standard input is not text in utf-8\n")
+
+
+def test_without_its_libraries_the_command_says_what_to_install(env) -> None:
+    code = (
+        "import sys; sys.modules['cyclopts'] = None\n"
+        "from ernie_async.__main__ import main; sys.exit(main())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=env, check=False, capture_output=True, timeout=SECONDS
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.decode().splitlines() == [
+        "ernie-async: this command needs pip install 'ernie-async[cli]'"
+    ]
+
+
+def test_ctrl_c_ends_the_stream_and_the_command(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(reply("一" * 1000, chunk_ms=20))
+    with started("chat", "--base-url", mock_ernie.base_url, "问", env=env) as process:
+        assert process.stdout.read(3).decode() == "一"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (130, b"")
+    wait_until(lambda: mock_ernie.requests[0].ended is not None)
+    assert mock_ernie.requests[0].ended == "client_gone"
+
+
+def test_ctrl_c_while_standard_input_is_read(env) -> None:
+    with subprocess.Popen(
+        [*LAUNCH, *COMMAND, "chat", "--offline"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**env, "PYTHONVERBOSE": ""},
+    ) as process:
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 130
+        assert process.stderr.read() == b""
+
+
+def test_reader_that_leaves_is_no_error(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(reply("一" * 1000, chunk_ms=20))
+    with started("chat", "--base-url", mock_ernie.base_url, "问", env=env) as process:
+        process.stdout.read(3)
+        process.stdout.close()
+        assert process.wait(SECONDS) == 141
+        assert process.stderr.read() == b""
+    wait_until(lambda: mock_ernie.requests[0].ended == "client_gone")
+
+
+# The other commands, and servers that are embedded
+
+
+def test_offline_says_that_its_answers_are_canned(run) -> None:
+    # Neither a key nor a proxy of the user has to do with it.
+    code, out, errors = run(
+        "chat", "--offline", "你好", http_proxy="http://127.0.0.1:9", QIANFAN_API_KEY="secret"
+    )
+    assert code == 0
+    assert out.endswith("You said: 你好\n")
+    assert errors == "ernie-async: --offline: the answers are canned; no model is asked\n"
+
+
+def test_models_are_one_on_a_line(mock_ernie: MockErnie, call) -> None:
+    code, out, errors = call("models", "--base-url", mock_ernie.base_url)
+    assert (code, errors) == (0, "")
+    assert "ernie-5.1" in out.splitlines()
+
+
+def test_models_as_json(monkeypatch, capfdbinary, mock_ernie: MockErnie) -> None:
+    assert main(["models", "--json", "--base-url", mock_ernie.base_url]) == 0
+    assert {"ernie-5.1"} < {card["id"] for card in json.loads(capfdbinary.readouterr().out)}
+
+
+@pytest.mark.anyio
+async def test_mock_serves_until_it_is_told_to_end(env) -> None:
+    with started("mock", "--rpm", "1", "--chunk-ms", "0", env=env) as process:
+        base_url = process.stdout.readline().decode().strip()
+        async with AsyncClient("k", base_url=base_url, retry=RetryPolicy(attempts=1)) as client:
+            assert (await client.chat("你好")).text.endswith("你好")
+            with pytest.raises(APIError, match="rpm_rate_limit_exceeded"):
+                await client.chat("你好")
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out) == (0, b"")
+    assert f"chat --base-url {base_url}" in errors.decode()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["chat", "--help"], ["chat", "x", "-h"]])
+def test_help_is_everywhere(capsys, arguments) -> None:
+    assert main(arguments) == 0
+    out, errors = capsys.readouterr()
+    assert errors == ""
+    assert "Exit codes" in out
+
+
+def test_version(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"ernie-async \d\S+\n", capsys.readouterr().out)
+
+
+def test_wings_are_imported_by_need_only(env) -> None:
+    code = (
+        "import sys, ernie_async.cli\n"
+        "print([m for m in sys.modules if m.startswith(('ernie_async.testing', 'xllamacpp'))])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert ended.stdout.decode().strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["chat", "--local", "Why?"], ["chat", "--local", "Why?"]),
+        (["chat", "Why?", "--local"], ["chat", "Why?", "--local"]),
+        (["chat", "--local", "m.gguf", "Why?"], ["chat", "--local-model=m.gguf", "Why?"]),
+        (["chat", "Why?", "--local", "M.GGUF"], ["chat", "Why?", "--local-model=M.GGUF"]),
+        (["chat", "--local=model"], ["chat", "--local-model=model"]),
+        (["chat", "-"], ["chat", "\0"]),
+        (["chat", "--", "-", "--local", "m.gguf"], ["chat", "--", "-", "--local", "m.gguf"]),
+    ],
+)
+def test_local_does_not_take_the_prompt_for_a_file(typed, meant) -> None:
+    assert translate(typed) == meant
+
+
+# At a terminal
+
+MARKDOWN = """# Heading
+
+First paragraph with **bold** words.
+
+- one
+- two
+
+```python
+print("第一")
+```
+
+Last words.
+"""
+
+
+def test_terminal_shows_markdown(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(reply(MARKDOWN, reasoning="Thinking first.", chunk_chars=4, chunk_ms=25))
+    with Terminal("chat", "--base-url", mock_ernie.base_url, "问", env=env) as terminal:
+        assert terminal.code() == 0
+        screen = terminal.seen
+    words = shown(screen)
+    for text in (
+        "Thinking first.",
+        "Heading",
+        "bold words",
+        "• two",
+        'print("第一")',
+        "Last words.",
+    ):
+        assert text in words
+    for markup in ("**bold**", "# Heading", "```python\n", "- two"):
+        assert markup not in words[words.rindex("Heading") :]
+    assert "\x1b[2mThin" in screen  # dim
+    assert "\x1b[1mbold\x1b[0m" in screen
+    # What is finished is not drawn again, and the cursor is left as it was.
+    assert words.rindex("First paragraph") < words.index("Last")
+    assert words.index("Thinking first.") == words.rindex("Thinking first.")
+    assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h")
+
+
+def test_terminal_keeps_what_came_before_an_error(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(cut(after_chunks=6, of=reply("# Title\n\nHalf a sentence", chunk_chars=4)))
+    with Terminal("chat", "--base-url", mock_ernie.base_url, "问", env=env) as terminal:
+        assert terminal.code() == 1
+        words = shown(terminal.seen)
+    assert "Half a sen" in words
+    assert words.rindex("Half a") < words.index("ernie-async: the stream was cut")
+
+
+def test_ctrl_c_at_a_terminal_leaves_it_in_order(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(reply("word " * 1000, chunk_ms=20))
+    with Terminal("chat", "--base-url", mock_ernie.base_url, "问", env=env) as terminal:
+        terminal.wait_for("word")
+        terminal.type("\x03")
+        assert terminal.code() == 130
+        screen = terminal.seen
+    assert "Traceback" not in screen
+    assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h")
+
+
+def test_answer_cannot_command_the_terminal(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(reply("safe\x1b]0;title\x07 \x1b[31mred\x9b32m", chunk_chars=50))
+    with Terminal("chat", "--base-url", mock_ernie.base_url, "问", env=env) as terminal:
+        assert terminal.code() == 0
+        assert "\x1b]0;" not in terminal.seen
+        assert "\x1b[31m" not in terminal.seen
+
+
+def test_conversation(mock_ernie: MockErnie, env) -> None:
+    mock_ernie.script(
+        reply("Answer one."),
+        reply("Long answer. " * 500, chunk_ms=20),
+        refuse(400, message="no such thing"),
+        reply("Answer two."),
+        reply("Answer three."),
+    )
+    arguments = ("chat", "--system", "Be brief", "--base-url", mock_ernie.base_url)
+    with Terminal(*arguments, env=env) as terminal:
+        terminal.wait_for("> ")
+        terminal.type("first\r")
+        terminal.wait_for("Answer one.")
+        terminal.wait_for("> ")
+        terminal.type("second\r")
+        terminal.wait_for("Long answer.")
+        terminal.type("\x03")
+        terminal.wait_for("left out of the conversation")
+        terminal.wait_for("> ")
+        terminal.type("third\r")
+        terminal.wait_for("no such thing")
+        terminal.wait_for("> ")
+        time.sleep(0.5)
+        terminal.type("\x03")  # at the prompt it ends nothing
+        terminal.wait_for("/clear")
+        terminal.wait_for("> ")
+        terminal.type("fourth\r")
+        terminal.wait_for("Answer two.")
+        terminal.wait_for("> ")
+        terminal.type("/clear\r")
+        terminal.wait_for("forgotten")
+        terminal.wait_for("> ")
+        terminal.type("fifth\r")
+        terminal.wait_for("Answer three.")
+        terminal.wait_for("> ")
+        terminal.type("\x04")
+        assert terminal.code() == 0
+        assert "Traceback" not in terminal.seen
+    asked = [[m["content"] for m in seen.json["messages"]] for seen in mock_ernie.requests]
+    assert asked == [
+        ["Be brief", "first"],
+        ["Be brief", "first", "Answer one.", "second"],
+        ["Be brief", "first", "Answer one.", "third"],
+        ["Be brief", "first", "Answer one.", "fourth"],
+        ["Be brief", "fifth"],
+    ]
+    assert mock_ernie.requests[1].ended == "client_gone"
+
+
+def test_models_at_a_terminal_are_a_table(mock_ernie: MockErnie, env) -> None:
+    with Terminal("models", "--base-url", mock_ernie.base_url, env=env) as terminal:
+        assert terminal.code() == 0
+        assert "owner" in terminal.seen
+        assert "│ ernie-5.1 " in shown(terminal.seen)
+
+
+# Parts
+
+
+@pytest.mark.parametrize(
+    ("text", "done"),
+    [
+        ("One line", ""),
+        ("One paragraph\n\n", ""),
+        ("One\n\nTwo", ""),  # the last line is not whole: it may become anything
+        ("One\n\nTwo\n", "One\n\n"),
+        ("- a\n- b\n\nText\n", "- a\n- b\n\n"),
+        ("1. a\n\n2", ""),
+        ("```\na\n\nb\n", ""),
+        ("```\na\n```\nText\n", "```\na\n```\n"),
+        ("Title\n===\n\nText\u2028more\n", "Title\n===\n\n"),
+    ],
+)
+def test_finished_blocks_are_split_off(text: str, done: str) -> None:
+    assert split_blocks(text) == (done, text[len(done) :])
+
+
+def test_printable_keeps_text_and_drops_commands() -> None:
+    assert printable("量\tx\n\x1b[31m\x00\x7f\x9b\r") == "量\tx\n[31m"
+
+
+def wait_until(is_so) -> None:
+    ends = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
