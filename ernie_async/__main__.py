@@ -16,6 +16,8 @@ def main() -> int:
             raise
         sys.stderr.write("ernie-async: this command needs pip install 'ernie-async[cli]'\n")
         return 2
+    except KeyboardInterrupt:
+        return 130
     return cli.main(sys.argv[1:])
 
 

@@ -6,6 +6,7 @@ decided in `cli_terminal`.
 
 import asyncio
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,10 @@ EPILOGUE = (
 
 # Stands for the argument `-`, which would be taken for an option. No real argument can be it.
 STDIN = "\0"
+
+# A program that starts this one may leave standard input open and never write to it. Beside a
+# prompt, text is expected to begin within so many seconds; without one it is waited for.
+STDIN_SECONDS = 3.0
 
 app = App(
     name="ernie-async",
@@ -79,7 +84,8 @@ def chat(
 ) -> int:
     """Ask a question, or without one have a conversation.
 
-    The answer is shown while it is being written. Text on standard input is added to the prompt.
+    The answer is shown while it is being written. Text that is piped in is added to the prompt, if
+    it begins within 3 seconds.
 
     Args:
         prompt: The question; `-` reads it from standard input. One that begins with a hyphen goes
@@ -240,10 +246,13 @@ def read_prompt(prompt: str | None) -> str | None:
         return None
     parts = [] if prompt in {None, STDIN} else [prompt]
     if sys.stdin is not None and (prompt == STDIN or not is_typed):
-        try:
-            parts.append(sys.stdin.read().rstrip("\r\n"))
-        except ValueError as error:
-            raise ConfigError(f"standard input is not text in {sys.stdin.encoding}") from error
+        if parts and not begins_soon():
+            note("standard input is open but silent: going on without it; `-` would wait for it")
+        else:
+            try:
+                parts.append(sys.stdin.read().rstrip("\r\n"))
+            except ValueError as error:
+                raise ConfigError(f"standard input is not text in {sys.stdin.encoding}") from error
     text = "\n\n".join(part for part in parts if part)
     if not text.strip():
         raise ConfigError(
@@ -252,6 +261,14 @@ def read_prompt(prompt: str | None) -> str | None:
     return text
 
 
+def begins_soon() -> bool:
+    """Whether standard input has text, or its end, before the time for that is over."""
+    try:
+        return bool(select.select([sys.stdin], [], [], STDIN_SECONDS)[0])
+    except (OSError, ValueError):
+        return True  # nothing that can be waited for, such as a pipe on Windows
+
+
 def print_json(value: Any) -> None:
     """One line of JSON in UTF-8, whatever else the terminal speaks."""
-    sys.stdout.buffer.write(dumps(value, ensure_ascii=False).encode() + b"\n")
+    sys.stdout.buffer.write(dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n")

@@ -49,9 +49,9 @@ class Asker:
         """Ask, and show the answer, or as much as comes of it."""
         with answer_view(shows_thoughts=self._is_verbose) as view:
             if self._is_stream:
-                options = self._options
+                options = self._options.copy()
                 if self._is_verbose:
-                    options = ChatOptions(**options, stream_options={"include_usage": True})
+                    options["stream_options"] = {"include_usage": True}
                 async with self._client.stream(messages, **options) as stream:
                     async for chunk in stream:
                         view.think(chunk.reasoning)

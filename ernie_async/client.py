@@ -25,7 +25,7 @@ from ernie_async.sansio.address import (
     read_base_url,
     read_proxy,
 )
-from ernie_async.sansio.auth import KEY_PAGE, ApiKey, from_env
+from ernie_async.sansio.auth import KEY_PAGE, ApiKey, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
 from ernie_async.sansio.rest import Request
@@ -122,9 +122,11 @@ class AsyncClient:
         ca_file: str | os.PathLike[str] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
     ) -> None:
+        if isinstance(api_key, str):
+            api_key = ApiKey(api_key)
         # What a pickle or a copy is made of. A session cannot travel, so it is not among them.
         self._settings: dict[str, Any] = {
-            "api_key": ApiKey(api_key) if isinstance(api_key, str) else api_key,
+            "api_key": api_key,
             "base_url": base_url,
             "model": model,
             "timeouts": timeouts,
@@ -136,15 +138,16 @@ class AsyncClient:
             "ca_file": ca_file,
             "max_event_bytes": max_event_bytes,
         }
-        environ = os.environ
-        url = read_base_url(base_url or environ.get("QIANFAN_BASE_URL") or DEFAULT_BASE_URL)
-        key: ApiKey | None = self._settings["api_key"] or from_env(environ)
+        # Masked, since a tool that prints the locals of a traceback would print the whole of it.
+        environ = {name: MaskedStr(value) for name, value in os.environ.items()}
+        url = read_base_url(base_url or os.environ.get("QIANFAN_BASE_URL") or DEFAULT_BASE_URL)
+        key = api_key or from_env(environ)
         if key is None and is_qianfan(url):
             raise ConfigError(
                 "no API key: pass api_key or set QIANFAN_API_KEY (bce-v3/ALTAK-...); "
                 f"keys are made at {KEY_PAGE}"
             )
-        self._model = model or environ.get("QIANFAN_MODEL") or DEFAULT_MODEL
+        self._model = model or os.environ.get("QIANFAN_MODEL") or DEFAULT_MODEL
         headers = {"User-Agent": f"ernie-async/{__version__}"}
         if app_id is not None:
             headers |= _checked_headers({"appid": app_id})
@@ -269,6 +272,8 @@ class AsyncClient:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_desk"):  # shown by a traceback of its own construction
+            return "AsyncClient(unfinished)"
         return f"AsyncClient({self._desk.key!r}, base_url={self.base_url!r}, model={self._model!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:

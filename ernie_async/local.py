@@ -203,6 +203,7 @@ class LocalServer:
             is_late = timer.finished.is_set()
         finally:
             timer.cancel()
+            timer.join()
         if line.startswith("http://"):
             return line
         if is_late:

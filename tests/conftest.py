@@ -5,9 +5,16 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ernie_async import AsyncClient, RetryPolicy, Timeouts
 from ernie_async.testing import MockErnie
+
+# How fast cases are made says something of the machine, and nothing of what is tested.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # Waits of tests are a tenth of a second where users' are minutes.
 IMPATIENT = Timeouts(connect=2, first_event=0.4, idle=0.3)

@@ -26,9 +26,7 @@ FLOORS: list[tuple[str, list[str]]] = [
 
 # Who may import what is not ours; everything else stays what it was declared for.
 ONLY = {
-    "aiohttp": ["net/transport.py", "net/call.py", "net/stream.py", "net/watch.py", "client.py",
-                "testing/play.py", "testing/server.py"],
-    "yarl": ["net/transport.py"],
+    "aiohttp": ["net/transport.py", "client.py", "testing/play.py", "testing/server.py"],
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
     "cyclopts": ["cli*.py"],

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ernie_async import APIError, AsyncClient, RetryPolicy
+from ernie_async import APIError, AsyncClient, RetryPolicy, cli
 from ernie_async.cli import main, translate
 from ernie_async.cli_terminal import printable, split_blocks
 from ernie_async.testing import MockErnie, cut, error_event, refuse, reply
@@ -148,12 +148,12 @@ def shown(screen: str) -> str:
 
 
 def test_answer_streams_into_a_pipe_as_it_comes(mock_ernie: MockErnie, env) -> None:
-    mock_ernie.script(reply("量子纠缠现象", chunk_chars=2, chunk_ms=400))
+    mock_ernie.script(reply("量子纠缠", chunk_chars=2, chunk_ms=1000))
     with started("chat", "--base-url", mock_ernie.base_url, "你好", env=env) as process:
         assert process.stdout.read(100).decode() == "量子"
         assert mock_ernie.open_streams == 1
         rest, errors = process.communicate(timeout=SECONDS)
-    assert (rest.decode(), errors, process.returncode) == ("纠缠现象\n", b"", 0)
+    assert (rest.decode(), errors, process.returncode) == ("纠缠\n", b"", 0)
 
 
 def test_options_reach_the_service(mock_ernie: MockErnie, call) -> None:
@@ -175,7 +175,7 @@ def test_options_reach_the_service(mock_ernie: MockErnie, call) -> None:
 
 def test_json_is_one_object_and_nothing_else(mock_ernie: MockErnie, run) -> None:
     mock_ernie.script(reply("你好！", reasoning="想"))
-    code, out, errors = run("chat", "--json", "--base-url", mock_ernie.base_url, "你好")
+    code, out, errors = run("chat", "--json", "--base-url", mock_ernie.base_url, stdin="你好\n")
     answer = json.loads(out)
     assert answer["choices"][0]["message"]["content"] == "你好！"
     assert answer["usage"]["total_tokens"] > 0
@@ -324,12 +324,27 @@ def test_ctrl_c_while_standard_input_is_read(env) -> None:
         [*LAUNCH, *COMMAND, "chat", "--offline"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**env, "PYTHONVERBOSE": ""},
+        env=env,
     ) as process:
-        time.sleep(2)
+        process.stdin.write(b"x" * 1_000_000)  # more than a pipe holds: it is reading
+        time.sleep(0.5)  # and now it waits for more
         process.send_signal(signal.SIGINT)
         assert process.wait(SECONDS) == 130
         assert process.stderr.read() == b""
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def test_silent_standard_input_beside_a_prompt_is_not_waited_for(
+    monkeypatch, capsys, mock_ernie: MockErnie
+) -> None:
+    monkeypatch.setattr(cli, "STDIN_SECONDS", 0.1)
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as silent, os.fdopen(writing):
+        monkeypatch.setattr(sys, "stdin", silent)
+        assert main(["chat", "--base-url", mock_ernie.base_url, "问"]) == 0
+    assert "standard input is open but silent" in capsys.readouterr().err
+    assert mock_ernie.requests[0].json["messages"][0]["content"] == "问"
 
 
 def test_reader_that_leaves_is_no_error(mock_ernie: MockErnie, env) -> None:
@@ -436,7 +451,7 @@ Last words.
 
 
 def test_terminal_shows_markdown(mock_ernie: MockErnie, env) -> None:
-    mock_ernie.script(reply(MARKDOWN, reasoning="Thinking first.", chunk_chars=4, chunk_ms=25))
+    mock_ernie.script(reply(MARKDOWN, reasoning="Thinking first.", chunk_chars=4, chunk_ms=40))
     with Terminal("chat", "--base-url", mock_ernie.base_url, "问", env=env) as terminal:
         assert terminal.code() == 0
         screen = terminal.seen

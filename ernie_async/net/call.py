@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic, time
 from typing import Literal, NamedTuple, TypeVar
 
-import aiohttp
 from pydantic import BaseModel
 
 from ernie_async.errors import (
@@ -23,7 +22,7 @@ from ernie_async.errors import (
 )
 from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
-from ernie_async.net.transport import HTTP_ERRORS, Transport, translate
+from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.retry import RetryPolicy, may_pass
@@ -161,7 +160,7 @@ class Call:
         self.queued += permit.waited
         return permit
 
-    async def send(self) -> aiohttp.ClientResponse:
+    async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
         self.sent += 1
         request = self.request
@@ -249,9 +248,9 @@ def _brief(error: ErnieError) -> str:
 async def _one_answer(call: Call, model: type[M]) -> M:
     permit = await call.admit()
     try:
-        response = await call.send()
-        body = await read_body(response)
-        answer = read_answer(model, response.status, response.headers, body, utc_now=time())
+        reply = await call.send()
+        body = await read_body(reply)
+        answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
     except ErnieError as error:
         if permit is not None:
             settle_failed(permit, error)
@@ -272,29 +271,22 @@ def settle_failed(permit: Permit, error: ErnieError) -> None:
         permit.settle(tokens=0)
 
 
-async def read_body(response: aiohttp.ClientResponse) -> bytes:
+async def read_body(reply: Reply) -> bytes:
     """Read a whole body, within a bound, and give its connection back.
 
     Raises:
         ConnectError: It was cut.
         DecodeError: It is larger than any answer.
     """
-    limit = MAX_ANSWER_BYTES if response.status < 300 else MAX_ERROR_BYTES
+    limit = MAX_ANSWER_BYTES if reply.status < 300 else MAX_ERROR_BYTES
     parts: list[bytes] = []
     size = 0
-    failure: ErnieError
     try:
-        while part := await response.content.readany():
+        while part := await reply.read(limit):
             parts.append(part)
             size += len(part)
             if size > limit:
-                break
-        else:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-        failure = DecodeError(f"the answer is larger than {limit:,} bytes", body=parts[0])
-    except HTTP_ERRORS as error:
-        failure = translate(error)
+                raise DecodeError(f"the answer is larger than {limit:,} bytes", body=parts[0])
     finally:
-        # Nothing happens if the end was reached: the connection is back in the pool by then.
-        response.close()
-    raise failure
+        reply.close()
+    return b"".join(parts)

@@ -10,10 +10,9 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Literal, Self
 
-import aiohttp
-
 from ernie_async.errors import (
     APIError,
+    ConnectError,
     DeadlineError,
     DecodeError,
     ErnieError,
@@ -21,10 +20,10 @@ from ernie_async.errors import (
 )
 from ernie_async.net.call import Call, Desk, read_body, settle_failed
 from ernie_async.net.limiter import Permit
-from ernie_async.net.transport import HTTP_ERRORS, translate
+from ernie_async.net.transport import Reply
 from ernie_async.net.watch import Watch
 from ernie_async.sansio.accumulate import Accumulator
-from ernie_async.sansio.rest import Request, read_chunk, refuse_non_stream
+from ernie_async.sansio.rest import Request, is_event_stream, read_chunk, refuse_non_stream
 from ernie_async.sansio.sse import EventDecoder, ServerSentEvent
 from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.chunk import ChatChunk
@@ -72,7 +71,7 @@ class ChatStream:
         self._decoder = EventDecoder(max_event_bytes=desk.max_event_bytes)
         self._call: Call | None = None
         self._permit: Permit | None = None
-        self._response: aiohttp.ClientResponse | None = None
+        self._reply: Reply | None = None
         self._watch: Watch | None = None
         self._timing: Timing | None = None
         self._break: str | None = None  # why the body ended, if not by itself
@@ -118,9 +117,9 @@ class ChatStream:
             self._close("cancelled")
 
     def __del__(self) -> None:
-        if getattr(self, "_phase", "new") != "open" or self._response is None:
+        if getattr(self, "_phase", "new") != "open" or self._reply is None:
             return
-        loop = self._response._loop
+        loop = self._reply.loop
         if asyncio._get_running_loop() is loop:
             self._close("cancelled")
         elif not loop.is_closed():
@@ -187,8 +186,8 @@ class ChatStream:
         else:
             call.first_token = monotonic() - call.started
             self._phase = "open"
-            assert self._response is not None
-            self._watch = Watch(self._response, call)
+            assert self._reply is not None
+            self._watch = Watch(self._reply, call)
             return chunk
         self._close("error", failure)
         raise failure
@@ -220,10 +219,10 @@ class ChatStream:
         raise failure
 
     async def _first_chunk(self, call: Call) -> ChatChunk:
-        response = self._response = await call.send()
-        if response.status != 200 or not _is_event_stream(response):
-            body = await read_body(response)
-            raise refuse_non_stream(response.status, response.headers, body, utc_now=time())
+        reply = self._reply = await call.send()
+        if reply.status != 200 or not is_event_stream(reply.headers):
+            body = await read_body(reply)
+            raise refuse_non_stream(reply.status, reply.headers, body, utc_now=time())
         chunk = await self._next_chunk()
         if chunk is None:
             raise InterruptedStreamError("the stream ended before its first chunk")
@@ -231,9 +230,9 @@ class ChatStream:
 
     def _drop_attempt(self, error: ErnieError | None) -> None:
         """Close what one attempt opened, so that the next one starts fresh."""
-        if self._response is not None:
-            self._response.close()
-            self._response = None
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
         if self._permit is not None:
             if error is not None:
                 settle_failed(self._permit, error)
@@ -279,33 +278,26 @@ class ChatStream:
 
     async def _read_packet(self) -> None:
         """Wait for bytes, and decode all that came at once."""
-        assert self._response is not None
-        content = self._response.content
+        assert self._reply is not None
         watch = self._watch
         if watch is not None:
             watch.begin_wait(is_finished=self._answer.finished)
         try:
             if self._has_more:
                 await asyncio.sleep(0)
-            packet = await content.read(TURN_BYTES)
+            packet = await self._reply.read(TURN_BYTES)
+        except ConnectError as error:
+            self._break, packet = f"the stream was cut: {error.message}", b""
         except DeadlineError:
             if not self._answer.finished:
                 raise
-            packet, self._is_at_end = b"", True
-        except (*HTTP_ERRORS, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and str(error) != "Connection closed.":
-                raise  # two consumers read at once
-            self._break = f"the stream was cut: {translate(error).message}"
-            # What came before the cut is still in the buffer, but the reader would only tell of
-            # the cut.
-            content.set_exception(None)  # type: ignore[arg-type]
-            packet, self._is_at_end = content.read_nowait(), True
-        else:
-            self._is_at_end = not packet
-            self._has_more = len(packet) == TURN_BYTES
+            packet = b""
+        self._is_at_end = not packet
+        self._has_more = len(packet) == TURN_BYTES
         events = self._decoder.feed(packet)
-        if self._is_at_end and (last := self._decoder.close()) is not None:
-            events += _if_whole(last)
+        if self._is_at_end and (last := self._decoder.close()) is not None and _is_whole(last):
+            events.append(last)
+            self._decoder.last_event_id = last.id
         if self._decoder.bare_json is not None:
             events.append(ServerSentEvent(self._decoder.bare_json))
             self._decoder.bare_json = None
@@ -315,14 +307,13 @@ class ChatStream:
 
     async def _finish(self) -> None:
         """The answer is whole: give the connection back if its body ends here, else close it."""
-        assert self._response is not None
-        content = self._response.content
+        assert self._reply is not None
         size = 0
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while not content.at_eof() and size <= DRAIN_BYTES:
-                    size += len(await content.readany())
-        except (*HTTP_ERRORS, ErnieError, RuntimeError):
+                while not self._reply.is_at_end and size <= DRAIN_BYTES:
+                    size += len(await self._reply.read(DRAIN_BYTES))
+        except (ErnieError, TimeoutError):
             pass  # closed below, and nothing of the answer is missing
         except BaseException:
             self._close("cancelled")
@@ -339,9 +330,8 @@ class ChatStream:
         self._events = iter(())
         if self._watch is not None:
             self._watch.stop()
-        if self._response is not None:
-            # Does nothing if the body was read to its end: then the connection is in the pool.
-            self._response.close()
+        if self._reply is not None:
+            self._reply.close()
         usage = self._answer.usage
         self._release_permit()
         if usage is not None:
@@ -381,20 +371,14 @@ class ChatStream:
         return completion.observed(request_id=self._request.request_id, timing=self._timing)
 
 
-def _is_event_stream(response: aiohttp.ClientResponse) -> bool:
-    """Whether to read the body as events: anything but what is plainly something else."""
-    kind = response.headers.get("Content-Type", "").lower()
-    return "json" not in kind and "html" not in kind
-
-
-def _if_whole(event: ServerSentEvent) -> list[ServerSentEvent]:
-    """An event that lacks its last empty line, if it can be read all the same."""
+def _is_whole(event: ServerSentEvent) -> bool:
+    """Whether an event that lacks its last empty line can be read all the same."""
     if event.data.startswith(END_MARK):
-        return [event]
+        return True
     try:
         read_chunk(event.data)
     except DecodeError:
-        return []  # cut in the middle: the stream counts as interrupted
+        return False  # cut in the middle: the stream counts as interrupted
     except APIError:
         pass  # raised when its turn comes
-    return [event]
+    return True

@@ -19,7 +19,7 @@ from aiohttp.tracing import Trace
 
 from ernie_async.errors import ConfigError, ConnectError, DeadlineError, ErnieError
 
-__all__ = ["HTTP_ERRORS", "Transport", "translate"]
+__all__ = ["Reply", "Transport"]
 
 # What aiohttp and the loop raise when a connection fails.
 HTTP_ERRORS = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
@@ -111,7 +111,7 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str],
         connect: float | None,
-    ) -> aiohttp.ClientResponse:
+    ) -> "Reply":
         """Send a request and wait for the head of its answer, whatever its status.
 
         A connection that was kept alive may have died unnoticed. If it fails before the first byte
@@ -146,13 +146,13 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str],
         connect: float | None,
-    ) -> aiohttp.ClientResponse:
+    ) -> "Reply":
         session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
         data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
         reuse = [False]
         token = _was_reused.set(reuse)
         try:
-            return await session.request(
+            response = await session.request(
                 method,
                 self.base_url + path,
                 data=data,
@@ -162,7 +162,9 @@ class Transport:
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect),
             )
         except HTTP_ERRORS as error:
-            failure = translate(error, connect=connect)
+            failure = _translate(error, connect=connect)
+        else:
+            return Reply(response)
         finally:
             _was_reused.reset(token)
         raise _SendError(failure, was_reused=reuse[0])
@@ -201,6 +203,67 @@ class Transport:
             await lifetime.aclose()
 
 
+class Reply:
+    """An answer whose head has come, and whose body is being read.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; names in any case.
+    """
+
+    __slots__ = ("_content", "_failure", "_response", "headers", "loop", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._content = response.content
+        self._failure: ErnieError | None = None
+        self.loop = asyncio.get_running_loop()
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the whole body was read; its connection is back in the pool then."""
+        return self._content.at_eof()
+
+    async def read(self, most: int) -> bytes:
+        """Wait for bytes of the body; nothing at its end.
+
+        Args:
+            most: Bytes to return at most, however many are here.
+
+        Raises:
+            ConnectError: The body was cut. What came before the cut is returned first.
+            ErnieError: What `fail` was given.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return await self._content.read(most)
+        except HTTP_ERRORS as error:
+            if isinstance(error, ErnieError):
+                raise
+            failure = _translate(error)
+        except RuntimeError as error:
+            if str(error) != "Connection closed.":
+                raise  # two tasks read at once
+            failure = ConnectError("the connection was closed")
+        # The reader would tell of the cut alone, with what came before it still in its buffer.
+        self._content.set_exception(None)  # type: ignore[arg-type]
+        self._failure = failure
+        if rest := self._content.read_nowait():
+            return rest
+        raise failure
+
+    def fail(self, error: ErnieError) -> None:
+        """Have `read` raise this error, also where a task waits in it right now."""
+        self._content.set_exception(error)
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        self._response.close()
+
+
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
     """Hold a session open until this generator is closed, which `asyncio.run` does at its end.
 
@@ -222,7 +285,7 @@ class _SendError(Exception):
         self.was_reused = was_reused
 
 
-def translate(error: BaseException, *, connect: float | None = None) -> ErnieError:
+def _translate(error: BaseException, *, connect: float | None = None) -> ErnieError:
     """Make an error of aiohttp into ours, free of what must not be seen.
 
     Only an `OSError` below it is chained, since that holds nothing but its number and text.

@@ -3,10 +3,9 @@
 import asyncio
 from time import monotonic
 
-import aiohttp
-
 from ernie_async.errors import DeadlineError
 from ernie_async.net.call import Call
+from ernie_async.net.transport import Reply
 
 __all__ = ["Watch"]
 
@@ -18,15 +17,15 @@ SECONDS_AFTER_FINISH = 5.0
 class Watch:
     """Ends a stream that is silent for too long: one timer for the whole stream.
 
-    A timer for each read would cost 40 to 67 % more for each chunk. Refers to the response and not
-    to the stream, so that a dropped stream is not kept alive by its timer.
+    A timer for each read would cost 40 to 67 % more for each chunk. Refers to the reply and not to
+    the stream, so that a dropped stream is not kept alive by its timer.
     """
 
-    __slots__ = ("_handle", "_idle", "_loop", "_response", "_since", "_total", "_until")
+    __slots__ = ("_handle", "_idle", "_loop", "_reply", "_since", "_total", "_until")
 
-    def __init__(self, response: aiohttp.ClientResponse, call: Call) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._response = response
+    def __init__(self, reply: Reply, call: Call) -> None:
+        self._loop = reply.loop
+        self._reply = reply
         self._idle = call.desk.timeouts.idle
         self._since: float | None = None
         self._total = call.total
@@ -75,7 +74,7 @@ class Watch:
 
     def _end(self, clock: str, seconds: float | None, what: str) -> None:
         self._handle = None
-        self._response.content.set_exception(
+        self._reply.fail(
             DeadlineError(
                 f"{what} within {seconds:g} s (Timeouts.{clock})",
                 clock=clock,

@@ -83,7 +83,7 @@ class _Choice:
             self.reasoning.add(thought)
         self.role = delta.role or self.role
         for fragment in delta.tool_calls or ():
-            self.tool_calls.setdefault(fragment.index, _ToolCall()).add(fragment)
+            self.tool_calls.setdefault(self._index_of(fragment), _ToolCall()).add(fragment)
         if choice.finish_reason:
             self.fields["finish_reason"] = choice.finish_reason
         # A verdict stands: once text is flagged, a later and milder one does not clear it.
@@ -91,8 +91,20 @@ class _Choice:
             self.fields["flag"] = max(choice.flag, self.fields.get("flag") or 0)
         if choice.ban_round is not None:
             self.fields["ban_round"] = choice.ban_round
+        for name, entries in (choice.logprobs or {}).items():
+            if isinstance(entries, list):  # one entry for each token
+                held = self.fields.setdefault("logprobs", {}).setdefault(name, [])
+                held.extend(entries)
         if choice.model_extra:
             self.fields.update(choice.model_extra)
+
+    def _index_of(self, fragment: ToolCallDelta) -> int:
+        """Which call a fragment belongs to, also where the server does not number them."""
+        if fragment.index is not None:
+            return fragment.index
+        last = max(self.tool_calls, default=0)
+        is_new = fragment.id and last in self.tool_calls and self.tool_calls[last].id != fragment.id
+        return last + 1 if is_new else last
 
     def get(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": self.content.get()}
@@ -142,6 +154,7 @@ class Accumulator:
                 and not delta.reasoning
                 and not delta.tool_calls
                 and chunk.search_results is None
+                and choice.logprobs is None
             ):
                 self._first.content.add(delta.content)
                 return

@@ -65,6 +65,7 @@ def is_qianfan(base_url: str) -> bool:
 def find_proxy(base_url: str, environ: Mapping[str, str]) -> str | None:
     """The proxy that the environment names for this address, `no_proxy` respected.
 
+    This machine itself is never behind a proxy.
     Reads `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`; lower case wins over upper case.
     """
     proxies: dict[str, str] = {}
@@ -81,6 +82,8 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> str | None:
 def _goes_direct(parts: SplitResult, no_proxy: str) -> bool:
     """Whether `no_proxy` (`*`, or names with or without a leading dot or a port) has this host."""
     host = parts.hostname or ""
+    if host in {"localhost", "::1"} or host.startswith("127."):
+        return True
     names = (host, f"[{host}]", parts.netloc.lower())
     for entry in no_proxy.split(","):
         name = entry.strip().lstrip(".").lower()

@@ -88,7 +88,7 @@ def chat_body(request: ChatRequest, extra: Mapping[str, Any]) -> bytes:
     Raises:
         ConfigError: A text or an extra value cannot be written as JSON.
     """
-    fields = request.model_dump(exclude_unset=True, exclude_none=True)
+    fields = request.model_dump(exclude_none=True)
     fields.update(extra)
     return json_body(fields)
 

@@ -185,11 +185,32 @@ CODES: Mapping[str, Meaning] = {
     "336502": _WAIT_TPM,
     "336100": _OVERLOAD,
     "336000": _INTERNAL,
+    "6": _KEY,
+    "13": _KEY,
+    "14": _KEY,
+    "100": _KEY,
+    "336001": _ARGUMENT,
+    "336002": _ARGUMENT,
+    "336003": _ARGUMENT,
+    "336004": _KEY,
+    "336005": _MODEL,
+    "336006": _ARGUMENT,
+    "336007": _TOO_LONG,
+    "336103": _TOO_LONG,
+    "336104": _ARGUMENT,
+    "336105": _ARGUMENT,
     "110": _KEY,
     "111": _KEY,
     "17": _PLAN_SPENT,
     "19": _PLAN_SPENT,
+    # The retired envelope of AI Studio.
+    "40401": _KEY,
+    "40410": _WAIT_RPM,
 }
+
+
+# Longer than any message that was recorded.
+MAX_MESSAGE = 1000
 
 
 class _Said(NamedTuple):
@@ -242,13 +263,15 @@ def refusal(
     meaning = CODES.get((said.code or "").lower())
     error_class = meaning.error if meaning else _class_of(status, said.code)
     request_id = said.request_id or found.get("x-request-id") or found.get("x-bce-request-id")
-    words = [f"{status} {said.code}:" if said.code else f"{status}:", said.message]
+    # llama.cpp repeats the status as its code.
+    head = f"{status} {said.code}" if said.code and said.code != str(status) else f"{status}"
+    text = f"{head}: {said.message}"
     if meaning:
-        words.append(f"- {meaning.remedy}")
+        text += f" - {meaning.remedy}"
     if request_id:
-        words.append(f"(request id {request_id})")
+        text += f" (request id {request_id})"
     return error_class(
-        " ".join(words),
+        text,
         status=status,
         code=said.code,
         request_id=request_id,
@@ -297,7 +320,7 @@ def _read(body: bytes | Mapping[str, Any]) -> _Said:
     code = _first(source, "code", "error_code", "errorCode")
     message = _first(source, "message", "error_msg", "errorMsg", "msg", "detail", "error")
     request_id = _first(fields, "id", "request_id", "requestId")
-    return _Said(code, (message or "no message").rstrip(".") + ".", request_id)
+    return _Said(code, (message or "no message")[:MAX_MESSAGE].rstrip(".。 "), request_id)
 
 
 def _first(fields: Mapping[str, Any], *names: str) -> str | None:

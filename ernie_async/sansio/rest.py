@@ -4,16 +4,17 @@ What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.r
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from ernie_async.errors import DecodeError, shorten
+from ernie_async.errors import DecodeError
 from ernie_async.sansio.refusals import holds_error, refusal
 from ernie_async.types.chunk import ChatChunk
+from ernie_async.types.completion import ChatCompletion
 
-__all__ = ["Request", "read_answer", "read_chunk", "refuse_non_stream"]
+__all__ = ["Request", "is_event_stream", "read_answer", "read_chunk", "refuse_non_stream"]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -57,23 +58,13 @@ def read_answer(
         raise refusal(status, body, headers, utc_now=utc_now)
     try:
         answer = model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        reason = f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
-    else:
-        if _is_error(answer):
-            raise refusal(status, body, headers, utc_now=utc_now)
-        return answer
-    try:
-        fields = from_json(body)
-    except ValueError:
-        fields = None
-    if isinstance(fields, dict) and holds_error(fields):
+    except ValidationError:
+        answer = _read_leniently(model, status, headers, body, utc_now)
+    if _is_error(answer):
         raise refusal(status, body, headers, utc_now=utc_now)
-    raise DecodeError(
-        f"the answer is not a {model.__name__}: {reason}",
-        body=body,
-    )
+    if isinstance(answer, ChatCompletion) and not answer.choices:
+        raise DecodeError("this is not a ChatCompletion: no choices", body=body)
+    return answer
 
 
 def read_chunk(data: bytes) -> ChatChunk:
@@ -88,7 +79,7 @@ def read_chunk(data: bytes) -> ChatChunk:
     try:
         chunk: ChatChunk = ChatChunk.__pydantic_validator__.validate_json(data)
     except ValidationError:
-        return _read_odd_chunk(data)
+        return _read_leniently(ChatChunk, 200, {}, data, 0.0)
     if chunk.__pydantic_extra__ and _is_error(chunk):
         raise refusal(200, data, {}, utc_now=0.0)
     return chunk
@@ -100,35 +91,56 @@ def _is_error(answer: BaseModel) -> bool:
     return extra is not None and bool(extra) and holds_error({**answer.__dict__, **extra})
 
 
-def _read_odd_chunk(data: bytes) -> ChatChunk:
-    """An event that did not fit at once: invalid UTF-8, an error in an odd shape, or rubbish."""
+def _read_leniently(
+    model: type[T], status: int, headers: Mapping[str, str], body: bytes, utc_now: float
+) -> T:
+    """What did not fit at once: an error, a null for a missing field, invalid UTF-8, or rubbish."""
     try:
-        fields = from_json(data)
+        # The standard of events decodes with replacement characters, and so it is done here.
+        fields = from_json(body.decode("utf-8", "replace"))
     except ValueError:
-        fields = None
-    if isinstance(fields, dict) and holds_error(fields):
-        raise refusal(200, fields, {}, utc_now=0.0)
-    try:
-        # The standard decodes with replacement characters, where JSON would be refused whole.
-        return ChatChunk.model_validate_json(data.decode("utf-8", "replace"))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "event"
-    raise DecodeError(
-        f"an event is not a chunk: {where}: {first['msg']}",
-        body=data,
-    )
+        reason = "not JSON"
+    else:
+        if isinstance(fields, dict) and holds_error(fields):
+            raise refusal(status, body, headers, utc_now=utc_now)
+        try:
+            return model.model_validate(_without_nulls(fields))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"
+    # Outside the handlers: what pydantic says repeats the answer's text.
+    raise DecodeError(f"this is not a {model.__name__}: {reason}", body=body)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without the fields that are null, which says no more than leaving them out."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(held) for name, held in value.items() if held is not None}
+    if isinstance(value, list):
+        return [_without_nulls(held) for held in value]
+    return value
+
+
+def is_event_stream(headers: Mapping[str, str]) -> bool:
+    """Whether to read a body as events: anything but what is plainly something else."""
+    content_type = _content_type(headers)
+    return "json" not in content_type and "html" not in content_type
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return next((headers[name] for name in headers if name.lower() == "content-type"), "").lower()
 
 
 def refuse_non_stream(
     status: int, headers: Mapping[str, str], body: bytes, *, utc_now: float
 ) -> Exception:
     """The error for a stream request that was not answered with a stream."""
-    content_type = next((headers[n] for n in headers if n.lower() == "content-type"), "none")
     try:
         fields = from_json(body)
     except ValueError:
         fields = None
     if not 200 <= status < 300 or (isinstance(fields, dict) and holds_error(fields)):
         return refusal(status, body, headers, utc_now=utc_now)
-    return DecodeError(f"expected an event stream, got content type {content_type}", body=body)
+    return DecodeError(
+        f"expected an event stream, got content type {_content_type(headers) or 'none'}", body=body
+    )

@@ -220,7 +220,13 @@ class EventDecoder:
 
 
 def encode_event(data: bytes, *, event: str = "", event_id: str = "") -> bytes:
-    """Write one event; every line of `data` becomes a data line."""
+    """Write one event; every line of `data` becomes a data line.
+
+    Raises:
+        ValueError: A line break in `event` or `event_id` would begin another field.
+    """
+    if not {"\r", "\n", "\0"}.isdisjoint(event + event_id):
+        raise ValueError("event and event_id: expected text of one line")
     head = (f"id: {event_id}\n" if event_id else "") + (f"event: {event}\n" if event else "")
     lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     return head.encode() + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"

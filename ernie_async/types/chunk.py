@@ -5,6 +5,8 @@ Source: cloud.baidu.com/doc/qianfan-api/s/wmwbl48n4, recorded streams, and the c
 every field may be missing, `choices` may be empty, one index may come several times.
 """
 
+from typing import Any
+
 from pydantic import Field, JsonValue
 
 from ernie_async.types.completion import SearchResult
@@ -31,6 +33,7 @@ class ChunkChoice(AnswerModel):
     index: int = 0
     delta: Delta = Field(default_factory=Delta)
     finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
     flag: int | None = None
     ban_round: int | None = None
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import MinLen
 from pydantic import Field
 
-from ernie_async.types.wire import RequestModel, TaggedModel
+from ernie_async.types.wire import RequestModel
 
 __all__ = ["ContentPart", "ImagePart", "ImageURL", "TextPart", "VideoPart", "VideoURL"]
 
@@ -16,7 +16,7 @@ __all__ = ["ContentPart", "ImagePart", "ImageURL", "TextPart", "VideoPart", "Vid
 MediaAddress = Annotated[str, Field(pattern=r"^(https?://|data:)\S+$")]
 
 
-class TextPart(TaggedModel):
+class TextPart(RequestModel):
     """Some text."""
 
     type: Literal["text"] = "text"
@@ -34,7 +34,7 @@ class ImageURL(RequestModel):
     detail: Literal["low", "high", "auto"] | None = None
 
 
-class ImagePart(TaggedModel):
+class ImagePart(RequestModel):
     """A picture."""
 
     type: Literal["image_url"] = "image_url"
@@ -47,7 +47,7 @@ class VideoURL(RequestModel):
     url: MediaAddress
 
 
-class VideoPart(TaggedModel):
+class VideoPart(RequestModel):
     """A video; `fps` of the request says how densely it is sampled."""
 
     type: Literal["video_url"] = "video_url"

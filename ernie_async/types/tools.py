@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
 
-from ernie_async.types.wire import AnswerModel, RequestModel, TaggedModel
+from ernie_async.types.wire import AnswerModel, RequestModel
 
 __all__ = [
     "FunctionCall",
@@ -30,7 +30,7 @@ class FunctionSpec(RequestModel):
     strict: bool | None = None
 
 
-class Tool(TaggedModel):
+class Tool(RequestModel):
     """A function offered to the model. Tools add roughly 300 tokens to the prompt."""
 
     type: Literal["function"] = "function"
@@ -43,7 +43,7 @@ class FunctionName(RequestModel):
     name: Annotated[str, MinLen(1)]
 
 
-class ToolChoice(TaggedModel):
+class ToolChoice(RequestModel):
     """Make the model call this function, and no other."""
 
     type: Literal["function"] = "function"
@@ -64,10 +64,6 @@ class ToolCall(AnswerModel):
     type: str = "function"
     function: FunctionCall
 
-    def model_post_init(self, _context: object, /) -> None:
-        """Count `type` as set, since calls are sent back as part of the conversation."""
-        self.model_fields_set.add("type")
-
 
 class FunctionCallDelta(AnswerModel):
     """A fragment of a function call."""
@@ -77,9 +73,12 @@ class FunctionCallDelta(AnswerModel):
 
 
 class ToolCallDelta(AnswerModel):
-    """A fragment of a tool call; fragments with the same `index` belong together."""
+    """A fragment of a tool call; fragments with the same `index` belong together.
 
-    index: int = 0
+    Without an index, a fragment with another `id` begins another call.
+    """
+
+    index: int | None = None
     id: str | None = None
     type: str | None = None
     function: FunctionCallDelta | None = None

@@ -38,7 +38,7 @@ class Timing(NamedTuple):
         first_token: From the start of the call to the first event of the answer; `None` for an
             answer that was not streamed, or a stream that has not begun.
         total: From the start of the call to its end; so far, while it runs.
-        attempts: How many requests were sent; a resend on a connection that had died is not counted.
+        attempts: How many requests were sent, without a free resend on a stale connection.
     """
 
     queued: float

@@ -6,7 +6,7 @@ trip. Answers keep whatever else the service sends, because the service grows fa
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["AnswerModel", "RequestModel", "TaggedModel"]
+__all__ = ["AnswerModel", "RequestModel"]
 
 
 class RequestModel(BaseModel):
@@ -16,17 +16,6 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True
     )
-
-
-class TaggedModel(RequestModel):
-    """A request part whose constant `type` goes on the wire although the caller need not write it.
-
-    Only fields that were set are sent, so the tag has to count as set.
-    """
-
-    def model_post_init(self, _context: object, /) -> None:
-        """Count `type` as set."""
-        self.model_fields_set.add("type")
 
 
 class AnswerModel(BaseModel):

@@ -298,3 +298,23 @@ def test_whole_answer_in_one_chunk_is_the_same_answer(name: str) -> None:
         del choice["message"]
     completion = accumulated(chunk).completion()
     assert completion.model_dump(exclude_none=True) == body
+
+
+def test_fragments_without_an_index_are_told_apart_by_their_ids() -> None:
+    fragments = [
+        {"id": "a", "function": {"name": "f", "arguments": "{"}},
+        {"function": {"arguments": "}"}},
+        {"id": "b", "function": {"name": "g", "arguments": "[]"}},
+    ]
+    answer = accumulated(
+        *(piece(delta_tool_calls=[fragment]) for fragment in fragments)
+    ).completion()
+    calls = [(call.id, call.function.name, call.function.arguments) for call in answer.tool_calls]
+    assert calls == [("a", "f", "{}"), ("b", "g", "[]")]
+
+
+def test_log_probabilities_of_all_tokens_are_kept() -> None:
+    answer = accumulated(
+        *(piece(c, logprobs={"content": [{"token": c}]}) for c in "abc")
+    ).completion()
+    assert answer.choices[0].model_extra == {"logprobs": {"content": [{"token": c} for c in "abc"]}}

@@ -129,6 +129,11 @@ TABLE: list[tuple[int, str, type[APIError]]] = [
     (200, "336100", ServerError),
     (200, "336501", RateLimitError),
     (200, "336502", RateLimitError),
+    *((200, code, AuthError) for code in ("6", "13", "14", "100", "336004", "40401")),
+    *((200, str(code), BadRequestError) for code in (336001, 336002, 336003, 336006, 336007)),
+    *((200, str(code), BadRequestError) for code in (336103, 336104, 336105)),
+    (200, "336005", NotFoundError),
+    (200, "40410", RateLimitError),
 ]
 
 
@@ -228,7 +233,7 @@ def test_unknown_code_has_the_class_of_its_status(status: int, kind: type[APIErr
         (429, RateLimitError),
         (503, ServerError),
         (336999, ServerError),
-        (40401, ServerError),
+        (40499, ServerError),
         ("²", ServerError),
         ("9" * 5000, ServerError),
         (None, ServerError),
@@ -287,7 +292,7 @@ def test_message_says_everything_needed_to_act() -> None:
     error = refuse(
         429, {"error": {"code": "rpm_rate_limit_exceeded", "message": "slow."}, "id": "as-1"}
     )
-    assert str(error) == (f"429 rpm_rate_limit_exceeded: slow. - {error.remedy} (request id as-1)")
+    assert str(error) == f"429 rpm_rate_limit_exceeded: slow - {error.remedy} (request id as-1)"
 
 
 @pytest.mark.parametrize(
@@ -339,3 +344,7 @@ def test_no_body_is_too_odd_to_become_an_error(status: int, body: Any) -> None:
     assert str(error).startswith(str(status))
     if isinstance(body, dict):
         assert holds_error(body) in {True, False}
+
+
+def test_status_that_is_repeated_as_the_code_is_said_once() -> None:
+    assert str(refuse(400, {"error": {"code": 400, "message": "too long"}})) == "400: too long"

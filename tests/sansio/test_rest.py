@@ -16,6 +16,7 @@ from ernie_async.errors import (
 from ernie_async.sansio.rest import read_answer, read_chunk, refuse_non_stream
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import AnyAnswer, ModelList
+from ernie_async.types.usage import Usage
 
 CHAT_V2 = Path(__file__).parents[1] / "fixtures" / "chat_v2"
 
@@ -57,7 +58,21 @@ def test_unknown_fields_of_an_answer_are_kept_at_every_depth() -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 299])
 def test_answer_with_any_good_status_is_read(status: int) -> None:
-    assert read('{"id":"as-1"}', status).id == "as-1"
+    assert read('{"id":"as-1","choices":[{}]}', status).id == "as-1"
+
+
+@pytest.mark.parametrize("body", ["{}", '{"id":"as-1"}', '{"choices":[]}', '{"choices":null}'])
+def test_answer_without_choices_is_none(body: str) -> None:
+    with pytest.raises(DecodeError, match="no choices"):
+        read(body)
+
+
+def test_null_says_no_more_than_a_missing_field() -> None:
+    answer = read('{"choices":[{"index":null,"message":null,"finish_reason":null}]}')
+    assert (answer.text, answer.choices[0].index) == ("", 0)
+    chunk = read_chunk(b'{"choices":[{"index":null,"delta":null}],"usage":{"total_tokens":null}}')
+    assert (chunk.text, chunk.choices[0].index, chunk.usage) == ("", 0, Usage())
+    assert read_chunk(b'{"choices":null}').choices == []
 
 
 @pytest.mark.parametrize("status", [199, 300, 304, 400, 500])
@@ -120,7 +135,7 @@ def test_answer_that_only_looks_like_an_error_is_read(fields: dict[str, Any]) ->
     ["", " ", "null", "[]", '"x"', "5", "<html>502</html>", '{"id":', '{"choices":{}}', '{"id":1}'],
 )
 def test_answer_that_cannot_be_read_is_an_error_with_its_start(body: str) -> None:
-    with pytest.raises(DecodeError, match="the answer is not a ChatCompletion") as caught:
+    with pytest.raises(DecodeError, match="this is not a ChatCompletion") as caught:
         read(body)
     assert caught.value.body == body.encode()
 
@@ -179,7 +194,7 @@ def test_error_in_a_stream_has_the_class_of_its_code(data: bytes, kind: type[API
 
 @pytest.mark.parametrize("data", [b"", b"x", b"[1]", b"null", b'{"choices":5}', b'{"id":"a'])
 def test_event_that_is_no_chunk_is_an_error(data: bytes) -> None:
-    with pytest.raises(DecodeError, match="an event is not a chunk") as caught:
+    with pytest.raises(DecodeError, match="this is not a ChatChunk") as caught:
         read_chunk(data)
     assert caught.value.body == data
 
