@@ -53,6 +53,7 @@ class EventDecoder:
         "_failure",
         "_fresh",
         "_id",
+        "_is_between",
         "_pending",
         "_skip_line_feed",
         "bare_json",
@@ -75,6 +76,7 @@ class EventDecoder:
         self._data: list[bytes] = []
         self._data_size = 0  # of the data lines, with the field's name
         self._event = ""
+        self._is_between = False  # two events: no field of the next one was read
         self._id = ""  # of the event that is coming in
 
     def feed(self, packet: bytes) -> list[ServerSentEvent]:
@@ -99,14 +101,7 @@ class EventDecoder:
     def _feed(self, packet: bytes, events: list[ServerSentEvent]) -> None:
         # Between two events, and no CR: the packet can be split at once, which costs a fraction
         # of going through its lines.
-        if (
-            b"\r" in packet
-            or self._fresh
-            or self._data
-            or self._event
-            or self._skip_line_feed
-            or self._id != self.last_event_id
-        ):
+        if not self._is_between or b"\r" in packet:
             self._feed_lines(packet, events)
             return
         if self._pending:
@@ -130,18 +125,30 @@ class EventDecoder:
         return self._take_event()
 
     def _feed_blocks(self, packet: bytes, events: list[ServerSentEvent]) -> None:
-        make = tuple.__new__
-        *blocks, tail = packet.split(b"\n\n")
-        for block in blocks:
-            if (
-                block.startswith(b"data:")
-                and b"\n" not in block
-                and len(block) <= self.max_event_bytes
-            ):
-                data = block[6:] if block.startswith(b"data: ") else block[5:]
-                # What `ServerSentEvent(...)` does, in half the time.
-                events.append(make(ServerSentEvent, (data, "", self.last_event_id)))
-            else:
+        if (
+            packet.startswith(b"data: ")
+            and packet.endswith(b"\n\n")
+            and packet.find(b"\n") == len(packet) - 2
+            and len(packet) <= self.max_event_bytes
+        ):
+            # One event, as it comes from a model that is slower than the network.
+            events.append(ServerSentEvent(packet[6:-2], "", self.last_event_id))
+            return
+        blocks = packet.split(b"\n\n")
+        tail = blocks.pop()
+        n_lines = packet.count(b"\n") - tail.count(b"\n")
+        n_plain = packet.count(b"\n\ndata: ") + packet.startswith(b"data: ")
+        if (
+            n_lines == 2 * len(blocks)
+            and n_plain - tail.startswith(b"data: ") == len(blocks)
+            and len(packet) <= self.max_event_bytes
+        ):
+            # Nothing but blocks of one data line each, which is what all servers send. This is
+            # what `ServerSentEvent(...)` does, in half the time.
+            make, last_id = tuple.__new__, self.last_event_id
+            events += [make(ServerSentEvent, (block[6:], "", last_id)) for block in blocks]
+        else:
+            for block in blocks:
                 self._feed_lines(block + b"\n\n", events)
         if tail:
             self._feed_lines(tail, events)
@@ -172,6 +179,9 @@ class EventDecoder:
             elif (event := self._dispatch()) is not None:
                 events.append(event)
         self._skip_line_feed = packet.endswith(b"\r")
+        self._is_between = not (
+            self._data or self._event or self._skip_line_feed or self._id != self.last_event_id
+        )
 
     def _hold(self, piece: bytes) -> None:
         self._check_size(len(self._pending) + len(piece), piece)
