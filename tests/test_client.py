@@ -1,9 +1,13 @@
 """The client's verbs and settings: what is sent, what is read, what travels."""
 
+import asyncio
 import copy
 import multiprocessing
 import pickle
+import subprocess
+import sys
 
+import anyio
 import pytest
 
 from ernie_async import (
@@ -281,3 +285,51 @@ async def test_a_hook_that_fails_is_logged_and_costs_nothing(
     async with AsyncClient("k", base_url=server.base_url, hooks=[broken]) as client:
         assert (await client.chat("hi")).text
     assert caplog.text.count("a hook failed") == 2
+
+
+def run_program(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_making_a_client_opens_no_file_and_no_socket() -> None:
+    run_program("""
+import sys
+from ernie_async import AsyncClient, Client
+touched = []
+sys.addaudithook(lambda event, args: touched.append((event, args))
+                 if event.startswith(("open", "socket", "subprocess")) else None)
+AsyncClient("k", ca_file="/nowhere.pem")
+Client("k")
+assert not touched, touched
+""")
+
+
+def test_importing_the_package_loads_no_wing_and_no_extra() -> None:
+    run_program("""
+import sys
+import ernie_async
+for name in ("ernie_async.testing", "ernie_async.local", "ernie_async.cli", "tenacity",
+             "anyio.from_thread", "rich", "cyclopts", "xllamacpp", "pytest", "httpx"):
+    assert name not in sys.modules, name
+""")
+
+
+def test_a_client_works_in_successive_loops_of_uvloop(mock_ernie: MockErnie) -> None:
+    uvloop = pytest.importorskip("uvloop", reason="uvloop does not run here")
+    client = AsyncClient("k", base_url=mock_ernie.base_url, limits=Limits(concurrency=5))
+
+    async def use() -> None:
+        texts = await asyncio.gather(*(client.stream("hi").text() for _ in range(20)))
+        assert len(set(texts)) == 1
+        async for _ in client.stream("hi"):
+            break
+
+    for _ in range(3):
+        uvloop.run(use())
+    anyio.run(lambda: mock_ernie.wait_idle(connections=True))
+    assert mock_ernie.connections_made <= 3 * 6
