@@ -46,6 +46,9 @@ STDIN = "\0"
 # prompt, text is expected to begin within so many seconds; without one it is waited for.
 STDIN_SECONDS = 3.0
 
+# Options that take no value.
+FLAGS = {"--no-stream", "--json", "--verbose", "--offline", "--local"}
+
 app = App(
     name="ernie-async",
     help="Talk to Baidu's ERNIE models, or to any server that speaks the same.",
@@ -197,6 +200,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # for terminals without Chinese
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="strict")  # else half characters would travel on
+    if sys.stdout is None:
+        note("standard output is closed; there is nowhere to write the answer")
+        return FAILED
     try:
         given = translate(sys.argv[1:] if arguments is None else arguments)
         code: int | None = app(
@@ -223,6 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Else Python would try again to write what is left, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        note(f"cannot read or write: {error.strerror}")
+        return FAILED
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
@@ -235,7 +247,8 @@ def translate(arguments: Sequence[str]) -> list[str]:
             argument = argument.replace("--local=", "--local-model=", 1)
         elif argument == "--local" and given and given[0].lower().endswith(".gguf"):
             argument = f"--local-model={given.pop(0)}"
-        done.append(STDIN if argument == "-" else argument)
+        is_value = bool(done) and done[-1].startswith("--") and done[-1] not in FLAGS
+        done.append(STDIN if argument == "-" and not is_value else argument)
     return done + given
 
 
@@ -252,7 +265,10 @@ def read_prompt(prompt: str | None) -> str | None:
             try:
                 parts.append(sys.stdin.read().rstrip("\r\n"))
             except ValueError as error:
-                raise ConfigError(f"standard input is not text in {sys.stdin.encoding}") from error
+                raise ConfigError(
+                    f"standard input is not text in {sys.stdin.encoding}; convert it first, for "
+                    "example with iconv -f GBK -t UTF-8"
+                ) from error
     text = "\n\n".join(part for part in parts if part)
     if not text.strip():
         raise ConfigError(

@@ -7,7 +7,7 @@ nothing. Reads the environment once, when it is made; opens nothing before the f
 import os
 from collections.abc import Mapping, Sequence
 from random import getrandbits
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Self, TypedDict, Unpack
 
 import aiohttp
@@ -124,6 +124,9 @@ class AsyncClient:
     ) -> None:
         if isinstance(api_key, str):
             api_key = ApiKey(api_key)
+        _check_kind("timeouts", timeouts, Timeouts)
+        _check_kind("retry", retry, RetryPolicy)
+        _check_kind("limits", limits, Limits | Limiter)
         # What a pickle or a copy is made of. A session cannot travel, so it is not among them.
         self._settings: dict[str, Any] = {
             "api_key": api_key,
@@ -150,7 +153,7 @@ class AsyncClient:
         self._model = model or os.environ.get("QIANFAN_MODEL") or DEFAULT_MODEL
         headers = {"User-Agent": f"ernie-async/{__version__}"}
         if app_id is not None:
-            headers |= _checked_headers({"appid": app_id})
+            headers |= _checked_headers({"appid": app_id}, "app_id")
         self._desk = Desk(
             transport=Transport(
                 url,
@@ -236,6 +239,13 @@ class AsyncClient:
 
         Closing either closes the connections of both.
         """
+        if unknown := changes.keys() - ClientOptions.__annotations__.keys():
+            raise ConfigError(
+                f"with_options: {', '.join(sorted(unknown))}: expected some of "
+                f"{', '.join(ClientOptions.__annotations__)}"
+            )
+        _check_kind("timeouts", changes.get("timeouts", self._desk.timeouts), Timeouts)
+        _check_kind("retry", changes.get("retry", self._desk.retry), RetryPolicy)
         other = object.__new__(AsyncClient)
         other._settings = self._settings | changes
         other._model = changes.get("model", self._model)
@@ -303,6 +313,7 @@ class AsyncClient:
             options,
             model=model,
             is_stream=is_stream,
+            n=request.n or 1,
             prompt_tokens=estimate_prompt(request.messages) if is_counted else 0,
             answer_tokens=self._desk.output.tokens(request) if is_counted else 0,
         )
@@ -316,20 +327,32 @@ class AsyncClient:
         **known: Any,
     ) -> tuple[Desk, Request]:
         headers = options.get("extra_headers")
+        request_id = options.get("request_id")
+        if request_id is not None:
+            _checked_headers({"request_id": request_id}, "request_id")
         request = Request(
             method=method,
             path=path,
             body=body,
-            headers=_checked_headers(headers) if headers else {},
-            request_id=options.get("request_id") or f"ea-{getrandbits(64):016x}",
+            headers=_checked_headers(headers, "extra_headers") if headers else {},
+            request_id=request_id or f"ea-{getrandbits(64):016x}",
             **known,
         )
         timeouts = options.get("timeouts")
+        if timeouts is not None:
+            _check_kind("timeouts", timeouts, Timeouts)
         desk = self._desk if timeouts is None else self._desk._replace(timeouts=timeouts)
         return desk, request
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+
+def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
+    """Refuse a number where a policy is expected, before it fails far from here."""
+    if not isinstance(value, kind):
+        expected = getattr(kind, "__name__", "Limits or a Limiter")
+        raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
 
 
 def _make_client(settings: dict[str, Any]) -> AsyncClient:
@@ -342,12 +365,15 @@ def _limiter(limits: Limits | Limiter) -> Limiter | None:
     return None if limits.is_unlimited else Limiter(limits)
 
 
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def _checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
     for name, value in headers.items():
-        if name.lower() == "authorization":
-            raise ConfigError("extra_headers: give the credential as api_key, not as a header")
-        if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+        if not all(
+            isinstance(text, str) and text.isascii() and text.isprintable()
+            for text in (name, value)
+        ):
             raise ConfigError(
-                f"extra_headers: {shorten(name)}: expected printable ASCII, got {shorten(value)}"
+                f"{source}: {shorten(name)}: expected printable ASCII, got {shorten(value)}"
             )
+        if name.lower() == "authorization":
+            raise ConfigError(f"{source}: give the credential as api_key, not as a header")
     return dict(headers)

@@ -99,8 +99,11 @@ class ErnieError(Exception):
     def __str__(self) -> str:
         if len(self.attempts) < 2:
             return self.message
-        tries = "; ".join(attempt.error for attempt in self.attempts[:-1])
-        return f"{self.message} [{len(self.attempts)} attempts; before: {tries}]"
+        n_attempts = len(self.attempts)
+        different = dict.fromkeys(attempt.error for attempt in self.attempts)
+        if len(different) == 1:
+            return f"{self.message} [{n_attempts} attempts, all the same]"
+        return f"{self.message} [{n_attempts} attempts: {'; '.join(different)}]"
 
 
 class ConfigError(ErnieError, ValueError):

@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -116,10 +116,11 @@ class Client:
         return self._client.limiter
 
     def close(self) -> None:
-        """Close the connections and end the thread. A closed client makes no more calls."""
-        if self._thread.is_running:
-            self._thread.run(self._client.aclose)
-        self._thread.close()
+        """Close the connections and end the thread. A closed client makes no more calls.
+
+        Calls that other threads are waiting for are cancelled.
+        """
+        self._thread.close(self._client.aclose)
 
     def __enter__(self) -> Self:
         return self
@@ -231,14 +232,23 @@ class _LoopThread:
 
                 self._portal = self._stack.enter_context(start_blocking_portal())
                 # A client that nobody closed must not keep its thread, nor the interpreter.
-                weakref.finalize(self, self._stack.close)
+                weakref.finalize(self, _end, self._portal, self._stack)
             return self._portal
 
-    def close(self) -> None:
+    def close(self, last: Callable[[], Awaitable[None]]) -> None:
+        """Run `last`, cancel whatever else still waits there, and end the thread."""
         with self._lock:
             self._is_closed = True
-            self._portal = None
-            self._stack.close()
+            portal, self._portal = self._portal, None
+        if portal is not None:
+            portal.call(last)
+            _end(portal, self._stack)
+
+
+def _end(portal: "BlockingPortal", stack: ExitStack) -> None:
+    with suppress(RuntimeError):  # it has ended already
+        portal.call(portal.stop, True)
+    stack.close()
 
 
 def _make_client(client: AsyncClient) -> Client:

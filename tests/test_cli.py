@@ -291,7 +291,19 @@ def test_port_in_use(mock_ernie: MockErnie, capsys) -> None:
 
 def test_standard_input_that_is_no_text(run) -> None:
     code, _, errors = run("chat", "--offline", stdin=b"\xff\xfe\x00", PYTHONIOENCODING="utf-8")
-    assert (code, errors) == (2, "ernie-async: standard input is not text in utf-8\n")
+    assert code == 2
+    assert errors.startswith("ernie-async: standard input is not text in utf-8; convert it")
+
+
+def test_output_that_cannot_be_written() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ernie_async", "chat", "--offline", "hi"],
+            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=30, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert b"cannot read or write: No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_without_its_libraries_the_command_says_what_to_install(env) -> None:

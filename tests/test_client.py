@@ -166,6 +166,25 @@ def test_a_wrong_setting_is_a_clear_error_when_the_client_is_made(
 
 
 @pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"timeouts": 30}, "timeouts: expected Timeouts, got 30"),
+        ({"timeouts": None}, "timeouts: expected Timeouts, got None"),
+        ({"retry": 3}, "retry: expected RetryPolicy, got 3"),
+        ({"limits": {"concurrency": 1}}, "limits: expected Limits or a Limiter"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_a_clear_error(settings, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        AsyncClient("k", **settings)
+
+
+def test_with_options_takes_no_other_names() -> None:
+    with pytest.raises(ConfigError, match="with_options: retries: expected some of model"):
+        AsyncClient("k").with_options(retries=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"temperature": 3}, r"temperature: expected a number from 0 to 2, got 3"),
@@ -176,6 +195,9 @@ def test_a_wrong_setting_is_a_clear_error_when_the_client_is_made(
         ({"extra_headers": {"X": "a\nb"}}, "printable ASCII"),
         ({"extra_body": {"x": float("nan")}}, "x is nan"),
         ({"user": "\ud800"}, "half a character"),
+        ({"request_id": "a\nb"}, "request_id: .*printable ASCII"),
+        ({"request_id": 7}, "request_id: .*printable ASCII"),
+        ({"extra_headers": {"X": 1}}, "extra_headers: 'X': expected printable ASCII, got 1"),
     ],
 )
 def test_a_wrong_option_is_a_clear_error_before_anything_is_sent(options, said: str) -> None:

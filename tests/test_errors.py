@@ -129,7 +129,10 @@ def test_error_needs_no_more_than_a_message(kind: type[ErnieError]) -> None:
 
 def test_error_after_several_attempts_tells_of_the_earlier_ones() -> None:
     error = made(RateLimitError)
-    assert str(error) == ("what happened 发生了什么 [2 attempts; before: ConnectError: refused]")
+    tries = "ConnectError: refused; ServerError: 500"
+    assert str(error) == f"what happened 发生了什么 [2 attempts: {tries}]"
+    error.attempts = error.attempts[:1] * 3
+    assert str(error) == "what happened 发生了什么 [3 attempts, all the same]"
     error.attempts = error.attempts[:1]
     assert str(error) == error.message
 

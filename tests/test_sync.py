@@ -17,6 +17,7 @@ from ernie_async import (
     Client,
     ConfigError,
     InterruptedStreamError,
+    Limits,
     SyncChatStream,
     Timeouts,
 )
@@ -83,6 +84,33 @@ def test_leaving_a_stream_frees_its_connection(mock_ernie: MockErnie) -> None:
         anyio.run(lambda: mock_ernie.wait_idle(connections=True))
         with pytest.raises(InterruptedStreamError):
             stream.final()
+
+
+def test_closing_does_not_wait_for_those_in_line(mock_ernie: MockErnie) -> None:
+    mock_ernie.script(stall(1))
+    errors: list[BaseException] = []
+
+    def wait_in_line(client: Client) -> None:
+        try:
+            client.chat("hi")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it has to be one
+            errors.append(error)
+
+    client = Client("k", base_url=mock_ernie.base_url, limits=Limits(concurrency=1))
+    stream = client.stream("hi")
+    next(stream)
+    thread = threading.Thread(target=wait_in_line, args=(client,))
+    thread.start()
+    time.sleep(0.1)
+    started = time.monotonic()
+    client.close()
+    thread.join(5)
+    assert time.monotonic() - started < 2
+    assert len(errors) == 1
+    assert client.limiter is not None
+    del stream
+    gc.collect()
+    assert (client.limiter.in_flight, client.limiter.waiting) == (0, 0)
 
 
 def test_several_threads_may_use_one_client(mock_ernie: MockErnie) -> None:

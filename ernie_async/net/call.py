@@ -68,11 +68,11 @@ class Desk(NamedTuple):
         except ErnieError as error:
             call.end("error", error=error)
             raise
-        except asyncio.CancelledError:
-            call.end("cancelled")
-            raise
         except TimeoutError:
             failure = call.total_ran_out()
+        except BaseException as error:
+            call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
+            raise
         else:
             usage = answer.usage if isinstance(answer, ChatCompletion) else None
             if usage is not None:
@@ -147,9 +147,12 @@ class Call:
         # Imported here, since most programs never need it and tenacity takes 10 ms.
         from ernie_async.net.retrying import again  # noqa: PLC0415
 
-        return await again(
-            first, noted, self.desk.retry, started=self.started, before_wait=self._before_wait
-        )
+        try:
+            return await again(
+                first, noted, self.desk.retry, started=self.started, before_wait=self._before_wait
+            )
+        finally:
+            del first  # its traceback holds this frame: left here, they would hold each other
 
     async def admit(self) -> Permit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""

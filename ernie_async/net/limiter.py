@@ -32,7 +32,16 @@ class Permit:
         waited: Seconds spent in line.
     """
 
-    __slots__ = ("_arrived", "_future", "_limiter", "_loop", "_state", "tokens", "waited")
+    __slots__ = (
+        "_arrived",
+        "_future",
+        "_held",
+        "_is_used",
+        "_limiter",
+        "_loop",
+        "tokens",
+        "waited",
+    )
 
     # Set only for a permit that has to wait in line.
     _arrived: float
@@ -41,7 +50,8 @@ class Permit:
 
     def __init__(self, limiter: "Limiter", tokens: int) -> None:
         self._limiter = limiter
-        self._state = "new"
+        self._is_used = False
+        self._held: list[None] = []  # one item while granted: a list gives it out only once
         self.tokens = tokens
         self.waited = 0.0
 
@@ -66,15 +76,21 @@ class Permit:
 
     def release(self) -> None:
         """The call is over: let the next one begin. May be called twice, and from any thread."""
-        if self._state == "granted":
-            self._state = "released"
+        if self._let_go():
             self._limiter._note(-1, 0.0, 0.0)
 
     def give_back(self) -> None:
         """The call was never sent: put back the request and its tokens, and release."""
-        if self._state == "granted":
-            self._state = "released"
+        if self._let_go():
             self._limiter._note(-1, 1.0, self.tokens)
+
+    def _let_go(self) -> bool:
+        """Whether it was held till now, and by this thread let go."""
+        try:
+            self._held.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class Limiter:
@@ -118,7 +134,7 @@ class Limiter:
     @property
     def waiting(self) -> int:
         """Calls in line."""
-        return sum(1 for permit in self._line if not permit._future.done())
+        return sum(1 for permit in list(self._line) if not permit._future.done())
 
     def admit(self, tokens: int = 0) -> Permit:
         """Ask for room for one call.
@@ -132,22 +148,22 @@ class Limiter:
         return Permit(self, tokens)
 
     async def _acquire(self, permit: Permit) -> Permit:
-        if permit._state != "new":
+        if permit._is_used:
             raise RuntimeError("a permit can be awaited once")
+        permit._is_used = True
         now = monotonic()
         if not self._line and self._lock.acquire(blocking=False):
             try:
                 is_granted = self._grant_at(permit, now, now) is None
             finally:
                 self._lock.release()
+            if self._is_stale or self._notes or self._line:
+                self._pump()  # for whoever came by while the lock was held
             if is_granted:
-                if self._notes:
-                    self._pump()
                 return permit
         permit._loop = asyncio.get_running_loop()
         permit._future = permit._loop.create_future()
         permit._arrived = now
-        permit._state = "waiting"
         self._line.append(permit)
         self._pump()
         try:
@@ -218,12 +234,14 @@ class Limiter:
             self._tokens.take(permit.tokens, at)
         self._in_flight += 1
         self._last_grant = at
-        permit._state = "granted"
+        permit._held.append(None)
         return None
 
     def _wake(self, permit: Permit) -> None:
         def wake() -> None:
-            if not permit._future.done():
+            if permit._future.done():  # cancelled in the same moment
+                permit.give_back()
+            else:
                 permit._future.set_result(None)
 
         if permit._loop is asyncio._get_running_loop():

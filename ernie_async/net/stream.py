@@ -65,9 +65,10 @@ class ChatStream:
     def __init__(self, desk: Desk, request: Request) -> None:
         self._desk = desk
         self._request = request
-        self._phase = "new"  # then "open", then "complete" or "left"
+        self._phase = "new"  # then "beginning", "open", and "complete" or "left"
+        self._patience: asyncio.Timeout | None = None  # of the beginning
         self._events: Iterator[ServerSentEvent] = iter(())
-        self._answer = Accumulator()
+        self._answer = Accumulator(n=request.n)
         self._decoder = EventDecoder(max_event_bytes=desk.max_event_bytes)
         self._call: Call | None = None
         self._permit: Permit | None = None
@@ -112,19 +113,30 @@ class ChatStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Leave the stream: the connection is closed at once. Does nothing after the end."""
-        if self._phase in {"new", "open"}:
+        """Leave the stream: the connection is closed at once. Does nothing after the end.
+
+        A task that waits for a chunk meanwhile gets an `InterruptedStreamError`.
+        """
+        if self._phase == "beginning" and self._patience is not None:
+            # Wherever it waits, in line, for a connection or before a retry: no longer.
+            self._phase = "left"
+            self._patience.reschedule(0.0)
+        elif self._phase in {"new", "open"}:
             self._close("cancelled")
 
     def __del__(self) -> None:
         if getattr(self, "_phase", "new") != "open" or self._reply is None:
             return
         loop = self._reply.loop
-        if asyncio._get_running_loop() is loop:
-            self._close("cancelled")
-        elif not loop.is_closed():
+        if asyncio._get_running_loop() is not loop:
             # Dropped in another thread: only the loop itself may touch its connections.
-            loop.call_soon_threadsafe(self._close, "cancelled")
+            try:
+                loop.call_soon_threadsafe(self._close, "cancelled")
+            except RuntimeError:
+                pass  # the loop is closed, and its connections with it
+            else:
+                return
+        self._close("cancelled")
 
     async def final(self) -> ChatCompletion:
         """Read the rest and return the whole answer.
@@ -169,28 +181,38 @@ class ChatStream:
         return Timing(queued=0.0, first_token=None, total=0.0, attempts=0)
 
     async def _begin(self) -> ChatChunk:
+        if self._phase == "beginning":
+            raise RuntimeError("another task is waiting for this stream's first chunk")
         if self._phase != "new":
             raise StopAsyncIteration
+        self._phase = "beginning"
         call = self._call = Call(self._desk, self._request)
+        failure: ErnieError | None = None
+        chunk: ChatChunk | None = None
         try:
-            async with asyncio.timeout(call.total):
+            async with asyncio.timeout(call.total) as self._patience:
                 chunk = await call.until_it_works(self._attempt)
         except ErnieError as error:
             self._close("error", error)
             raise
         except TimeoutError:
-            failure = call.total_ran_out()
+            if self._phase != "left":
+                failure = call.total_ran_out()
         except BaseException:
             self._close("cancelled")
             raise
-        else:
-            call.first_token = monotonic() - call.started
-            self._phase = "open"
-            assert self._reply is not None
-            self._watch = Watch(self._reply, call)
-            return chunk
-        self._close("error", failure)
-        raise failure
+        if self._phase == "left":
+            self._close("cancelled")
+            raise InterruptedStreamError("this stream was closed before its first chunk")
+        if failure is not None:
+            self._close("error", failure)
+            raise failure
+        call.first_token = monotonic() - call.started
+        self._phase = "open"
+        assert chunk is not None
+        assert self._reply is not None
+        self._watch = Watch(self._reply, call)
+        return chunk
 
     async def _attempt(self) -> ChatChunk:
         """Send the request once and read up to the first chunk."""
@@ -224,8 +246,7 @@ class ChatStream:
             body = await read_body(reply)
             raise refuse_non_stream(reply.status, reply.headers, body, utc_now=time())
         chunk = await self._next_chunk()
-        if chunk is None:
-            raise InterruptedStreamError("the stream ended before its first chunk")
+        assert chunk is not None, "an end without a chunk is an error"
         return chunk
 
     def _drop_attempt(self, error: ErnieError | None) -> None:
@@ -238,7 +259,7 @@ class ChatStream:
                 settle_failed(self._permit, error)
             self._permit.release()
             self._permit = None
-        self._answer = Accumulator()
+        self._answer = Accumulator(n=self._request.n)
         self._decoder = EventDecoder(max_event_bytes=self._desk.max_event_bytes)
         self._events, self._break = iter(()), None
         self._has_more = self._is_at_end = self._is_done = False
@@ -250,8 +271,10 @@ class ChatStream:
             InterruptedStreamError: The body ended, and nothing said that the answer is whole.
         """
         while (chunk := self._take_ready()) is None:
-            if self._is_done:
+            if self._is_done and self._answer.chunks:
                 return None
+            if self._is_done:
+                raise InterruptedStreamError("the stream ended before its first chunk")
             if self._is_at_end:
                 if self._answer.finished:
                     return None
@@ -266,14 +289,16 @@ class ChatStream:
         """The next chunk of those that are here already; `None` if there is none."""
         for event in self._events:
             data = event.data
-            if data.startswith(END_MARK):
-                if self._answer.chunks:
+            if not data.startswith(b"{"):
+                data = data.strip()
+                if data.startswith(END_MARK):
                     self._is_done, self._events = True, iter(())
                     return None
-            elif data and not data.isspace():
-                chunk = read_chunk(data)
-                self._answer.feed(chunk)
-                return chunk
+                if not data:
+                    continue
+            chunk = read_chunk(data)
+            self._answer.feed(chunk)
+            return chunk
         return None
 
     async def _read_packet(self) -> None:
@@ -308,6 +333,7 @@ class ChatStream:
     async def _finish(self) -> None:
         """The answer is whole: give the connection back if its body ends here, else close it."""
         assert self._reply is not None
+        self._phase = "complete"
         size = 0
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -316,9 +342,8 @@ class ChatStream:
         except (ErnieError, TimeoutError):
             pass  # closed below, and nothing of the answer is missing
         except BaseException:
-            self._close("cancelled")
+            self._close("ok")
             raise
-        self._phase = "complete"
         self._close("ok")
 
     def _close(
@@ -373,7 +398,7 @@ class ChatStream:
 
 def _is_whole(event: ServerSentEvent) -> bool:
     """Whether an event that lacks its last empty line can be read all the same."""
-    if event.data.startswith(END_MARK):
+    if event.data.strip().startswith(END_MARK):
         return True
     try:
         read_chunk(event.data)

@@ -11,6 +11,7 @@ import ssl
 import warnings
 from collections.abc import AsyncGenerator, Mapping
 from contextvars import ContextVar
+from time import monotonic
 from weakref import WeakSet
 
 import aiohttp
@@ -30,6 +31,9 @@ DNS_CACHE_SECONDS = 60
 
 # aiohttp warns about larger bodies as bytes, and sends them better from a file object.
 LARGE_BODY = 1024 * 1024
+
+# A dead connection shows at once. What breaks later may have been worked on, and paid for.
+STALE_SECONDS = 1.0
 
 _was_reused: ContextVar[list[bool]] = ContextVar("_was_reused")
 
@@ -88,13 +92,14 @@ class Transport:
         self._given_session = session
         self._proxy = proxy
         self._ca_file = ca_file
+        # Changed by several threads, each for its own loop and in one step.
         self._sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
         self._lifetimes: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
         self._is_closed = False
 
     def __del__(self) -> None:
         # The loops themselves close what is left, see `_close_with_loop`; but late, so say so.
-        if any(not loop.is_closed() for loop in getattr(self, "_sessions", ())):
+        if any(not loop.is_closed() for loop in list(getattr(self, "_sessions", ()))):
             warnings.warn(
                 f"a client of {self.base_url} was dropped without being closed; "
                 "use `async with AsyncClient(...)` or `await client.aclose()`",
@@ -114,8 +119,8 @@ class Transport:
     ) -> "Reply":
         """Send a request and wait for the head of its answer, whatever its status.
 
-        A connection that was kept alive may have died unnoticed. If it fails before the first byte
-        of an answer, the request is sent once more at once.
+        A connection that was kept alive may have died unnoticed. If it breaks within a second and
+        before the first byte of an answer, the request is sent once more at once.
 
         Args:
             method: The HTTP method.
@@ -128,13 +133,13 @@ class Transport:
             ConnectError: No connection, or it broke before an answer began.
             DeadlineError: `connect` ran out.
         """
-        failure, was_reused = None, False
+        failure, was_stale = None, False
         for _ in range(2):
             try:
                 return await self._open_once(method, path, body, headers, connect)
             except _SendError as sending:
-                failure, was_reused = sending.error, sending.was_reused
-            if not was_reused:
+                failure, was_stale = sending.error, sending.was_stale
+            if not was_stale:
                 break
         assert failure is not None
         raise failure
@@ -150,6 +155,7 @@ class Transport:
         session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
         data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
         reuse = [False]
+        started = monotonic()
         token = _was_reused.set(reuse)
         try:
             response = await session.request(
@@ -163,11 +169,15 @@ class Transport:
             )
         except HTTP_ERRORS as error:
             failure = _translate(error, connect=connect)
+            was_stale = (
+                isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+                and monotonic() - started < STALE_SECONDS
+            )
         else:
             return Reply(response)
         finally:
             _was_reused.reset(token)
-        raise _SendError(failure, was_reused=reuse[0])
+        raise _SendError(failure, was_stale=was_stale and reuse[0])
 
     async def _session(self) -> aiohttp.ClientSession:
         """The session of the running loop, opened at its first call."""
@@ -177,9 +187,10 @@ class Transport:
             if self._given_session.closed:
                 raise ConfigError("the session given to this client is closed")
             return self._given_session
-        for loop in [loop for loop in self._sessions if loop.is_closed()]:
-            # Closed without its asynchronous generators being shut down: nothing can be sent there.
-            del self._sessions[loop], self._lifetimes[loop]
+        for loop in list(self._sessions):
+            if loop.is_closed():
+                self._sessions.pop(loop, None)
+                self._lifetimes.pop(loop, None)
         context: ssl.SSLContext | bool = True
         if self._ca_file is not None:
             context = await asyncio.to_thread(_read_certificates, self._ca_file)
@@ -241,14 +252,13 @@ class Reply:
         try:
             return await self._content.read(most)
         except HTTP_ERRORS as error:
-            if isinstance(error, ErnieError):
-                raise
-            failure = _translate(error)
+            # A `DeadlineError` of `fail` is an `OSError` too.
+            failure = error if isinstance(error, ErnieError) else _translate(error)
         except RuntimeError as error:
             if str(error) != "Connection closed.":
                 raise  # two tasks read at once
             failure = ConnectError("the connection was closed")
-        # The reader would tell of the cut alone, with what came before it still in its buffer.
+        # The reader would tell of the end alone, with what came before it still in its buffer.
         self._content.set_exception(None)  # type: ignore[arg-type]
         self._failure = failure
         if rest := self._content.read_nowait():
@@ -262,6 +272,8 @@ class Reply:
     def close(self) -> None:
         """Close the connection, unless the body was read to its end."""
         self._response.close()
+        if self.loop.is_closed() and (connection := self._response.connection) is not None:
+            connection.release()  # closed with its loop, but aiohttp would still miss it
 
 
 async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
@@ -279,10 +291,10 @@ async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[Non
 class _SendError(Exception):
     """One sending failed; carries what to raise."""
 
-    def __init__(self, error: ErnieError, *, was_reused: bool) -> None:
+    def __init__(self, error: ErnieError, *, was_stale: bool) -> None:
         super().__init__()
         self.error = error
-        self.was_reused = was_reused
+        self.was_stale = was_stale
 
 
 def _translate(error: BaseException, *, connect: float | None = None) -> ErnieError:

@@ -32,7 +32,7 @@ class Watch:
         self._until: float | None = None
         if self._total is not None:
             self._until = self._loop.time() + self._total - (monotonic() - call.started)
-        self._handle: asyncio.TimerHandle | None = None
+        self._handle: asyncio.Handle | None = None
         if self._idle is not None or self._until is not None:
             self._look()
 
@@ -67,10 +67,17 @@ class Watch:
         if self._idle is not None:
             due = self._idle + (now if self._since is None else self._since)
             if now >= due:
-                self._end("idle", self._idle, "no event")
+                # After a pause of the whole loop, what came meanwhile is read in the next turn.
+                self._handle = self._loop.call_soon(self._end_if_still_idle, self._since)
                 return
             nexts.append(due)
         self._handle = self._loop.call_at(min(nexts), self._look)
+
+    def _end_if_still_idle(self, since: float | None) -> None:
+        if self._since is since and since is not None:
+            self._end("idle", self._idle, "no event")
+        else:
+            self._look()
 
     def _end(self, clock: str, seconds: float | None, what: str) -> None:
         self._handle = None

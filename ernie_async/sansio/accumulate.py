@@ -68,7 +68,7 @@ class _ToolCall:
 class _Choice:
     """One of the answers so far."""
 
-    __slots__ = ("content", "fields", "reasoning", "role", "tool_calls")
+    __slots__ = ("content", "fields", "message_fields", "reasoning", "role", "tool_calls")
 
     def __init__(self) -> None:
         self.role = "assistant"
@@ -76,6 +76,7 @@ class _Choice:
         self.reasoning = _Text()
         self.tool_calls: dict[int, _ToolCall] = {}
         self.fields: dict[str, Any] = {}
+        self.message_fields: dict[str, Any] = {}
 
     def add(self, choice: ChunkChoice) -> None:
         delta = choice.delta
@@ -99,6 +100,8 @@ class _Choice:
                 held.extend(entries)
         if choice.model_extra:
             self.fields.update(choice.model_extra)
+        if delta.model_extra:
+            self.message_fields.update(delta.model_extra)
 
     def _index_of(self, fragment: ToolCallDelta) -> int:
         """Which call a fragment belongs to, also where the server does not number them."""
@@ -109,7 +112,7 @@ class _Choice:
         return last + 1 if is_new else last
 
     def get(self, index: int) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": self.role, "content": self.content.get()}
+        message = {**self.message_fields, "role": self.role, "content": self.content.get()}
         if reasoning := self.reasoning.get():
             message["reasoning_content"] = reasoning
         if self.tool_calls:
@@ -121,8 +124,11 @@ class _Choice:
 class Accumulator:
     """The answer so far. Serves one stream.
 
+    Args:
+        n: How many answers were asked for.
+
     Attributes:
-        finished: Whether a finish reason came.
+        chunks: How many came.
         usage: The newest usage; servers that send it with every chunk send running totals.
     """
 
@@ -130,21 +136,23 @@ class Accumulator:
         "_choices",
         "_fields",
         "_first",
+        "_n",
+        "_n_finished",
         "_pieces",
         "_search_results",
         "chunks",
-        "finished",
         "usage",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, n: int = 1) -> None:
+        self._n = n
+        self._n_finished = 0
         self._first = _Choice()
         self._pieces = self._first.content.pieces
-        self._choices = {0: self._first}
+        self._choices: dict[int, _Choice] = {}
         self._fields: dict[str, Any] = {}
         self._search_results: list[SearchResult] | dict[str, Any] | None = None
         self.chunks = 0
-        self.finished = False
         self.usage: Usage | None = None
 
     def feed(self, chunk: ChatChunk) -> None:
@@ -153,7 +161,7 @@ class Accumulator:
         choices = chunk.choices
         # The usual chunk: some text of the first answer, nothing else. The very first one, which
         # brings the id and the model, is never taken for it.
-        if len(choices) == 1 and self.chunks > 1:
+        if len(choices) == 1 and 0 in self._choices:
             choice = choices[0]
             delta = choice.delta
             if (
@@ -162,11 +170,15 @@ class Accumulator:
                 and choice.finish_reason is None
                 and not choice.index
                 and not choice.flag
+                and choice.ban_round is None
                 and not delta.reasoning_content
                 and not delta.reasoning
                 and not delta.tool_calls
                 and chunk.search_results is None
                 and choice.logprobs is None
+                and not chunk.__pydantic_extra__
+                and not choice.__pydantic_extra__
+                and not delta.__pydantic_extra__
             ):
                 # `_Text.add` by hand: a call less for every token.
                 pieces = self._pieces
@@ -180,17 +192,17 @@ class Accumulator:
         for choice in chunk.choices:
             held = self._choices.get(choice.index)
             if held is None:
-                held = self._choices[choice.index] = _Choice()
+                held = self._choices[choice.index] = _Choice() if choice.index else self._first
+            self._n_finished += bool(choice.finish_reason) and "finish_reason" not in held.fields
             held.add(choice)
-            self.finished = self.finished or bool(choice.finish_reason)
         if chunk.usage is not None:
             self.usage = chunk.usage
         if isinstance(chunk.search_results, list) and isinstance(self._search_results, list):
-            seen = {result.url for result in self._search_results}
             # A new list: the old one belongs to a chunk that the caller has.
+            known = self._search_results
             self._search_results = [
-                *self._search_results,
-                *(new for new in chunk.search_results if new.url not in seen),
+                *known,
+                *(new for new in chunk.search_results if new not in known),
             ]
         elif chunk.search_results is not None:
             self._search_results = chunk.search_results
@@ -199,6 +211,11 @@ class Accumulator:
                 self._fields[name] = value
         if chunk.model_extra:
             self._fields.update(chunk.model_extra)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every answer has its finish reason, of those asked for and those that came."""
+        return self._n_finished >= max(self._n, len(self._choices))
 
     @property
     def id(self) -> str | None:

@@ -30,6 +30,7 @@ class Request(NamedTuple):
         request_id: Sent as `X-Request-Id`.
         model: The model asked for, if any.
         is_stream: Whether the answer is to be streamed.
+        n: How many answers were asked for.
         prompt_tokens: Estimate; 0 if nobody counts tokens.
         answer_tokens: Estimate of the most it will say; 0 if nobody counts tokens.
     """
@@ -41,6 +42,7 @@ class Request(NamedTuple):
     request_id: str
     model: str | None = None
     is_stream: bool = False
+    n: int = 1
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
@@ -142,5 +144,7 @@ def refuse_non_stream(
     if not 200 <= status < 300 or (isinstance(fields, dict) and holds_error(fields)):
         return refusal(status, body, headers, utc_now=utc_now)
     return DecodeError(
-        f"expected an event stream, got content type {_content_type(headers) or 'none'}", body=body
+        f"expected an event stream with status 200, got status {status} and content type "
+        f"{_content_type(headers) or 'none'}",
+        body=body,
     )

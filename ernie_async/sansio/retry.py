@@ -58,8 +58,8 @@ class RetryPolicy:
     time_budget: float | None = None
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigError(f"attempts: expected at least 1, got {self.attempts}")
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ConfigError(f"attempts: expected a whole number, at least 1, got {self.attempts}")
         for name in ("base_delay", "max_delay", "max_retry_after", "time_budget"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -133,10 +133,10 @@ def read_retry_after(
     if retry_after is not None:
         try:
             moment = parsedate_to_datetime(retry_after)
-        except ValueError:
+            if moment.tzinfo is None:
+                # An HTTP date is always UTC, whatever this machine's zone is.
+                moment = moment.replace(tzinfo=UTC)
+            return max(0.0, moment.timestamp() - utc_now)
+        except (ValueError, OverflowError):
             return None
-        if moment.tzinfo is None:
-            # An HTTP date is always UTC, whatever this machine's zone is.
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - utc_now)
     return None

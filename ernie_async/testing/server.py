@@ -135,7 +135,14 @@ class MockErnie:
         return len(self._script)
 
     def script(self, *steps: Step) -> None:
-        """Append steps. Each chat request that is let in takes the next one."""
+        """Append steps. Each chat request that is let in takes the next one.
+
+        Raises:
+            TypeError: One is not a step.
+        """
+        for step in steps:
+            if not isinstance(step, Step):
+                raise TypeError(f"expected a step such as reply('hi'), got {step!r}")
         self._script.extend(steps)
 
     def default(self, step: Step) -> None:

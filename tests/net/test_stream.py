@@ -21,7 +21,7 @@ from ernie_async import (
     RetryPolicy,
     Timeouts,
 )
-from ernie_async.testing import MockErnie, cut, error_event, heartbeats, refuse, reply, stall
+from ernie_async.testing import MockErnie, cut, error_event, heartbeats, raw, refuse, reply, stall
 
 pytestmark = pytest.mark.anyio
 
@@ -265,3 +265,86 @@ async def test_two_readers_of_one_stream_are_told(server: MockErnie, client: Asy
     results = await asyncio.gather(anext(stream), anext(stream), return_exceptions=True)
     assert any(isinstance(result, RuntimeError) for result in results)
     await stream.aclose()
+
+
+@pytest.mark.parametrize("where", ["line", "head", "backoff", "chunk"])
+async def test_closing_a_stream_that_another_task_waits_for(server: MockErnie, where: str) -> None:
+    limits = Limits(concurrency=1)
+    retry = RetryPolicy(base_delay=60)
+    async with AsyncClient("k", base_url=server.base_url, limits=limits, retry=retry) as client:
+        assert client.limiter is not None
+        first = {
+            "head": stall(before_headers=True),
+            "backoff": refuse(503),
+            "chunk": stall(1),
+        }
+        server.script(first.get(where, stall(1)))
+        other = client.stream("other")
+        if where == "line":
+            await anext(other)
+        stream = client.stream("hi")
+
+        async def read() -> None:
+            async for _ in stream:
+                pass
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.1)
+        n_requests = len(server.requests)
+        await stream.aclose()
+        with pytest.raises(InterruptedStreamError):
+            async with asyncio.timeout(1):
+                await task
+        await asyncio.sleep(0.05)
+        assert len(server.requests) == n_requests, "nothing is asked after closing"
+        await other.aclose()
+        assert (client.limiter.in_flight, client.limiter.waiting) == (0, 0)
+
+
+async def test_two_tasks_cannot_begin_one_stream(server: MockErnie, client: AsyncClient) -> None:
+    stream = client.stream("hi")
+    results = await asyncio.gather(anext(stream), anext(stream), return_exceptions=True)
+    assert sum(isinstance(result, RuntimeError) for result in results) == 1
+    assert len(server.requests) == 1
+    await stream.aclose()
+
+
+async def test_all_answers_that_were_asked_for_have_to_end(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    body = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+    server.script(raw(body))
+    with pytest.raises(InterruptedStreamError):
+        await client.stream("hi", n=2).text()
+    server.script(raw(body))
+    assert await client.stream("hi").text() == "a"
+
+
+async def test_a_busy_loop_is_no_silence_of_the_server(mock_ernie: MockErnie) -> None:
+    mock_ernie.script(reply("字" * 40, chunk_ms=20))
+    async with AsyncClient("k", base_url=mock_ernie.base_url) as client:
+        stream = client.stream("hi", timeouts=Timeouts(idle=0.3))
+
+        async def read() -> str:
+            return await stream.text()
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.15)
+        time.sleep(0.6)  # noqa: ASYNC251 - what must not happen, happens
+        assert await task == "字" * 40
+
+
+def test_a_stream_that_outlives_its_loop_gives_its_permit_back(mock_ernie: MockErnie) -> None:
+    client = AsyncClient("k", base_url=mock_ernie.base_url, limits=Limits(concurrency=1))
+    mock_ernie.script(stall(1))
+
+    async def begin() -> ChatStream:
+        stream = client.stream("hi")
+        await anext(stream)
+        return stream
+
+    stream = asyncio.run(begin())
+    del stream
+    gc.collect()
+    assert client.limiter is not None
+    assert client.limiter.in_flight == 0

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import pickle
 import ssl
+import sys
+import threading
 import traceback
 import warnings
 from collections.abc import AsyncIterator
@@ -136,6 +138,30 @@ def test_one_client_works_in_successive_loops_and_leaves_nothing_open(
     use_in_three_loops()
     gc.collect()  # a client whose loops are gone has nothing left to warn about
     assert mock_ernie.connections_made == 3
+
+
+def test_loops_may_come_and_go_in_many_threads_at_once(mock_ernie: MockErnie) -> None:
+    client = AsyncClient("k", base_url=mock_ernie.base_url)
+    errors: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            for _ in range(15):
+                asyncio.run(client.chat("hi"))
+        except BaseException as error:  # noqa: BLE001 - none may come
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=use) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
 
 
 def test_one_client_works_in_several_threads_at_once(mock_ernie: MockErnie) -> None:

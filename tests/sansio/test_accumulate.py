@@ -278,8 +278,39 @@ def test_text_is_the_concatenation_of_the_pieces(chunks: list[dict[str, Any]]) -
         assert (choice.message.reasoning_content or "") == "".join(
             delta.get("reasoning_content") or "" for delta in own
         )
-    assert completion.text == "".join(ChatChunk.model_validate(c).text for c in chunks)
-    assert completion.reasoning == "".join(ChatChunk.model_validate(c).reasoning for c in chunks)
+    assert [choice.index for choice in completion.choices] == sorted({c["index"] for c in held})
+    if any(choice["index"] == 0 for choice in held):
+        read = [ChatChunk.model_validate(chunk) for chunk in chunks]
+        assert completion.text == "".join(chunk.text for chunk in read)
+        assert completion.reasoning == "".join(chunk.reasoning for chunk in read)
+
+
+def test_an_answer_is_finished_when_all_that_were_asked_for_are() -> None:
+    answer = Accumulator(n=2)
+    answer.feed(ChatChunk.model_validate(piece("a", finish_reason="stop")))
+    assert not answer.finished
+    answer.feed(ChatChunk.model_validate(piece("b", index=1)))
+    answer.feed(ChatChunk.model_validate(piece("", finish_reason="stop")))
+    assert not answer.finished
+    answer.feed(ChatChunk.model_validate(piece("c", index=1, finish_reason="length")))
+    assert answer.finished
+
+
+def test_verdicts_and_unknown_fields_beside_text_are_kept() -> None:
+    late = piece("b", ban_round=2, need_clear_history=True, delta_refusal="no")
+    answer = accumulated(piece("a"), {**late, "system_fingerprint": "fp"}).completion()
+    choice = answer.choices[0]
+    assert (answer.text, choice.ban_round) == ("ab", 2)
+    assert choice.model_extra == {"need_clear_history": True}
+    assert choice.message.model_extra == {"refusal": "no"}
+    assert answer.model_extra == {"system_fingerprint": "fp"}
+
+
+def test_search_results_without_an_address_are_kept() -> None:
+    pieces = [{**piece("a"), "search_results": [{"title": title}]} for title in "xyx"]
+    results = accumulated(*pieces).completion().search_results
+    assert isinstance(results, list)
+    assert [result.title for result in results] == ["x", "y"]
 
 
 def test_long_text_is_joined_in_order() -> None:
