@@ -35,7 +35,7 @@ __all__ = ["ChatStream"]
 END_MARK = b"[DONE]"
 
 # At most so much is decoded before other tasks have a turn: some 30 events, a third of a
-# millisecond. 64 streams at full speed then hold up the loop for 60 ms at most, instead of 110.
+# millisecond. `python -m benchmarks --only stall`: the loop is held up 53 to 64 ms instead of 105.
 TURN_BYTES = 6144
 
 # To use the connection again, the body must be read to its end. More than this costs more than a

@@ -26,7 +26,6 @@ from ernie_async.errors import (
     shorten,
 )
 from ernie_async.sansio.retry import read_retry_after
-from ernie_async.types.completion import ChatCompletion
 
 __all__ = ["CODES", "Meaning", "holds_error", "refusal"]
 
@@ -247,7 +246,6 @@ def refusal(
     headers: Mapping[str, str],
     *,
     utc_now: float,
-    partial: ChatCompletion | None = None,
 ) -> APIError:
     """Make the error that a refusal means.
 
@@ -256,7 +254,6 @@ def refusal(
         body: The answer's body, as bytes or already read.
         headers: The answer's headers, names in any case.
         utc_now: Seconds since 1970, for a date in `Retry-After`.
-        partial: What a stream had delivered before.
     """
     said = _read(body)
     found = {name.lower(): value for name, value in headers.items()}
@@ -280,7 +277,6 @@ def refusal(
         ),
         remedy=meaning.remedy if meaning else "",
         remedy_zh=meaning.remedy_zh if meaning else "",
-        partial=partial,
     )
 
 

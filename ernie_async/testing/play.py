@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from ernie_async.sansio.sse import encode_event
 from ernie_async.testing import render
 from ernie_async.testing.script import (
     Cut,
@@ -113,7 +114,7 @@ async def tell(step: Telling, exchange: Exchange) -> web.StreamResponse:
         await send_pieces(response, after, reply.chunk_ms)
     if isinstance(step, ErrorEvent):
         error = error_of(step, exchange)
-        await response.write((error if step.bare else b"data: " + error) + b"\n\n")
+        await response.write(error + b"\n\n" if step.bare else encode_event(error))
     await response.write_eof()
     return response
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ernie_async.sansio.sse import encode_event
 from ernie_async.testing.script import SAMPLE_TEXT, Cut, Heartbeats, Refuse, Reply, Stall, Telling
 
 CODES = {
@@ -140,10 +141,12 @@ def events(reply: Reply, request: Mapping[str, Any], *, body_id: str, created: i
     chunks[0].update(search_results(reply))
     if (request.get("stream_options") or {}).get("include_usage"):
         chunks[-1]["usage"] = count_usage(reply, request)
-    sent = [b"data: " + to_json(chunk) + b"\n\n" for chunk in chunks]
-    if reply.ids:
-        sent = [b"id: %d\n" % number + event for number, event in enumerate(sent, 1)]
-    return [*sent, b"data: [DONE]\n\n"] if reply.done else sent
+    bodies = [to_json(chunk) for chunk in chunks]
+    sent = [
+        encode_event(body, event_id=str(number) if reply.ids else "")
+        for number, body in enumerate(bodies, 1)
+    ]
+    return [*sent, encode_event(b"[DONE]")] if reply.done else sent
 
 
 def ending(reply: Reply) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from ernie_async.errors import (
     ServerError,
 )
 from ernie_async.sansio.refusals import CODES, holds_error, refusal
-from ernie_async.types.completion import ChatCompletion
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -316,11 +315,6 @@ def test_retry_after_is_read(name: str) -> None:
 def test_retry_after_may_be_a_date() -> None:
     headers = {"Retry-After": "Thu, 01 Jan 1970 00:01:40 GMT"}
     assert refusal(503, b"", headers, utc_now=90.0).retry_after == 10.0
-
-
-def test_partial_answer_is_attached() -> None:
-    partial = ChatCompletion(id="as-1")
-    assert refusal(200, {"error": "x"}, {}, utc_now=0.0, partial=partial).partial is partial
 
 
 anything = st.recursive(
