@@ -35,11 +35,22 @@ from ernie_async.errors import (
     ToolLoopError,
     TransportError,
 )
-from ernie_async.net.hooks import CallEnded, CallStarted, Hook, Record, RetryScheduled
+from ernie_async.net.hooks import (
+    CallEnded,
+    CallStarted,
+    HeartbeatSeen,
+    Hook,
+    Record,
+    RetryScheduled,
+    StreamResumed,
+)
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.stream import ChatStream
+from ernie_async.net.tee import ChunkBranch, TextDeltas
 from ernie_async.sansio.auth import ApiKey, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
+from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sync import Client, SyncChatStream
@@ -89,6 +100,7 @@ __all__ = [
     "ChatOptions",
     "ChatRequest",
     "ChatStream",
+    "ChunkBranch",
     "Client",
     "ClientOptions",
     "ConfigError",
@@ -99,6 +111,7 @@ __all__ = [
     "FailedAttempt",
     "FunctionName",
     "FunctionSpec",
+    "HeartbeatSeen",
     "Hook",
     "ImagePart",
     "ImageURL",
@@ -113,14 +126,19 @@ __all__ = [
     "Permit",
     "QuotaError",
     "RateLimitError",
+    "ReadBuffer",
+    "ReadGauge",
     "Record",
     "RefusedError",
     "ResponseFormat",
+    "ResumePolicy",
     "RetryPolicy",
     "RetryScheduled",
     "ServerError",
     "StreamOptions",
+    "StreamResumed",
     "SyncChatStream",
+    "TextDeltas",
     "TextPart",
     "Thinking",
     "Timeouts",

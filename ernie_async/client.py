@@ -28,7 +28,9 @@ from ernie_async.sansio.address import (
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
+from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request
+from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
@@ -46,6 +48,8 @@ DEFAULT_MODEL = "ernie-5.1"
 CHAT_PATH = "/chat/completions"
 DEFAULT_TIMEOUTS = Timeouts()
 DEFAULT_RETRY = RetryPolicy()
+DEFAULT_RESUME = ResumePolicy()
+DEFAULT_READ_BUFFER = ReadBuffer()
 NO_LIMITS = Limits()
 
 
@@ -75,6 +79,7 @@ class ClientOptions(TypedDict, total=False):
     model: str
     timeouts: Timeouts
     retry: RetryPolicy
+    resume: ResumeMode | ResumePolicy
     hooks: Sequence[Hook]
 
 
@@ -93,6 +98,9 @@ class AsyncClient:
         model: For calls that name none; `None` to read `QIANFAN_MODEL`, else `ernie-5.1`.
         timeouts: How long calls may take.
         retry: How often, and how patiently, a failed call is tried again.
+        resume: What to do when a stream breaks after its first chunk: `"server"`, `"continue"`,
+            `"never"`, or a `ResumePolicy`.
+        read_buffer: How much of a stream is read at once.
         limits: What may be asked of the service. A `Limiter` is shared with the other clients that
             were given it.
         hooks: Told of every call, retry and end.
@@ -114,6 +122,8 @@ class AsyncClient:
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
+        resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
+        read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
         app_id: str | None = None,
@@ -126,6 +136,7 @@ class AsyncClient:
             api_key = ApiKey(api_key)
         _check_kind("timeouts", timeouts, Timeouts)
         _check_kind("retry", retry, RetryPolicy)
+        _check_kind("read_buffer", read_buffer, ReadBuffer)
         _check_kind("limits", limits, Limits | Limiter)
         # What a pickle or a copy is made of. A session cannot travel, so it is not among them.
         self._settings: dict[str, Any] = {
@@ -134,6 +145,8 @@ class AsyncClient:
             "model": model,
             "timeouts": timeouts,
             "retry": retry,
+            "resume": resume,
+            "read_buffer": read_buffer,
             "limits": limits,
             "hooks": tuple(hooks),
             "app_id": app_id,
@@ -165,6 +178,8 @@ class AsyncClient:
             key=key,
             limiter=_limiter(limits),
             retry=retry,
+            resume=read_resume(resume),
+            read_buffer=read_buffer,
             timeouts=timeouts,
             hooks=tuple(hooks),
             output=OutputEstimate(),
@@ -252,6 +267,7 @@ class AsyncClient:
         other._desk = self._desk._replace(
             timeouts=changes.get("timeouts", self._desk.timeouts),
             retry=changes.get("retry", self._desk.retry),
+            resume=read_resume(changes.get("resume", self._desk.resume)),
             hooks=tuple(changes.get("hooks", self._desk.hooks)),
         )
         return other
@@ -314,6 +330,7 @@ class AsyncClient:
             model=model,
             is_stream=is_stream,
             n=request.n or 1,
+            messages=request.messages,
             prompt_tokens=estimate_prompt(request.messages) if is_counted else 0,
             answer_tokens=self._desk.output.tokens(request) if is_counted else 0,
         )

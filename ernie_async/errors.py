@@ -5,7 +5,7 @@
       TransportError            no usable answer came
         ConnectError            no connection, or it broke              .was_sent
         DeadlineError           a named clock ran out                    .clock .seconds .partial
-        InterruptedStreamError  the stream ended before its end          .partial .last_event_id
+        InterruptedStreamError  the stream ended before its end   .partial .last_event_id .reason
         DecodeError             bytes that the protocol does not allow   .body
       APIError                  the service said no     .status .code .request_id .retry_after
         AuthError               credential missing, wrong, expired, or of the wrong kind
@@ -15,7 +15,7 @@
         QuotaError              nothing left to spend; waiting does not help
         RefusedError            the service's own safety check
         ServerError             the service's fault; waiting may help
-      BlockedError              the content filter stopped the answer    .partial .term
+      BlockedError              the answer must not be shown .partial .term .flag .ban_round
       OutputError               the answer did not fit the asked model   .text
       ToolLoopError             rounds or time used up before an answer  .messages
 
@@ -52,6 +52,10 @@ __all__ = [
     "TransportError",
     "shorten",
 ]
+
+
+# The service's safety class "take back what was shown".
+RETRACT_FLAG = 4
 
 
 class FailedAttempt(NamedTuple):
@@ -150,11 +154,14 @@ class DeadlineError(TransportError, TimeoutError):
 
 
 class InterruptedStreamError(TransportError):
-    """The stream ended with neither a finish reason nor `[DONE]`.
+    """The stream ended with neither a finish reason nor `[DONE]`, or was left before its end.
 
     Attributes:
         partial: What had been delivered; `None` if nothing.
         last_event_id: The last `id:` the server sent; `None` if it sends none.
+        retry_after: Seconds the server asks to wait before it is asked again, from its `retry:`;
+            `None` if it does not say.
+        reason: What `ChatStream.cancel` was given; `None` if nobody cancelled.
     """
 
     def __init__(
@@ -163,10 +170,14 @@ class InterruptedStreamError(TransportError):
         *,
         partial: ChatCompletion | None = None,
         last_event_id: str | None = None,
+        retry_after: float | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.partial = partial
         self.last_event_id = last_event_id
+        self.retry_after = retry_after
+        self.reason = reason
 
 
 class DecodeError(TransportError):
@@ -253,19 +264,34 @@ class ServerError(APIError):
 
 
 class BlockedError(ErnieError):
-    """The content filter stopped the answer.
+    """The answer, or the rest of it, must not be shown.
 
     Attributes:
         partial: What had been delivered; `None` if nothing.
-        term: What was found; `None` if it must not be told.
+        term: What our own filter found; `None` if it must not be told.
+        flag: The service's safety class, 3 or 4; `None` if it only said `content_filter`.
+        ban_round: Where the service sees the problem: the round, or -1 for this question.
     """
 
     def __init__(
-        self, message: str, *, partial: ChatCompletion | None = None, term: str | None = None
+        self,
+        message: str,
+        *,
+        partial: ChatCompletion | None = None,
+        term: str | None = None,
+        flag: int | None = None,
+        ban_round: int | None = None,
     ) -> None:
         super().__init__(message)
         self.partial = partial
         self.term = term
+        self.flag = flag
+        self.ban_round = ban_round
+
+    @property
+    def is_retracted(self) -> bool:
+        """Whether also what was delivered, `partial`, has to be taken back."""
+        return self.flag == RETRACT_FLAG
 
 
 class OutputError(ErnieError):

@@ -7,12 +7,14 @@ No second implementation: every verb is handed to the asynchronous client throug
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from ernie_async.client import (
+    DEFAULT_READ_BUFFER,
+    DEFAULT_RESUME,
     DEFAULT_RETRY,
     DEFAULT_TIMEOUTS,
     NO_LIMITS,
@@ -22,12 +24,14 @@ from ernie_async.client import (
     ClientOptions,
 )
 from ernie_async.errors import ConfigError
-from ernie_async.net.hooks import Hook
+from ernie_async.net.hooks import Hook, StreamResumed
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
 from ernie_async.sansio.auth import ApiKey
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
+from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
+from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
@@ -58,6 +62,8 @@ class Client:
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
+        resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
+        read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
         app_id: str | None = None,
@@ -71,6 +77,8 @@ class Client:
             model=model,
             timeouts=timeouts,
             retry=retry,
+            resume=resume,
+            read_buffer=read_buffer,
             limits=limits,
             hooks=hooks,
             app_id=app_id,
@@ -180,10 +188,32 @@ class SyncChatStream:
         """Read the rest and return the whole text."""
         return self._thread.run(self._stream.text)
 
+    def text_deltas(self) -> Iterator[str]:
+        """Iterate over the text alone, piece by piece; none of the pieces is empty."""
+        return (chunk.text for chunk in self if chunk.text)
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Leave the stream from any thread; its consumer is told why. See `ChatStream.cancel`."""
+        self._stream.cancel(reason)
+
+    def snapshot(self) -> ChatCompletion:
+        """The answer so far, as if it had come in one piece. Joins all of it at each call."""
+        return self._stream.snapshot()
+
     @property
     def usage(self) -> Usage | None:
-        """Tokens, once the service has told them; ask with `stream_options`."""
+        """Tokens; an estimate if the service does not tell. See `ChatStream.usage`."""
         return self._stream.usage
+
+    @property
+    def resumes(self) -> tuple[StreamResumed, ...]:
+        """Where and how the stream was resumed; empty for most streams."""
+        return self._stream.resumes
+
+    @property
+    def read_buffer(self) -> ReadGauge:
+        """What was measured of this stream, and how much of it is read at once."""
+        return self._stream.read_buffer
 
     @property
     def request_id(self) -> str:

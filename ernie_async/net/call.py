@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import textwrap
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from time import monotonic, time
 from typing import Literal, NamedTuple, TypeVar
 
@@ -24,14 +25,16 @@ from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, 
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
+from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
-__all__ = ["Call", "Desk", "read_body", "settle_failed"]
+__all__ = ["Call", "Desk", "brief", "read_body", "settle_failed"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -50,6 +53,8 @@ class Desk(NamedTuple):
     key: ApiKey | None
     limiter: Limiter | None
     retry: RetryPolicy
+    resume: ResumePolicy
+    read_buffer: ReadBuffer
     timeouts: Timeouts
     hooks: Sequence[Hook]
     output: OutputEstimate
@@ -88,7 +93,11 @@ class Desk(NamedTuple):
 
 
 class Call:
-    """One call while it runs: its clock, its attempts, and what observers hear of them."""
+    """One call while it runs: its clock, its attempts, and what observers hear of them.
+
+    Attributes:
+        request: What the next attempt asks; changes when a stream is resumed.
+    """
 
     __slots__ = (
         "_waits",
@@ -128,16 +137,15 @@ class Call:
         """Seconds the whole call may take."""
         return self.desk.timeouts.total_for(stream=self.request.is_stream)
 
+    @property
+    def ends_at(self) -> float | None:
+        """When the whole call has to be over, on the clock of `time.monotonic`."""
+        return None if self.total is None else self.started + self.total
+
     async def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make attempts as the retry policy allows; the final error lists them all."""
 
-        async def noted() -> T:
-            try:
-                return await attempt()
-            except ErnieError as error:
-                self.note_failure(error)
-                raise
-
+        noted = self._noting(attempt)
         try:
             return await noted()
         except ErnieError as error:
@@ -149,10 +157,47 @@ class Call:
 
         try:
             return await again(
-                first, noted, self.desk.retry, started=self.started, before_wait=self._before_wait
+                first,
+                noted,
+                self.desk.retry,
+                started=self.started,
+                ends_at=self.ends_at,
+                before_wait=self._before_wait,
             )
         finally:
             del first  # its traceback holds this frame: left here, they would hold each other
+
+    async def resume(self, error: ErnieError, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Wait as after any failure, and make attempts of their own count to go on.
+
+        Args:
+            error: What broke the stream.
+            attempt: Makes one more.
+        """
+        from ernie_async.net.retrying import again  # noqa: PLC0415 - see `until_it_works`
+
+        policy = replace(self.desk.retry, attempts=self.desk.retry.attempts + 1)
+        try:
+            return await again(
+                error,
+                self._noting(attempt),
+                policy,
+                started=monotonic(),
+                ends_at=self.ends_at,
+                before_wait=self._before_wait,
+            )
+        finally:
+            del error
+
+    def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        async def noted() -> T:
+            try:
+                return await attempt()
+            except ErnieError as error:
+                self.note_failure(error)
+                raise
+
+        return noted
 
     async def admit(self) -> Permit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
@@ -214,7 +259,7 @@ class Call:
             CallEnded(
                 call=self.number,
                 outcome=outcome,
-                error=None if error is None else _brief(error),
+                error=None if error is None else brief(error),
                 request_id=(error and error.request_id) or request_id or self.request.request_id,
                 timing=timing,
                 usage=usage,
@@ -227,7 +272,7 @@ class Call:
         refusal = error if isinstance(error, APIError) else None
         self.failures.append(
             FailedAttempt(
-                error=_brief(error),
+                error=brief(error),
                 status=None if refusal is None else refusal.status,
                 code=None if refusal is None else refusal.code,
                 waited=self._waits[-1],
@@ -240,11 +285,12 @@ class Call:
         self._waits.append(delay)
         tell(
             self.desk.hooks,
-            RetryScheduled(call=self.number, attempt=attempt, delay=delay, error=_brief(error)),
+            RetryScheduled(call=self.number, attempt=attempt, delay=delay, error=brief(error)),
         )
 
 
-def _brief(error: ErnieError) -> str:
+def brief(error: ErnieError) -> str:
+    """What happened, in one line."""
     return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
 
 

@@ -11,7 +11,16 @@ from typing import Literal, NamedTuple
 
 from ernie_async.types.usage import Timing, Usage
 
-__all__ = ["CallEnded", "CallStarted", "Hook", "Record", "RetryScheduled", "tell"]
+__all__ = [
+    "CallEnded",
+    "CallStarted",
+    "HeartbeatSeen",
+    "Hook",
+    "Record",
+    "RetryScheduled",
+    "StreamResumed",
+    "tell",
+]
 
 logger = logging.getLogger("ernie_async")
 
@@ -50,6 +59,35 @@ class RetryScheduled(NamedTuple):
     error: str
 
 
+class HeartbeatSeen(NamedTuple):
+    """The server sent a comment to keep a stream's connection alive; no progress otherwise.
+
+    Attributes:
+        call: The call's number.
+        heartbeats: How many came on this connection so far.
+    """
+
+    call: int
+    heartbeats: int
+
+
+class StreamResumed(NamedTuple):
+    """A stream broke after its first chunk, and goes on.
+
+    Attributes:
+        call: The call's number.
+        how: `server`: the server sends the rest. `prefix`, `final_message`, `emulated`: the model
+            was asked to go on, see `ResumePolicy`. `restart`: asked anew, since no text had come.
+        at: Characters of text that had come before.
+        error: What broke it, in short.
+    """
+
+    call: int
+    how: Literal["server", "prefix", "final_message", "emulated", "restart"]
+    at: int
+    error: str
+
+
 class CallEnded(NamedTuple):
     """A call is over.
 
@@ -59,7 +97,7 @@ class CallEnded(NamedTuple):
         error: What happened, in short; `None` unless the outcome is `error`.
         request_id: What the service calls it; if it did not answer, the `X-Request-Id` we sent.
         timing: Attempts, time in line, time to the first token, total time.
-        usage: Tokens, if the service told them.
+        usage: Tokens, if the service told them; for a stream else an estimate.
     """
 
     call: int
@@ -70,13 +108,13 @@ class CallEnded(NamedTuple):
     usage: Usage | None
 
 
-Record = CallStarted | RetryScheduled | CallEnded
+Record = CallStarted | RetryScheduled | HeartbeatSeen | StreamResumed | CallEnded
 Hook = Callable[[Record], None]
 
 
 def tell(hooks: Sequence[Hook], record: Record) -> None:
     """Tell every hook, and the log."""
-    level = logging.INFO if isinstance(record, RetryScheduled) else logging.DEBUG
+    level = logging.INFO if isinstance(record, RetryScheduled | StreamResumed) else logging.DEBUG
     if logger.isEnabledFor(level):
         logger.log(level, "%s", record)
     for hook in hooks:

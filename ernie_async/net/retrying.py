@@ -8,6 +8,7 @@ from random import Random
 from time import monotonic
 from typing import TypeVar
 
+import anyio
 from tenacity import AsyncRetrying, RetryCallState, stop_never
 
 from ernie_async.errors import ErnieError
@@ -20,12 +21,20 @@ T = TypeVar("T")
 _chance = Random()
 
 
+def seconds_left(ends_at: float | None) -> float:
+    """Seconds until the earliest deadline of the running task that can be known."""
+    # That of `asyncio.timeout` cannot; it cancels the wait when it comes.
+    outer = anyio.current_effective_deadline() - anyio.current_time()
+    return outer if ends_at is None else min(outer, ends_at - monotonic())
+
+
 async def again(
     first: ErnieError,
     attempt: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
     *,
     started: float,
+    ends_at: float | None,
     before_wait: Callable[[ErnieError, int, float], None],
 ) -> T:
     """Go on after a first failure until an attempt succeeds or the policy gives up.
@@ -35,6 +44,8 @@ async def again(
         attempt: Makes one more.
         policy: Says whether, and after how long.
         started: When the call began, on the clock of `time.monotonic`.
+        ends_at: When it has to be over, on the same clock; `None` if it has no such moment. A
+            deadline that the caller set with anyio is heeded besides.
         before_wait: Told the error, the number of attempts made, and the seconds to wait.
 
     Raises:
@@ -59,7 +70,8 @@ async def again(
         elapsed = monotonic() - started
         wanted = policy.delay(error, state.attempt_number, elapsed, _chance)
         delay = wanted or 0.0
-        return wanted is not None
+        # To wait for a moment when nobody listens any more would only hide the real error.
+        return wanted is not None and wanted < seconds_left(ends_at)
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()

@@ -1,54 +1,52 @@
-"""A streamed answer: bytes to events to chunks, watched, and closed when it is left.
+"""A streamed answer: chunks as they come, resumed where that is allowed, closed when it is left.
 
-The only place where the pure parts of a stream meet. A `ChatStream` is an object, not a generator,
-and nothing refers back to it: a stream that is dropped in the middle frees its connection at once.
+A `ChatStream` is an object, not a generator, and nothing refers back to it: a stream that is
+dropped in the middle frees its connection at once.
 """
 
 import asyncio
-from collections.abc import Iterator
-from time import monotonic, time
+from collections.abc import Awaitable, Callable, Iterator
+from operator import length_hint
+from time import monotonic
 from types import TracebackType
 from typing import Literal, Self
 
 from ernie_async.errors import (
     APIError,
-    ConnectError,
+    BadRequestError,
+    BlockedError,
     DeadlineError,
     DecodeError,
     ErnieError,
     InterruptedStreamError,
+    NotFoundError,
 )
-from ernie_async.net.call import Call, Desk, read_body, settle_failed
-from ernie_async.net.limiter import Permit
-from ernie_async.net.transport import Reply
-from ernie_async.net.watch import Watch
+from ernie_async.net.attempt import Attempt
+from ernie_async.net.call import Call, Desk, brief
+from ernie_async.net.hooks import StreamResumed, tell
+from ernie_async.net.tee import ChunkBranch, TextDeltas, branch_off
 from ernie_async.sansio.accumulate import Accumulator
-from ernie_async.sansio.rest import Request, is_event_stream, read_chunk, refuse_non_stream
-from ernie_async.sansio.sse import EventDecoder, ServerSentEvent
-from ernie_async.sansio.tokens import estimate_tokens
+from ernie_async.sansio.event_ids import EventLedger
+from ernie_async.sansio.read_buffer import ReadGauge
+from ernie_async.sansio.rest import Request
+from ernie_async.sansio.resume import Form, least_overlap, resume_forms, resume_request
+from ernie_async.sansio.seam import Seam
+from ernie_async.sansio.tokens import estimate_prompt, estimate_tokens
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = ["ChatStream"]
 
-END_MARK = b"[DONE]"
-
-# At most so much is decoded before other tasks have a turn: some 30 events, a third of a
-# millisecond. `python -m benchmarks --only stall`: the loop is held up 53 to 64 ms instead of 105.
-TURN_BYTES = 6144
-
-# To use the connection again, the body must be read to its end. More than this costs more than a
-# new connection does.
-DRAIN_SECONDS = 0.05
-DRAIN_BYTES = 4096
+WITH_PARTIAL = APIError | BlockedError | DeadlineError | DecodeError | InterruptedStreamError
 
 
 class ChatStream:
     """An answer as it is being written, from `AsyncClient.stream`.
 
     Iterate over it; the request is sent at the first step. Leaving an `async with` block, or simply
-    dropping the stream, closes its connection, and the service stops writing. Serves one consumer.
+    dropping the stream, closes its connection, and the service stops writing. Serves one consumer;
+    `tee` serves several.
 
     ```python
     async with client.stream("讲讲光合作用") as stream:
@@ -59,47 +57,78 @@ class ChatStream:
 
     Raises, while iterating:
         ErnieError: See the tree in `errors`. Up to the first chunk the retry policy is at work;
-            after it nothing is ever asked again, and the error has `partial`, the answer so far.
+            after it nothing is ever asked again unless the resume policy says so, and the error
+            has `partial`, the answer so far.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_answer",
+        "_attempt",
+        "_call",
+        "_desk",
+        "_folded",
+        "_gauge",
+        "_heartbeats",
+        "_ledger",
+        "_packet",
+        "_patience",
+        "_phase",
+        "_ready",
+        "_reason",
+        "_request",
+        "_resumes",
+        "_seam",
+        "_settled",
+        "_timing",
+        "_told",
+    )
 
     def __init__(self, desk: Desk, request: Request) -> None:
         self._desk = desk
         self._request = request
-        self._phase = "new"  # then "beginning", "open", and "complete" or "left"
-        self._patience: asyncio.Timeout | None = None  # of the beginning
-        self._events: Iterator[ServerSentEvent] = iter(())
+        self._phase = "new"  # then "opening", "open" (and back), and "complete" or "left"
+        self._packet: list[ChatChunk] = []  # came at once
+        self._ready: Iterator[ChatChunk] = iter(())  # of these, what was not handed over yet
+        self._folded = 0  # of these, what is in `_answer`
         self._answer = Accumulator(n=request.n)
-        self._decoder = EventDecoder(max_event_bytes=desk.max_event_bytes)
+        self._ledger = EventLedger()
+        self._gauge = ReadGauge(desk.read_buffer)
         self._call: Call | None = None
-        self._permit: Permit | None = None
-        self._reply: Reply | None = None
-        self._watch: Watch | None = None
+        self._attempt: Attempt | None = None
+        self._seam: Seam | None = None
+        self._resumes: tuple[StreamResumed, ...] = ()
+        self._heartbeats = 0  # of earlier attempts
+        self._told = 0  # characters that came before the request under way
+        self._settled = 0  # tokens that the limiter knows of
+        self._patience: asyncio.Timeout | None = None  # while opening
+        self._reason: str | None = None  # why it was left, if somebody said so
         self._timing: Timing | None = None
-        self._break: str | None = None  # why the body ended, if not by itself
-        self._has_more = False  # waiting in the buffer, most likely
-        self._is_at_end = False  # of the body
-        self._is_done = False  # the end mark came
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ChatChunk:
-        if self._phase != "open":
-            return await self._begin()
+        # Chunks that came in one packet are handed over without another coroutine.
+        for chunk in self._ready:
+            return chunk
         try:
-            # Events that came in one packet are handed over without another coroutine.
-            chunk = self._take_ready() or await self._next_chunk()
+            # One coroutine less where most of the waiting is done.
+            chunks = await (self._read() if self._phase == "open" else self._pull())
         except ErnieError as error:
-            self._complete_error(error)
-            self._close("error", error)
+            self._fail(error)
             raise
         except BaseException:
             self._close("cancelled")
             raise
-        if chunk is None:
-            await self._finish()
+        if not chunks:
             raise StopAsyncIteration
-        return chunk
+        if len(chunks) == 1:
+            # The usual case of a paced stream: nothing is kept for it.
+            self._answer.feed(chunks[0])
+            return chunks[0]
+        self._packet, self._ready, self._folded = chunks, iter(chunks), 0
+        return next(self._ready)
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,7 +146,28 @@ class ChatStream:
 
         A task that waits for a chunk meanwhile gets an `InterruptedStreamError`.
         """
-        if self._phase == "beginning" and self._patience is not None:
+        self._leave()
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Leave the stream from any task or thread; its consumer is told why.
+
+        Args:
+            reason: For the `InterruptedStreamError` that the consumer gets. Does nothing after the
+                end.
+        """
+        loop = None if self._attempt is None else self._attempt.loop
+        if loop is None or asyncio._get_running_loop() is loop:
+            self._cancel(reason)
+        else:
+            loop.call_soon_threadsafe(self._cancel, reason)
+
+    def _cancel(self, reason: str) -> None:
+        if self._phase not in {"complete", "left"}:
+            self._reason = reason
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._phase == "opening" and self._patience is not None:
             # Wherever it waits, in line, for a connection or before a retry: no longer.
             self._phase = "left"
             self._patience.reschedule(0.0)
@@ -125,13 +175,13 @@ class ChatStream:
             self._close("cancelled")
 
     def __del__(self) -> None:
-        if getattr(self, "_phase", "new") != "open" or self._reply is None:
+        attempt = getattr(self, "_attempt", None)
+        if attempt is None or self._phase != "open":
             return
-        loop = self._reply.loop
-        if asyncio._get_running_loop() is not loop:
+        if asyncio._get_running_loop() is not attempt.loop:
             # Dropped in another thread: only the loop itself may touch its connections.
             try:
-                loop.call_soon_threadsafe(self._close, "cancelled")
+                attempt.loop.call_soon_threadsafe(self._close, "cancelled")
             except RuntimeError:
                 pass  # the loop is closed, and its connections with it
             else:
@@ -147,29 +197,73 @@ class ChatStream:
         async for _ in self:
             pass
         if self._phase != "complete":
-            raise InterruptedStreamError(
-                "this stream was left before its end", partial=self._partial()
-            )
+            raise self._left("this stream was left before its end")
         return self._completion()
 
     async def text(self) -> str:
         """Read the rest and return the whole text."""
         return (await self.final()).text
 
+    def text_deltas(self) -> TextDeltas:
+        """Iterate over the text alone, piece by piece; none of the pieces is empty."""
+        return TextDeltas(self)
+
+    def tee(self, n: int, *, ahead: int = 1024) -> tuple[ChunkBranch, ...]:
+        """Serve several consumers, each at its own pace; iterate over the branches instead of this.
+
+        Args:
+            n: How many branches.
+            ahead: Chunks that a branch may be ahead of the slowest one before it has to wait.
+        """
+        patience = self._desk.timeouts.idle
+        return branch_off(self._pull_for_all, self._leave, n, ahead=ahead, patience=patience)
+
+    async def _pull_for_all(self) -> list[ChatChunk]:
+        try:
+            chunks = await self._pull()
+        except ErnieError as error:
+            self._fail(error)
+            raise
+        self._answer.feed(*chunks)
+        return chunks
+
+    def snapshot(self) -> ChatCompletion:
+        """The answer so far, as if it had come in one piece. Joins all of it at each call."""
+        return self._completion()
+
     @property
     def usage(self) -> Usage | None:
-        """Tokens, once the service has told them; ask with `stream_options`."""
+        """Tokens, all parts of a resumed stream together.
+
+        `None` until the service tells them, which it does at the end and if `stream_options` asks
+        for it. Once the stream is over, an estimate stands in for what was not told; see
+        `Usage.is_estimate`.
+        """
+        self._fold()
+        if self._phase in {"complete", "left"} and self._call is not None and self._call.sent:
+            return self._answer.usage or self._answer.usage_or(self._estimate())
         return self._answer.usage
 
     @property
     def request_id(self) -> str:
         """What to quote to the service's support: its own id, or until it answers the one sent."""
+        self._fold()
         return self._answer.id or self._request.request_id
+
+    @property
+    def resumes(self) -> tuple[StreamResumed, ...]:
+        """Where and how the stream was resumed; empty for most streams."""
+        return self._resumes
 
     @property
     def heartbeats(self) -> int:
         """Comments that the server sent to keep the connection alive."""
-        return self._decoder.comments
+        return self._heartbeats + (0 if self._attempt is None else self._attempt.heartbeats)
+
+    @property
+    def read_buffer(self) -> ReadGauge:
+        """What was measured of this stream, and how much of it is read at once."""
+        return self._gauge
 
     @property
     def timing(self) -> Timing:
@@ -180,230 +274,227 @@ class ChatStream:
             return self._call.timing()
         return Timing(queued=0.0, first_token=None, total=0.0, attempts=0)
 
-    async def _begin(self) -> ChatChunk:
-        if self._phase == "beginning":
-            raise RuntimeError("another task is waiting for this stream's first chunk")
-        if self._phase != "new":
-            raise StopAsyncIteration
-        self._phase = "beginning"
-        call = self._call = Call(self._desk, self._request)
-        failure: ErnieError | None = None
-        chunk: ChatChunk | None = None
-        try:
-            async with asyncio.timeout(call.total) as self._patience:
-                chunk = await call.until_it_works(self._attempt)
-        except ErnieError as error:
-            self._close("error", error)
-            raise
-        except TimeoutError:
-            if self._phase != "left":
-                failure = call.total_ran_out()
-        except BaseException:
-            self._close("cancelled")
-            raise
-        if self._phase == "left":
-            self._close("cancelled")
-            raise InterruptedStreamError("this stream was closed before its first chunk")
-        if failure is not None:
-            self._close("error", failure)
-            raise failure
-        call.first_token = monotonic() - call.started
-        self._phase = "open"
-        assert chunk is not None
-        assert self._reply is not None
-        self._watch = Watch(self._reply, call)
-        return chunk
-
-    async def _attempt(self) -> ChatChunk:
-        """Send the request once and read up to the first chunk."""
-        assert self._call is not None
-        self._permit = await self._call.admit()
-        seconds = self._desk.timeouts.first_event
-        try:
-            async with asyncio.timeout(seconds):
-                chunk = await self._first_chunk(self._call)
-        except ErnieError as error:
-            self._drop_attempt(error)
-            raise
-        except TimeoutError:
-            failure = DeadlineError(
-                f"no event within {seconds:g} s (Timeouts.first_event); "
-                f"{self._decoder.comments} heartbeats came",
-                clock="first_event",
-                seconds=seconds or 0.0,
-            )
-        except BaseException:
-            self._drop_attempt(None)
-            raise
-        else:
-            return chunk
-        self._drop_attempt(failure)
-        raise failure
-
-    async def _first_chunk(self, call: Call) -> ChatChunk:
-        reply = self._reply = await call.send()
-        if reply.status != 200 or not is_event_stream(reply.headers):
-            body = await read_body(reply)
-            raise refuse_non_stream(reply.status, reply.headers, body, utc_now=time())
-        chunk = await self._next_chunk()
-        assert chunk is not None, "an end without a chunk is an error"
-        return chunk
-
-    def _drop_attempt(self, error: ErnieError | None) -> None:
-        """Close what one attempt opened, so that the next one starts fresh."""
-        if self._reply is not None:
-            self._reply.close()
-            self._reply = None
-        if self._permit is not None:
-            if error is not None:
-                settle_failed(self._permit, error)
-            self._permit.release()
-            self._permit = None
-        self._answer = Accumulator(n=self._request.n)
-        self._decoder = EventDecoder(max_event_bytes=self._desk.max_event_bytes)
-        self._events, self._break = iter(()), None
-        self._has_more = self._is_at_end = self._is_done = False
-
-    async def _next_chunk(self) -> ChatChunk | None:
-        """The next chunk, or `None` at a proper end.
+    async def _pull(self) -> list[ChatChunk]:
+        """The next chunks, all that came at once; none at the proper end.
 
         Raises:
-            InterruptedStreamError: The body ended, and nothing said that the answer is whole.
+            ErnieError: The stream broke. It has to be told to `_fail`.
         """
-        while (chunk := self._take_ready()) is None:
-            if self._is_done and self._answer.chunks:
-                return None
-            if self._is_done:
-                raise InterruptedStreamError("the stream ended before its first chunk")
-            if self._is_at_end:
-                if self._answer.finished:
-                    return None
-                raise InterruptedStreamError(
-                    self._break or "the stream ended with neither a finish reason nor [DONE]",
-                    last_event_id=self._decoder.last_event_id or None,
-                )
-            await self._read_packet()
-        return chunk
+        match self._phase:
+            case "new":
+                return await self._begin()
+            case "open":
+                return await self._read()
+            case "opening":
+                raise RuntimeError("another task is waiting for this stream's next chunk")
+            case "left" if self._reason is not None:
+                raise self._left("")
+            case _:
+                return []
 
-    def _take_ready(self) -> ChatChunk | None:
-        """The next chunk of those that are here already; `None` if there is none."""
-        for event in self._events:
-            data = event.data
-            if not data.startswith(b"{"):
-                data = data.strip()
-                if data.startswith(END_MARK):
-                    self._is_done, self._events = True, iter(())
-                    return None
-                if not data:
-                    continue
-            chunk = read_chunk(data)
-            self._answer.feed(chunk)
-            return chunk
-        return None
-
-    async def _read_packet(self) -> None:
-        """Wait for bytes, and decode all that came at once."""
-        assert self._reply is not None
-        watch = self._watch
-        if watch is not None:
-            watch.begin_wait(is_finished=self._answer.finished)
+    async def _begin(self) -> list[ChatChunk]:
+        call = self._call = Call(self._desk, self._request)
         try:
-            if self._has_more:
-                await asyncio.sleep(0)
-            packet = await self._reply.read(TURN_BYTES)
-        except ConnectError as error:
-            self._break, packet = f"the stream was cut: {error.message}", b""
-        except DeadlineError:
-            if not self._answer.finished:
-                raise
-            packet = b""
-        self._is_at_end = not packet
-        self._has_more = len(packet) == TURN_BYTES
-        events = self._decoder.feed(packet)
-        if self._is_at_end and (last := self._decoder.close()) is not None and _is_whole(last):
-            events.append(last)
-            self._decoder.last_event_id = last.id
-        if self._decoder.bare_json is not None:
-            events.append(ServerSentEvent(self._decoder.bare_json))
-            self._decoder.bare_json = None
-        if events and watch is not None:
-            watch.end_wait()
-        self._events = iter(events)
-
-    async def _finish(self) -> None:
-        """The answer is whole: give the connection back if its body ends here, else close it."""
-        assert self._reply is not None
-        self._phase = "complete"
-        size = 0
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while not self._reply.is_at_end and size <= DRAIN_BYTES:
-                    size += len(await self._reply.read(DRAIN_BYTES))
-        except (ErnieError, TimeoutError):
-            pass  # closed below, and nothing of the answer is missing
-        except BaseException:
-            self._close("ok")
+            chunks = await self._while_patient(
+                lambda: call.until_it_works(lambda: self._open(call, may_be_empty=False))
+            )
+        except asyncio.CancelledError:
+            self._phase = "new"  # nothing was delivered: another branch may begin again
             raise
-        self._close("ok")
+        call.first_token = monotonic() - call.started
+        return chunks
+
+    async def _open(self, call: Call, *, may_be_empty: bool) -> list[ChatChunk]:
+        if self._attempt is not None:
+            self._heartbeats += self._attempt.heartbeats
+        self._attempt = Attempt(call, self._ledger, self._gauge)
+        return await self._attempt.open(may_be_empty=may_be_empty)
+
+    async def _while_patient(
+        self, opening: Callable[[], Awaitable[list[ChatChunk]]]
+    ) -> list[ChatChunk]:
+        """Wait for chunks as long as the whole call may take, and nobody leaves the stream."""
+        call = self._call
+        assert call is not None
+        seconds = None if call.ends_at is None else max(0.0, call.ends_at - monotonic())
+        self._phase = "opening"
+        try:
+            async with asyncio.timeout(seconds) as self._patience:
+                chunks = await opening()
+        except TimeoutError as error:
+            if isinstance(error, ErnieError):
+                raise
+        else:
+            self._phase = "open"
+            return chunks
+        finally:
+            self._patience = None
+        # Raised outside the handler: the cancellation inside is no news to the caller.
+        if self._phase == "left":
+            raise self._left("the stream was closed while it was being opened")
+        raise call.total_ran_out()
+
+    async def _read(self) -> list[ChatChunk]:
+        if self._packet:
+            self._fold()
+        while True:
+            attempt = self._attempt
+            assert attempt is not None
+            try:
+                chunks = await attempt.read(is_finished=self._answer.finished)
+                if self._phase == "left":
+                    raise self._left("the stream was closed")
+                is_over = not chunks
+                if self._seam is not None:
+                    chunks = self._seam.close() if is_over else self._seam.feed(chunks)
+                    if is_over:
+                        self._seam = None
+                if is_over and not chunks:
+                    if self._answer.finished or (attempt.is_done and self._answer.chunks):
+                        await self._finish(attempt)
+                        return []
+                    raise attempt.interrupted()
+            except ErnieError as error:
+                chunks = await self._resume(error)
+            if chunks:
+                return chunks
+
+    async def _resume(self, error: ErnieError) -> list[ChatChunk]:
+        """Go on after an error if the policy knows a way; else raise it.
+
+        Returns:
+            The next chunks; none if the server says only that there are no more.
+        """
+        call = self._call
+        assert call is not None
+        if self._phase == "left":
+            raise error
+        forms = resume_forms(
+            self._desk.resume,
+            self._request,
+            self._answer,
+            error,
+            last_event_id=self._ledger.last_event_id,
+            n_resumes=len(self._resumes),
+        )
+        call.note_failure(error)
+        self._close_attempt()
+        try:
+            for form in forms:
+                try:
+                    return await self._resume_as(form, error, call)
+                except (BadRequestError, NotFoundError, DecodeError):
+                    continue  # this server does not take it so
+                except DeadlineError as failure:
+                    if failure.clock == "total":
+                        raise
+                    break
+                except ErnieError:
+                    if self._phase == "left":
+                        raise
+                    break
+            error.attempts = tuple(call.failures)
+            raise error
+        finally:
+            del error  # its traceback holds this frame
+
+    async def _resume_as(self, form: Form, error: ErnieError, call: Call) -> list[ChatChunk]:
+        answer, text = self._answer, self._answer.text
+        call.request = resume_request(
+            self._request, form, text, last_event_id=self._ledger.last_event_id
+        )
+
+        async def open_again() -> list[ChatChunk]:
+            if form == "server":
+                self._ledger.begin_replay()
+            return await self._open(call, may_be_empty=form == "server")
+
+        chunks = await self._while_patient(lambda: call.resume(error, open_again))
+        if form != "server":
+            answer.begin_part(self._estimate())
+            self._told = len(answer.reasoning) + len(text)
+            self._seam = Seam(text, least=least_overlap(form)) if text else None
+            chunks = chunks if self._seam is None else self._seam.feed(chunks)
+        resumed = StreamResumed(call=call.number, how=form, at=len(text), error=brief(error))
+        self._resumes += (resumed,)
+        tell(self._desk.hooks, resumed)
+        return chunks
+
+    async def _finish(self, attempt: Attempt) -> None:
+        """The answer is whole: give the connection back if its body ends here, else close it."""
+        self._phase = "complete"
+        try:
+            await attempt.drain()
+        finally:
+            self._close("ok")
+
+    def _fail(self, error: ErnieError) -> None:
+        """Say how far it came, and leave nothing behind."""
+        self._fold()
+        error.request_id = error.request_id or self.request_id
+        is_left = self._phase == "left"
+        self._close("cancelled" if is_left else "error", None if is_left else error)
+        if isinstance(error, InterruptedStreamError):
+            error.last_event_id = self._ledger.last_event_id or None
+        if isinstance(error, WITH_PARTIAL) and self._answer.chunks:
+            error.partial = self._completion()
 
     def _close(
         self, outcome: Literal["ok", "error", "cancelled"], error: ErnieError | None = None
     ) -> None:
         """Leave nothing behind: no timer, no socket, no permit."""
+        self._fold()
         if self._phase != "complete":
             self._phase = "left"
-        self._events = iter(())
-        if self._watch is not None:
-            self._watch.stop()
-        if self._reply is not None:
-            self._reply.close()
-        usage = self._answer.usage
-        self._release_permit()
-        if usage is not None:
-            self._desk.output.note(usage.completion_tokens)
-        if self._call is not None and self._timing is None:
-            self._timing = self._call.end(
-                outcome, error=error, usage=usage, request_id=self.request_id
-            )
-
-    def _release_permit(self) -> None:
-        permit, self._permit = self._permit, None
-        if permit is None:
+        self._packet, self._ready = [], iter(())
+        self._close_attempt()
+        if self._call is None or self._timing is not None:
             return
-        if permit.tokens:
-            usage = self._answer.usage
-            permit.settle(
-                tokens=usage.total_tokens
-                if usage is not None
-                else self._request.prompt_tokens
-                + estimate_tokens(self._answer.reasoning + self._answer.text)
-            )
-        permit.release()
+        told = self._answer.usage
+        if told is not None:
+            self._desk.output.note(told.completion_tokens)
+        self._timing = self._call.end(
+            outcome,
+            error=error,
+            usage=self.usage if self._desk.hooks else told,
+            request_id=self.request_id,
+        )
 
-    def _complete_error(self, error: ErnieError) -> None:
-        """Say how it came to this: what had been delivered, and the attempts before."""
-        assert self._call is not None
-        error.request_id = error.request_id or self.request_id
-        self._call.note_failure(error)
-        if isinstance(error, InterruptedStreamError | DeadlineError | DecodeError | APIError):
-            error.partial = self._partial()
+    def _close_attempt(self) -> None:
+        if self._attempt is None:
+            return
+        used = None
+        limiter = self._desk.limiter
+        if limiter is not None and limiter.counts_tokens and self._answer.chunks:
+            total = self._answer.usage_or(self._estimate()).total_tokens
+            used, self._settled = total - self._settled, total
+        self._attempt.close(used=used)
 
-    def _partial(self) -> ChatCompletion | None:
-        return self._completion() if self._answer.chunks else None
+    def _fold(self) -> None:
+        """Add to the answer what was handed over since the last time."""
+        if self._packet:
+            n_ready = length_hint(self._ready)
+            delivered = len(self._packet) - n_ready
+            self._answer.feed(*self._packet[self._folded : delivered])
+            self._folded = delivered
+            if not n_ready:
+                self._packet = []
+
+    def _estimate(self) -> Usage:
+        """What the request under way consumed, by our own count."""
+        said = self._answer.reasoning + self._answer.text
+        before, here = said[: self._told], said[self._told :]
+        return Usage.estimated(
+            prompt_tokens=estimate_prompt(self._request.messages) + estimate_tokens(before),
+            completion_tokens=estimate_tokens(here),
+        )
+
+    def _left(self, message: str) -> InterruptedStreamError:
+        if self._reason is not None:
+            message = f"the stream was cancelled: {self._reason}"
+        partial = self._completion() if self._answer.chunks else None
+        return InterruptedStreamError(message, reason=self._reason, partial=partial)
 
     def _completion(self) -> ChatCompletion:
-        completion = self._answer.completion()
+        completion = self._answer.completion(self.usage)
         return completion.observed(request_id=self._request.request_id, timing=self._timing)
-
-
-def _is_whole(event: ServerSentEvent) -> bool:
-    """Whether an event that lacks its last empty line can be read all the same."""
-    if event.data.strip().startswith(END_MARK):
-        return True
-    try:
-        read_chunk(event.data)
-    except DecodeError:
-        return False  # cut in the middle: the stream counts as interrupted
-    except APIError:
-        pass  # raised when its turn comes
-    return True

@@ -7,6 +7,7 @@ is never chained: it holds the request's headers, the credential among them.
 import asyncio
 import io
 import os
+import socket
 import ssl
 import warnings
 from collections.abc import AsyncGenerator, Mapping
@@ -28,6 +29,9 @@ HTTP_ERRORS = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 # Longer than most pauses of a conversation, shorter than most servers' own limit (60 s and more).
 KEEP_ALIVE_SECONDS = 30.0
 DNS_CACHE_SECONDS = 60
+
+# Of TCP: below the minute or more after which routers and load balancers forget an idle connection.
+PROBE_SECONDS = 30
 
 # aiohttp warns about larger bodies as bytes, and sends them better from a file object.
 LARGE_BODY = 1024 * 1024
@@ -64,7 +68,21 @@ class _Connector(aiohttp.TCPConnector):
                 _was_reused.get([False])[0] = True
             else:
                 self._known.add(protocol)
+                _keep_alive(protocol.transport)
         return connection
+
+
+def _keep_alive(transport: asyncio.Transport | None) -> None:
+    """Have the operating system notice a peer that is gone, and keep routers from forgetting us."""
+    connection = None if transport is None else transport.get_extra_info("socket")
+    if connection is None:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # The moment of the first probe and the pause between two; macOS has another name for the first.
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):
+        option = getattr(socket, name, None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, PROBE_SECONDS)
 
 
 class Transport:
@@ -260,10 +278,22 @@ class Reply:
             failure = ConnectError("the connection was closed")
         # The reader would tell of the end alone, with what came before it still in its buffer.
         self._content.set_exception(None)  # type: ignore[arg-type]
-        self._failure = failure
         if rest := self._content.read_nowait():
+            # Its frames refer back here; so kept, the cycle would hold a dropped stream open.
+            self._failure = failure.with_traceback(None)
             return rest
         raise failure
+
+    def read_now(self, most: int) -> bytes:
+        """What is here of the body, without waiting; nothing also after a failure."""
+        if self._failure is not None or self._content.exception() is not None:
+            return b""
+        return self._content.read_nowait(most)
+
+    @property
+    def arrived(self) -> int:
+        """Bytes of the body that have come so far, read or not."""
+        return self._content.total_bytes
 
     def fail(self, error: ErnieError) -> None:
         """Have `read` raise this error, also where a task waits in it right now."""

@@ -31,15 +31,15 @@ class Watch:
         self._total = call.total
         self._until: float | None = None
         if self._total is not None:
-            self._until = self._loop.time() + self._total - (monotonic() - call.started)
+            self._until = call.started + self._total
         self._handle: asyncio.Handle | None = None
         if self._idle is not None or self._until is not None:
             self._look()
 
-    def begin_wait(self, *, is_finished: bool) -> None:
+    def begin_wait(self, now: float, *, is_finished: bool) -> None:
         """The consumer waits; goes on until `end_wait`, whatever heartbeats come."""
         if self._since is None:
-            self._since = self._loop.time()
+            self._since = now
         if is_finished and (self._idle is None or self._idle > SECONDS_AFTER_FINISH):
             self._idle = SECONDS_AFTER_FINISH
             self.stop()
@@ -57,7 +57,7 @@ class Watch:
 
     def _look(self) -> None:
         """Is the time up? If not, look again when it may be."""
-        now = self._loop.time()
+        now = monotonic()
         nexts: list[float] = []
         if self._until is not None:
             if now >= self._until:

@@ -129,74 +129,78 @@ class Accumulator:
 
     Attributes:
         chunks: How many came.
-        usage: The newest usage; servers that send it with every chunk send running totals.
     """
 
     __slots__ = (
         "_choices",
+        "_earlier_usage",
         "_fields",
         "_first",
+        "_has_begun",
         "_n",
         "_n_finished",
         "_pieces",
         "_search_results",
+        "_usage",
         "chunks",
-        "usage",
     )
 
     def __init__(self, n: int = 1) -> None:
         self._n = n
         self._n_finished = 0
+        self._has_begun = False
         self._first = _Choice()
         self._pieces = self._first.content.pieces
         self._choices: dict[int, _Choice] = {}
         self._fields: dict[str, Any] = {}
         self._search_results: list[SearchResult] | dict[str, Any] | None = None
+        self._usage: Usage | None = None
+        self._earlier_usage: Usage | None = None
         self.chunks = 0
-        self.usage: Usage | None = None
 
-    def feed(self, chunk: ChatChunk) -> None:
-        """Take the next chunk."""
-        self.chunks += 1
-        choices = chunk.choices
-        # The usual chunk: some text of the first answer, nothing else. The very first one, which
-        # brings the id and the model, is never taken for it.
-        if len(choices) == 1 and 0 in self._choices:
-            choice = choices[0]
-            delta = choice.delta
-            if (
-                delta.content
-                and chunk.usage is None
-                and choice.finish_reason is None
-                and not choice.index
-                and not choice.flag
-                and choice.ban_round is None
-                and not delta.reasoning_content
-                and not delta.reasoning
-                and not delta.tool_calls
-                and chunk.search_results is None
-                and choice.logprobs is None
-                and not chunk.__pydantic_extra__
-                and not choice.__pydantic_extra__
-                and not delta.__pydantic_extra__
-            ):
-                # `_Text.add` by hand: a call less for every token.
-                pieces = self._pieces
-                pieces.append(delta.content)
-                if len(pieces) >= JOIN_AFTER:
-                    self._first.content.join()
-                return
-        self._feed_slowly(chunk)
+    def feed(self, *chunks: ChatChunk) -> None:
+        """Take the next chunks."""
+        self.chunks += len(chunks)
+        pieces = self._pieces
+        for chunk in chunks:
+            choices = chunk.choices
+            # The usual chunk: some text of the first answer, nothing else. The very first one,
+            # which brings the id and the model, is never taken for it.
+            if len(choices) == 1 and self._has_begun:
+                choice = choices[0]
+                delta = choice.delta
+                if (
+                    delta.content
+                    and choice.finish_reason is None
+                    and chunk.usage is None
+                    and not choice.index
+                    and not choice.flag
+                    and choice.ban_round is None
+                    and not delta.reasoning_content
+                    and not delta.reasoning
+                    and not delta.tool_calls
+                    and chunk.search_results is None
+                    and choice.logprobs is None
+                    and not chunk.__pydantic_extra__
+                    and not choice.__pydantic_extra__
+                    and not delta.__pydantic_extra__
+                ):
+                    pieces.append(delta.content)
+                    continue
+            self._feed_slowly(chunk)
+        if len(pieces) >= JOIN_AFTER:
+            self._first.content.join()
 
     def _feed_slowly(self, chunk: ChatChunk) -> None:
         for choice in chunk.choices:
             held = self._choices.get(choice.index)
+            self._has_begun = self._has_begun or not choice.index
             if held is None:
                 held = self._choices[choice.index] = _Choice() if choice.index else self._first
             self._n_finished += bool(choice.finish_reason) and "finish_reason" not in held.fields
             held.add(choice)
         if chunk.usage is not None:
-            self.usage = chunk.usage
+            self._usage = chunk.usage
         if isinstance(chunk.search_results, list) and isinstance(self._search_results, list):
             # A new list: the old one belongs to a chunk that the caller has.
             known = self._search_results
@@ -211,6 +215,33 @@ class Accumulator:
                 self._fields[name] = value
         if chunk.model_extra:
             self._fields.update(chunk.model_extra)
+
+    def begin_part(self, estimate: Usage) -> None:
+        """What comes next answers a request of its own: its usage adds to what was used so far.
+
+        Args:
+            estimate: What the request before used, if its usage never came.
+        """
+        used = self._usage or estimate
+        self._earlier_usage = self._earlier_usage.plus(used) if self._earlier_usage else used
+        self._usage = None
+
+    def usage_or(self, estimate: Usage) -> Usage:
+        """What all parts used; `estimate` stands in for the last one, if its usage never came."""
+        used = self._usage or estimate
+        return self._earlier_usage.plus(used) if self._earlier_usage else used
+
+    @property
+    def usage(self) -> Usage | None:
+        """The newest usage; servers that send it with every chunk send running totals."""
+        if self._usage is None or self._earlier_usage is None:
+            return self._usage
+        return self._earlier_usage.plus(self._usage)
+
+    @property
+    def has_tool_calls(self) -> bool:
+        """Whether the model began to call a tool."""
+        return any(choice.tool_calls for choice in self._choices.values())
 
     @property
     def finished(self) -> bool:
@@ -233,14 +264,18 @@ class Accumulator:
         """The thinking text of the first answer so far."""
         return self._first.reasoning.get()
 
-    def completion(self) -> ChatCompletion:
-        """The answer so far, as if it had come in one piece."""
+    def completion(self, usage: Usage | None = None) -> ChatCompletion:
+        """The answer so far, as if it had come in one piece.
+
+        Args:
+            usage: What is known better than by what came.
+        """
         return ChatCompletion.model_validate(
             {
                 **self._fields,
                 "object": "chat.completion",
                 "choices": [self._choices[at].get(at) for at in sorted(self._choices)],
-                "usage": self.usage,
+                "usage": usage or self.usage,
                 "search_results": self._search_results,
             }
         )

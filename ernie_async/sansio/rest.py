@@ -3,7 +3,7 @@
 What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.refusals`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -11,10 +11,19 @@ from pydantic_core import from_json
 
 from ernie_async.errors import DecodeError
 from ernie_async.sansio.refusals import holds_error, refusal
+from ernie_async.sansio.verdict import find_verdict
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.messages import Message
 
-__all__ = ["Request", "is_event_stream", "read_answer", "read_chunk", "refuse_non_stream"]
+__all__ = [
+    "Request",
+    "is_error",
+    "is_event_stream",
+    "read_answer",
+    "read_chunk",
+    "refuse_non_stream",
+]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -31,6 +40,7 @@ class Request(NamedTuple):
         model: The model asked for, if any.
         is_stream: Whether the answer is to be streamed.
         n: How many answers were asked for.
+        messages: The conversation, to estimate its tokens if the service does not tell.
         prompt_tokens: Estimate; 0 if nobody counts tokens.
         answer_tokens: Estimate of the most it will say; 0 if nobody counts tokens.
     """
@@ -43,6 +53,7 @@ class Request(NamedTuple):
     model: str | None = None
     is_stream: bool = False
     n: int = 1
+    messages: Sequence[Message] = ()
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
@@ -54,6 +65,7 @@ def read_answer(
 
     Raises:
         APIError: The service refused, whatever the status says.
+        BlockedError: The service forbids to show it.
         DecodeError: The body is not what this model describes.
     """
     if not 200 <= status < 300:
@@ -62,10 +74,16 @@ def read_answer(
         answer = model.model_validate_json(body)
     except ValidationError:
         answer = _read_leniently(model, status, headers, body, utc_now)
-    if _is_error(answer):
+    if is_error(answer):
         raise refusal(status, body, headers, utc_now=utc_now)
-    if isinstance(answer, ChatCompletion) and not answer.choices:
-        raise DecodeError("this is not a ChatCompletion: no choices", body=body)
+    if isinstance(answer, ChatCompletion):
+        if not answer.choices:
+            raise DecodeError("this is not a ChatCompletion: no choices", body=body)
+        blocked = find_verdict(answer.choices)
+        if blocked is not None:
+            blocked.partial = answer if blocked.flag is None else None
+            blocked.request_id = answer.id
+            raise blocked
     return answer
 
 
@@ -82,12 +100,12 @@ def read_chunk(data: bytes) -> ChatChunk:
         chunk: ChatChunk = ChatChunk.__pydantic_validator__.validate_json(data)
     except ValidationError:
         return _read_leniently(ChatChunk, 200, {}, data, 0.0)
-    if chunk.__pydantic_extra__ and _is_error(chunk):
+    if chunk.__pydantic_extra__ and is_error(chunk):
         raise refusal(200, data, {}, utc_now=0.0)
     return chunk
 
 
-def _is_error(answer: BaseModel) -> bool:
+def is_error(answer: BaseModel) -> bool:
     """Whether an answer of the right form is really an error: that leaves unknown fields over."""
     extra = answer.model_extra
     return extra is not None and bool(extra) and holds_error({**answer.__dict__, **extra})

@@ -81,7 +81,7 @@ class RetryPolicy:
         """
         if attempt >= self.attempts or not may_pass(error):
             return None
-        asked = error.retry_after if isinstance(error, APIError) else None
+        asked = error.retry_after if isinstance(error, APIError | InterruptedStreamError) else None
         if asked is not None and asked > self.max_retry_after:
             return None
         factor = QUOTA_FACTOR if isinstance(error, RateLimitError) and asked is None else 1

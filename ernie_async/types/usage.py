@@ -1,10 +1,14 @@
 """What a call consumed: tokens, as the service counts them, and seconds, as we do."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+from pydantic import PrivateAttr
 
 from ernie_async.types.wire import AnswerModel
 
 __all__ = ["CompletionTokensDetails", "PromptTokensDetails", "Timing", "Usage"]
+
+D = TypeVar("D", "PromptTokensDetails", "CompletionTokensDetails")
 
 
 class PromptTokensDetails(AnswerModel):
@@ -28,6 +32,49 @@ class Usage(AnswerModel):
     total_tokens: int = 0
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
+    _is_estimate: bool = PrivateAttr(default=False)
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether some of it was counted by this library, since the service did not tell."""
+        return self._is_estimate
+
+    @classmethod
+    def estimated(cls, *, prompt_tokens: int, completion_tokens: int) -> "Usage":
+        """What a call consumed by our own count."""
+        usage = cls(
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+        )
+        usage._is_estimate = True
+        return usage
+
+    def plus(self, other: "Usage") -> "Usage":
+        """What two requests consumed together. Details that only one has count as they are."""
+        prompt = _sum(PromptTokensDetails, self.prompt_tokens_details, other.prompt_tokens_details)
+        total = Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            prompt_tokens_details=prompt,
+            completion_tokens_details=_sum(
+                CompletionTokensDetails,
+                self.completion_tokens_details,
+                other.completion_tokens_details,
+            ),
+        )
+        total._is_estimate = self.is_estimate or other.is_estimate
+        return total
+
+
+def _sum(kind: type[D], first: D | None, second: D | None) -> D | None:
+    if first is None or second is None:
+        return first or second
+    counts = dict(first)
+    for name, count in second:
+        counts[name] = counts.get(name) if count is None else (counts.get(name) or 0) + count
+    return kind(**counts)
 
 
 class Timing(NamedTuple):

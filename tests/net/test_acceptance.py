@@ -45,6 +45,11 @@ def events(*texts: str, end: bytes = b"\n\n", colon: bytes = b": ", done: bool =
     return b"".join(line + end for line in lines)
 
 
+def with_ids(body: bytes) -> bytes:
+    blocks = body.removesuffix(b"\n\n").split(b"\n\n")
+    return b"".join(b"id: %d\n%s\n\n" % (n, block) for n, block in enumerate(blocks, 1))
+
+
 def bytewise(body: bytes) -> list[bytes]:
     return [body[i : i + 1] for i in range(len(body))]
 
@@ -112,7 +117,8 @@ BREAKS_LATE: dict[str, tuple[Step, type[ErnieError], Callable[[Any], bool]]] = {
     "closed in the middle": (cut(3), InterruptedStreamError, lambda e: e.last_event_id is None),
     "reset in the middle": (cut(3, how="reset"), InterruptedStreamError, lambda e: True),
     "closed in the middle, with ids": (
-        cut(3, of=reply(ids=True)), InterruptedStreamError, lambda e: e.last_event_id == "3"),
+        raw(with_ids(events("量子", "纠缠", "是两", done=False)), end="close"),
+        InterruptedStreamError, lambda e: e.last_event_id == "3"),
     "cut inside a line": (
         raw(events("量子", "纠缠", "是两", done=False) + b'data: {"choices":[{"delta":{"con'),
         InterruptedStreamError, lambda e: True),
@@ -160,13 +166,24 @@ async def test_a_break_after_text_says_so_and_has_the_text(
     server.script(step)
     text = ""
     with pytest.raises(kind) as caught:
-        async for chunk in client.stream("hi"):
+        async for chunk in client.with_options(resume="never").stream("hi"):
             text += chunk.text
     assert text == "量子纠缠是两"
     assert is_right(caught.value)
     assert caught.value.partial.text == text  # type: ignore[attr-defined]
     assert caught.value.request_id
     assert len(server.requests) == 1, "nothing is asked again once text was handed over"
+
+
+@pytest.mark.anyio
+async def test_a_stream_with_ids_that_is_cut_is_resumed(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    server.script(cut(3, of=reply(TEXT, ids=True)), reply(TEXT, ids=True))
+    async with client.stream("hi") as stream:
+        assert await stream.text() == TEXT
+    assert [resumed.how for resumed in stream.resumes] == ["server"]
+    assert server.requests[1].headers["Last-Event-ID"] == "3"
 
 
 FAILS_EARLY: dict[str, Step] = {

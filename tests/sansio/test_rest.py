@@ -31,7 +31,8 @@ def read(body: bytes | str, status: int = 200, **headers: str) -> ChatCompletion
 @pytest.mark.parametrize("path", sorted(CHAT_V2.glob("chat_*.json")), ids=lambda path: path.stem)
 def test_recorded_answer_keeps_every_field(path: Path) -> None:
     body = path.read_bytes()
-    answer = read(body)
+    # Of a blocked answer, which `read_answer` refuses, the fields are there all the same.
+    answer = ChatCompletion.model_validate_json(body) if "blocked" in path.stem else read(body)
     assert json.loads(answer.model_dump_json(exclude_unset=True)) == json.loads(body)
 
 

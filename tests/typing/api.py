@@ -26,6 +26,7 @@ from ernie_async import (
     DecodeError,
     ErnieError,
     FailedAttempt,
+    HeartbeatSeen,
     ImagePart,
     ImageURL,
     InterruptedStreamError,
@@ -40,6 +41,7 @@ from ernie_async import (
     RetryPolicy,
     RetryScheduled,
     StreamOptions,
+    StreamResumed,
     SyncChatStream,
     TextPart,
     Thinking,
@@ -188,8 +190,10 @@ def every_setting(session: aiohttp.ClientSession) -> None:
             assert_type(record.usage, Usage | None)
         elif isinstance(record, RetryScheduled):
             assert_type(record.delay, float)
+        elif isinstance(record, StreamResumed):
+            assert_type(record.at, int)
         else:
-            assert_type(record, CallStarted)
+            assert_type(record, CallStarted | HeartbeatSeen)
 
     AsyncClient()
     AsyncClient("key")

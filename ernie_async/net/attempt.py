@@ -1,0 +1,230 @@
+"""One request of a streamed answer: its permit, its response, its clocks, its chunks.
+
+`ChatStream` makes one, and another for each retry and each resume. Says how a response ended, and
+not whether the answer is whole.
+"""
+
+import asyncio
+from time import monotonic, time
+
+from ernie_async.errors import ConnectError, DeadlineError, ErnieError, InterruptedStreamError
+from ernie_async.net.call import Call, read_body, settle_failed
+from ernie_async.net.hooks import HeartbeatSeen, tell
+from ernie_async.net.limiter import Permit
+from ernie_async.net.transport import Reply
+from ernie_async.net.watch import Watch
+from ernie_async.sansio.chunk_reader import ChunkReader
+from ernie_async.sansio.event_ids import EventLedger
+from ernie_async.sansio.read_buffer import ReadGauge
+from ernie_async.sansio.rest import is_event_stream, refuse_non_stream
+from ernie_async.types.chunk import ChatChunk
+
+__all__ = ["Attempt"]
+
+# To use the connection again, the body must be read to its end. More than this costs more than a
+# new connection does.
+DRAIN_SECONDS = 0.05
+DRAIN_BYTES = 4096
+
+# A stream that is faster than its consumer lets other tasks have a turn after so many bytes: some
+# hundred events, a third of a millisecond.
+TURN_BYTES = 8192
+
+
+class Attempt:
+    """One request and its response. Nothing refers back to the stream."""
+
+    __slots__ = (
+        "_call",
+        "_cut",
+        "_gauge",
+        "_held",
+        "_is_at_end",
+        "_ledger",
+        "_permit",
+        "_reader",
+        "_reply",
+        "_unpaused",
+        "_watch",
+    )
+
+    def __init__(self, call: Call, ledger: EventLedger, gauge: ReadGauge) -> None:
+        self._call = call
+        self._reader = ChunkReader(ledger, max_event_bytes=call.desk.max_event_bytes)
+        self._ledger = ledger
+        self._gauge = gauge
+        self._permit: Permit | None = None
+        self._reply: Reply | None = None
+        self._watch: Watch | None = None
+        self._held: list[ChatChunk] = []
+        self._unpaused = 0  # bytes read since others had their turn
+        self._is_at_end = False  # of the body
+        self._cut: str | None = None  # why the body ended, if not by itself
+
+    @property
+    def heartbeats(self) -> int:
+        """Comments that the server sent to keep the connection alive."""
+        return self._reader.heartbeats
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the end mark came."""
+        return self._reader.is_done
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where the connection lives; `None` while there is none."""
+        return None if self._reply is None else self._reply.loop
+
+    async def open(self, *, may_be_empty: bool) -> list[ChatChunk]:
+        """Send the request and read up to the first chunks.
+
+        Args:
+            may_be_empty: The end mark may come at once: what came before it was read already.
+
+        Raises:
+            ErnieError: The attempt failed, and is closed.
+        """
+        try:
+            self._permit = await self._call.admit()
+            seconds = self._call.desk.timeouts.first_event
+            try:
+                async with asyncio.timeout(seconds):
+                    chunks = await self._open(may_be_empty=may_be_empty)
+            except TimeoutError as error:
+                if isinstance(error, ErnieError):
+                    raise
+                failure = DeadlineError(
+                    f"no event within {seconds:g} s (Timeouts.first_event); "
+                    f"{self.heartbeats} heartbeats came",
+                    clock="first_event",
+                    seconds=seconds or 0.0,
+                )
+            else:
+                assert self._reply is not None
+                self._watch = Watch(self._reply, self._call)
+                return chunks
+            # Raised outside the handler: the cancellation inside is no news to the caller.
+            raise failure
+        except ErnieError as error:
+            if self._permit is not None:
+                settle_failed(self._permit, error)
+            self.close(used=None)
+            raise
+        except BaseException:
+            self.close(used=None)
+            raise
+
+    async def _open(self, *, may_be_empty: bool) -> list[ChatChunk]:
+        reply = self._reply = await self._call.send()
+        if reply.status != 200 or not is_event_stream(reply.headers):
+            body = await read_body(reply)
+            raise refuse_non_stream(reply.status, reply.headers, body, utc_now=time())
+        chunks = await self.read(is_finished=False)
+        if chunks or (may_be_empty and self.is_done):
+            return chunks
+        raise self.interrupted()
+
+    async def read(self, *, is_finished: bool) -> list[ChatChunk]:
+        """Wait for the next chunks, all that came at once; none at the end.
+
+        A read that is cancelled loses nothing.
+
+        Args:
+            is_finished: Every answer has its finish reason: only usage and the end mark may follow.
+
+        Raises:
+            ErnieError: An error came instead, or nothing for too long. The attempt is still open.
+        """
+        reader, reply, watch, gauge = self._reader, self._reply, self._watch, self._gauge
+        assert reply is not None
+        while not self._held:
+            if reader.failure is not None:
+                self._raise_failure()
+            if reader.is_done or self._is_at_end:
+                return []
+            if self._unpaused >= TURN_BYTES:
+                self._unpaused = 0
+                await asyncio.sleep(0)
+            began = monotonic()
+            if watch is not None:
+                watch.begin_wait(began, is_finished=is_finished)
+            try:
+                packet = await reply.read(gauge.size)
+            except ConnectError as error:
+                self._cut, packet = f"the stream was cut: {error.message}", b""
+            except DeadlineError:
+                if not is_finished:
+                    raise
+                packet = b""
+            delay = self._take(packet, began)
+            if delay:
+                await asyncio.sleep(delay)
+                self._held += reader.feed(reply.read_now(gauge.size))
+        chunks, self._held = self._held, []
+        return chunks
+
+    def _take(self, packet: bytes, began: float) -> float:
+        """Decode a packet; say for how many seconds to hold its chunks."""
+        reader, reply = self._reader, self._reply
+        assert reply is not None
+        if not packet:
+            self._is_at_end = True
+            self._held = reader.close()
+            return 0.0
+        self._unpaused += len(packet)
+        now = monotonic()
+        self._gauge.note(now, reply.arrived, now - began)
+        heartbeats = reader.heartbeats
+        self._held = reader.feed(packet)
+        if reader.heartbeats != heartbeats:
+            seen = HeartbeatSeen(call=self._call.number, heartbeats=reader.heartbeats)
+            tell(self._call.desk.hooks, seen)
+        if not self._held or self._watch is None:
+            return 0.0  # nothing, or the first chunk
+        self._watch.end_wait()
+        return self._gauge.delay(len(packet))
+
+    def _raise_failure(self) -> None:
+        failure, self._reader.failure = self._reader.failure, None
+        assert failure is not None
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback holds this frame
+
+    def interrupted(self) -> InterruptedStreamError:
+        """The error for a body that ended before the answer did."""
+        why = self._cut or "the stream ended with neither a finish reason nor [DONE]"
+        retry = self._ledger.retry
+        return InterruptedStreamError(why, retry_after=None if retry is None else retry / 1000)
+
+    async def drain(self) -> None:
+        """Read on to the end of the body, if it is near, so that its connection can be reused."""
+        reply = self._reply
+        assert reply is not None
+        size = 0
+        if reply.is_at_end:
+            return
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not reply.is_at_end and size <= DRAIN_BYTES:
+                    size += len(await reply.read(DRAIN_BYTES))
+        except (ErnieError, TimeoutError):
+            pass  # to be closed, and nothing of the answer is missing
+
+    def close(self, *, used: int | None) -> None:
+        """Leave nothing behind: no timer, no socket, no permit. May be called twice.
+
+        Args:
+            used: Tokens, for the limiter; `None` if that is not known, or settled already.
+        """
+        if self._watch is not None:
+            self._watch.stop()
+        if self._reply is not None:
+            self._reply.close()
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            if used is not None and permit.tokens:
+                permit.settle(tokens=used)
+            permit.release()

@@ -1,0 +1,197 @@
+"""Other ways to read a stream: its text alone, or by several consumers at once."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from ernie_async.errors import ConfigError, DeadlineError, ErnieError
+from ernie_async.types.chunk import ChatChunk
+
+__all__ = ["ChunkBranch", "TextDeltas", "branch_off"]
+
+
+class TextDeltas:
+    """The text of a stream, piece by piece, from `ChatStream.text_deltas`."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, chunks: AsyncIterator[ChatChunk]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            chunk = await self._chunks.__anext__()
+            if text := chunk.text:
+                return text
+
+
+class ChunkBranch:
+    """One consumer's view of a stream, from `ChatStream.tee`: all chunks, at its own pace.
+
+    Leave it early with `aclose` or `async with`, else the other branches wait for it in the end.
+    When the last branch is left, so is the stream.
+    """
+
+    __slots__ = ("__weakref__", "_chunks", "_source")
+
+    def __init__(self, source: "_Source") -> None:
+        self._source = source
+        self._chunks: deque[ChatChunk] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatChunk:
+        while not self._chunks:
+            if not await self._source.read_on(self._chunks):
+                raise StopAsyncIteration
+        chunk = self._chunks.popleft()
+        self._source.room.set()
+        return chunk
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Want no more of it."""
+        self._source.forget(self._chunks)
+
+    def __del__(self) -> None:
+        self._source.forget_soon(self._chunks)
+
+
+class _Source:
+    """What the branches of one stream share: who reads, and who lags behind."""
+
+    def __init__(
+        self,
+        pull: Callable[[], Awaitable[list[ChatChunk]]],
+        leave: Callable[[], None],
+        *,
+        ahead: int,
+        patience: float | None,
+    ) -> None:
+        self._pull = pull
+        self._leave = leave
+        self._ahead = ahead
+        self._patience = patience
+        self._queues: list[deque[ChatChunk]] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._is_over = False
+        self._failure: ErnieError | None = None
+        self.room = asyncio.Event()
+
+    def open_branch(self) -> ChunkBranch:
+        branch = ChunkBranch(self)
+        self._queues.append(branch._chunks)
+        return branch
+
+    async def read_on(self, queue: deque[ChatChunk]) -> bool:
+        """Wait until every branch has more chunks; say whether there can be any.
+
+        Raises:
+            DeadlineError: Another branch did not take its chunks in time.
+            ErnieError: The stream broke.
+        """
+        if not any(queue is other for other in self._queues):
+            return False  # this branch was closed
+        while not queue:
+            if self._failure is not None:
+                raise self._failure
+            if self._is_over:
+                return False
+            if self._reading is None:
+                await self._wait_for_room()
+            if self._reading is None and not queue and not self._is_over:
+                # A task of its own: whoever waits may be cancelled, and the others go on.
+                self._reading = asyncio.create_task(self._read())
+            if self._reading is not None:
+                await asyncio.shield(self._reading)
+        return True
+
+    async def _wait_for_room(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                while any(len(other) >= self._ahead for other in self._queues):
+                    self.room.clear()
+                    await self.room.wait()
+        except TimeoutError:
+            pass
+        else:
+            return
+        raise DeadlineError(
+            f"another branch of this stream took none of its {self._ahead} chunks within "
+            f"{self._patience:g} s (Timeouts.idle); close the branches that are not read",
+            clock="idle",
+            seconds=self._patience or 0.0,
+        )
+
+    async def _read(self) -> None:
+        try:
+            chunks = await self._pull()
+        except ErnieError as error:
+            self._failure = error
+        else:
+            self._is_over = not chunks
+            for queue in self._queues:
+                queue.extend(chunks)
+        finally:
+            self._reading = None
+
+    def forget(self, queue: deque[ChatChunk]) -> None:
+        """A branch was left."""
+        self._queues = [other for other in self._queues if other is not queue]
+        self.room.set()
+        if not self._queues:
+            self._leave()
+
+    def forget_soon(self, queue: deque[ChatChunk]) -> None:
+        """A branch was dropped, in whatever thread."""
+        reading = self._reading
+        if reading is None:
+            # Nobody waits: what is left is for the stream to do when it is dropped itself.
+            self._queues = [other for other in self._queues if other is not queue]
+            return
+        with suppress(RuntimeError):  # the loop is closed, and its connections with it
+            reading.get_loop().call_soon_threadsafe(self.forget, queue)
+
+
+def branch_off(
+    pull: Callable[[], Awaitable[list[ChatChunk]]],
+    leave: Callable[[], None],
+    n: int,
+    *,
+    ahead: int,
+    patience: float | None,
+) -> tuple[ChunkBranch, ...]:
+    """Make the branches of a stream.
+
+    Args:
+        pull: Waits for the next chunks; none at the end.
+        leave: Closes the stream.
+        n: How many branches.
+        ahead: Chunks that a branch may be ahead of the slowest one.
+        patience: Seconds to wait for the slowest one; `None` for ever.
+
+    Raises:
+        ConfigError: `n` or `ahead` is not a whole number of at least 1.
+    """
+    for name, value in (("n", n), ("ahead", ahead)):
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name}: expected a whole number, at least 1, got {value!r}")
+    source = _Source(pull, leave, ahead=ahead, patience=patience)
+    return tuple(source.open_branch() for _ in range(n))

@@ -1,0 +1,90 @@
+"""How many bytes to take from a stream at once: latency times bandwidth, within bounds.
+
+The product is what arrives while the reader is away, so taking that much keeps up with the sender;
+the upper bound keeps one stream from holding up the others. Knows no socket and no clock.
+"""
+
+from dataclasses import dataclass
+
+from ernie_async.errors import ConfigError
+
+__all__ = ["ReadBuffer", "ReadGauge"]
+
+# Of a moving average, the weight of what is new: half of it is from the last three measurements.
+WEIGHT = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBuffer:
+    """How streams are read.
+
+    Attributes:
+        minimum: Bytes; the least that is taken at once, if it is there.
+        maximum: Bytes; the most, and so what other tasks have to wait for.
+        max_delay: Seconds for which a packet may be held to be handed over with the next ones, if
+            these are expected within that time: less work under load, later text. Never applied to
+            the first chunk. 0 to hand over everything as it comes.
+    """
+
+    minimum: int = 512
+    maximum: int = 4096
+    max_delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = (self.minimum, self.maximum)
+        if not all(isinstance(size, int) for size in sizes) or not 0 < sizes[0] <= sizes[1]:
+            raise ConfigError(
+                f"minimum, maximum: expected bytes, 0 < minimum <= maximum, got {sizes}"
+            )
+        if not isinstance(self.max_delay, int | float) or not 0 <= self.max_delay < float("inf"):
+            raise ConfigError(f"max_delay: expected seconds, at least 0, got {self.max_delay!r}")
+
+
+class ReadGauge:
+    """Measures one stream and says how to read it.
+
+    Attributes:
+        latency: Seconds until bytes come, where they have to be waited for; a moving average.
+        bandwidth: Bytes per second that arrive; a moving average.
+        size: Bytes to take at once: latency times bandwidth, within the bounds.
+    """
+
+    __slots__ = ("_arrived", "_at", "_bounds", "bandwidth", "latency", "size")
+
+    def __init__(self, bounds: ReadBuffer) -> None:
+        self._bounds = bounds
+        self._at: float | None = None
+        self._arrived = 0
+        self.latency = 0.0
+        self.bandwidth = 0.0
+        self.size = bounds.maximum  # until something is known
+
+    def note(self, now: float, arrived: int, waited: float) -> None:
+        """Tell of a read.
+
+        Args:
+            now: When it was over.
+            arrived: Bytes that have come so far in all, read or not.
+            waited: Seconds for which it had to wait; 0 if bytes were there.
+        """
+        if arrived == self._arrived:
+            return  # taken from what had come before, so nothing is measured
+        if waited:
+            self.latency = _average(self.latency, waited)
+        if self._at is not None and now > self._at:
+            rate = (arrived - self._arrived) / (now - self._at)
+            self.bandwidth = _average(self.bandwidth, rate)
+            product = int(self.latency * self.bandwidth)
+            self.size = min(max(product, self._bounds.minimum), self._bounds.maximum)
+        self._at, self._arrived = now, arrived
+
+    def delay(self, n_bytes: int) -> float:
+        """Seconds to hold a packet of so many bytes, so that it is handed over with the next."""
+        most = self._bounds.max_delay
+        if not most or n_bytes >= self._bounds.maximum or self.bandwidth * most < n_bytes:
+            return 0.0
+        return min(most, (self._bounds.maximum - n_bytes) / self.bandwidth)
+
+
+def _average(held: float, new: float) -> float:
+    return held + WEIGHT * (new - held) if held else new
