@@ -71,11 +71,6 @@ class Attempt:
         """Whether the end mark came."""
         return self._reader.is_done
 
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """Where the connection lives; `None` while there is none."""
-        return None if self._reply is None else self._reply.loop
-
     async def open(self, *, may_be_empty: bool) -> list[ChatChunk]:
         """Send the request and read up to the first chunks.
 

@@ -71,6 +71,7 @@ class ChatStream:
         "_gauge",
         "_heartbeats",
         "_ledger",
+        "_loop",
         "_packet",
         "_patience",
         "_phase",
@@ -94,6 +95,7 @@ class ChatStream:
         self._answer = Accumulator(n=request.n)
         self._ledger = EventLedger()
         self._gauge = ReadGauge(desk.read_buffer)
+        self._loop: asyncio.AbstractEventLoop | None = None  # where it is read
         self._call: Call | None = None
         self._attempt: Attempt | None = None
         self._seam: Seam | None = None
@@ -155,11 +157,10 @@ class ChatStream:
             reason: For the `InterruptedStreamError` that the consumer gets. Does nothing after the
                 end.
         """
-        loop = None if self._attempt is None else self._attempt.loop
-        if loop is None or asyncio._get_running_loop() is loop:
+        if self._loop is None or asyncio._get_running_loop() is self._loop:
             self._cancel(reason)
         else:
-            loop.call_soon_threadsafe(self._cancel, reason)
+            self._loop.call_soon_threadsafe(self._cancel, reason)
 
     def _cancel(self, reason: str) -> None:
         if self._phase not in {"complete", "left"}:
@@ -175,13 +176,12 @@ class ChatStream:
             self._close("cancelled")
 
     def __del__(self) -> None:
-        attempt = getattr(self, "_attempt", None)
-        if attempt is None or self._phase != "open":
+        if getattr(self, "_phase", "new") != "open" or self._loop is None:
             return
-        if asyncio._get_running_loop() is not attempt.loop:
+        if asyncio._get_running_loop() is not self._loop:
             # Dropped in another thread: only the loop itself may touch its connections.
             try:
-                attempt.loop.call_soon_threadsafe(self._close, "cancelled")
+                self._loop.call_soon_threadsafe(self._close, "cancelled")
             except RuntimeError:
                 pass  # the loop is closed, and its connections with it
             else:
@@ -317,6 +317,7 @@ class ChatStream:
         call = self._call
         assert call is not None
         seconds = None if call.ends_at is None else max(0.0, call.ends_at - monotonic())
+        self._loop = asyncio.get_running_loop()
         self._phase = "opening"
         try:
             async with asyncio.timeout(seconds) as self._patience:

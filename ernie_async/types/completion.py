@@ -14,6 +14,10 @@ from ernie_async.types.wire import AnswerModel
 __all__ = ["ChatCompletion", "Choice", "SearchResult"]
 
 
+# The service's safety class "the conversation must end; the text may be shown".
+CLOSE_FLAG = 2
+
+
 class SearchResult(AnswerModel):
     """A source that web search found; `index` is the number in the text's citation marks."""
 
@@ -81,6 +85,11 @@ class ChatCompletion(AnswerModel):
     def finish_reason(self) -> str | None:
         """Why the model stopped; see `Choice`."""
         return self.choices[0].finish_reason if self.choices else None
+
+    @property
+    def conversation_closed(self) -> bool:
+        """Whether the service demands that the conversation ends with this answer (flag 2)."""
+        return any(choice.flag == CLOSE_FLAG for choice in self.choices)
 
     @property
     def request_id(self) -> str | None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import gc
+import os
 import pickle
+import socket
 import ssl
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import anyio
@@ -199,6 +202,41 @@ async def test_a_closed_client_says_so(server: MockErnie) -> None:
     await client.aclose()
     with pytest.raises(ConfigError, match="closed"):
         await client.chat("hi")
+
+
+def open_sockets() -> Iterator[socket.socket]:
+    """Copies of all sockets of this process, each open until the next one is asked for."""
+    for entry in Path("/proc/self/fd").iterdir():
+        if os.path.realpath(entry).partition("/fd/")[2].startswith("socket:"):
+            with socket.socket(fileno=os.dup(int(entry.name))) as held:
+                yield held
+
+
+def peer_port(held: socket.socket) -> int | None:
+    try:
+        return held.getpeername()[1]
+    except OSError:
+        return None
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_sockets_are_kept_alive_every_30_s(server: MockErnie) -> None:
+    port = int(server.base_url.split(":")[2].split("/")[0])
+    server.script(reply(chunk_ms=50))
+    async with AsyncClient("k", base_url=server.base_url) as client:
+        async with client.stream("hi") as stream:
+            await anext(stream)
+            ours = [
+                [
+                    held.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    held.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                    held.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                ]
+                for held in open_sockets()
+                if held.family == socket.AF_INET and peer_port(held) == port
+            ]
+    assert ours == [[1, 30, 30]]
 
 
 @pytest.mark.anyio
