@@ -77,15 +77,15 @@ class Asker:
         if not self._is_verbose:
             return
         told = [f"model {answer.model}"]
-        if (usage := answer.usage) is not None:
-            told.append(
-                f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
-            )
-        if (timing := answer.timing) is not None:
-            if timing.first_token is not None:
-                told.append(f"first token {timing.first_token:.2f} s")
-            told.append(f"total {timing.total or 0:.2f} s")
-            told.append(f"attempts {timing.attempts}")
+        usage, timing = answer.usage, answer.timing
+        told.append(
+            f"{usage.prompt_tokens} + {usage.completion_tokens} = {usage.total_tokens} tokens"
+            + (" (estimate)" if usage.is_estimate else "")
+        )
+        if timing.first_token is not None:
+            told.append(f"first token {timing.first_token:.2f} s")
+        told.append(f"total {timing.total:.2f} s")
+        told.append(f"attempts {timing.attempts}")
         note("; ".join([*told, f"request id {answer.request_id}"]))
 
 

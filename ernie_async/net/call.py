@@ -30,7 +30,7 @@ from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import OutputEstimate
+from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
@@ -79,13 +79,16 @@ class Desk(NamedTuple):
             call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         else:
-            usage = answer.usage if isinstance(answer, ChatCompletion) else None
-            if usage is not None:
+            if not isinstance(answer, ChatCompletion):
+                call.end("ok")
+                return answer
+            usage = answer.usage
+            if answer.has_usage:
                 self.output.note(usage.completion_tokens)
-            request_id = answer.request_id if isinstance(answer, ChatCompletion) else None
-            timing = call.end("ok", usage=usage, request_id=request_id)
-            if isinstance(answer, ChatCompletion):
-                answer.observed(request_id=request.request_id, timing=timing)
+            else:
+                usage = estimate_usage(request.messages, answer.reasoning + answer.text)
+            timing = call.end("ok", usage=usage, request_id=answer.request_id)
+            answer.observed(request_id=request.request_id, timing=timing, usage=usage)
             return answer
         # Raised outside the handler: the cancellation inside is no news to the caller.
         call.end("error", error=failure)
@@ -307,7 +310,7 @@ async def _one_answer(call: Call, model: type[M]) -> M:
     finally:
         if permit is not None:
             permit.release()
-    if permit is not None and isinstance(answer, ChatCompletion) and answer.usage is not None:
+    if permit is not None and isinstance(answer, ChatCompletion) and answer.has_usage:
         permit.settle(tokens=answer.usage.total_tokens)
     return answer
 

@@ -31,7 +31,7 @@ from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.resume import Form, least_overlap, resume_forms, resume_request
 from ernie_async.sansio.seam import Seam
-from ernie_async.sansio.tokens import estimate_prompt, estimate_tokens
+from ernie_async.sansio.tokens import estimate_tokens, estimate_usage
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
@@ -272,7 +272,7 @@ class ChatStream:
             return self._timing
         if self._call is not None:
             return self._call.timing()
-        return Timing(queued=0.0, first_token=None, total=0.0, attempts=0)
+        return Timing()
 
     async def _pull(self) -> list[ChatChunk]:
         """The next chunks, all that came at once; none at the proper end.
@@ -485,9 +485,13 @@ class ChatStream:
         """What the request under way consumed, by our own count."""
         said = self._answer.reasoning + self._answer.text
         before, here = said[: self._told], said[self._told :]
-        return Usage.estimated(
-            prompt_tokens=estimate_prompt(self._request.messages) + estimate_tokens(before),
-            completion_tokens=estimate_tokens(here),
+        usage = estimate_usage(self._request.messages, here)
+        return (
+            usage
+            if not before
+            else usage.plus(
+                Usage.estimated(prompt_tokens=estimate_tokens(before), completion_tokens=0)
+            )
         )
 
     def _left(self, message: str) -> InterruptedStreamError:
@@ -498,4 +502,4 @@ class ChatStream:
 
     def _completion(self) -> ChatCompletion:
         completion = self._answer.completion(self.usage)
-        return completion.observed(request_id=self._request.request_id, timing=self._timing)
+        return completion.observed(request_id=self._request.request_id, timing=self.timing)

@@ -270,12 +270,13 @@ class Accumulator:
         Args:
             usage: What is known better than by what came.
         """
+        usage = usage or self.usage
         return ChatCompletion.model_validate(
             {
                 **self._fields,
                 "object": "chat.completion",
                 "choices": [self._choices[at].get(at) for at in sorted(self._choices)],
-                "usage": usage or self.usage,
+                **({} if usage is None else {"usage": usage}),
                 "search_results": self._search_results,
             }
         )

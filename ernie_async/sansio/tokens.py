@@ -13,8 +13,9 @@ from math import ceil
 from ernie_async.types.content import TextPart
 from ernie_async.types.messages import Message
 from ernie_async.types.request import ChatRequest
+from ernie_async.types.usage import Usage
 
-__all__ = ["OutputEstimate", "estimate_prompt", "estimate_tokens"]
+__all__ = ["OutputEstimate", "estimate_prompt", "estimate_tokens", "estimate_usage"]
 
 # Patterns are left to the cache of `re`, since most programs never count tokens.
 HAN = "[\u4e00-\u9fff]"
@@ -53,6 +54,13 @@ def estimate_prompt(messages: Iterable[Message]) -> int:
                 estimate_tokens(part.text) for part in content if isinstance(part, TextPart)
             )
     return total
+
+
+def estimate_usage(messages: Iterable[Message], answer: str) -> Usage:
+    """What a conversation and its answer consume, roughly."""
+    return Usage.estimated(
+        prompt_tokens=estimate_prompt(messages), completion_tokens=estimate_tokens(answer)
+    )
 
 
 class OutputEstimate:

@@ -47,7 +47,8 @@ class Choice(AnswerModel):
 class ChatCompletion(AnswerModel):
     """The model's answer, streamed or not, with what it cost.
 
-    The properties speak of the first choice; with `n` above 1, look into `choices`.
+    The properties speak of the first choice; with `n` above 1, look into `choices`. If the service
+    does not tell the usage, a client puts in an estimate; see `Usage.is_estimate`.
     """
 
     id: str | None = None
@@ -55,11 +56,11 @@ class ChatCompletion(AnswerModel):
     created: int | None = None
     model: str | None = None
     choices: list[Choice] = []
-    usage: Usage | None = None
+    usage: Usage = Field(default_factory=Usage)
     # A failed search was described as an object with an error in it.
     search_results: list[SearchResult] | dict[str, JsonValue] | None = None
     _request_id: str | None = PrivateAttr(default=None)
-    _timing: Timing | None = PrivateAttr(default=None)
+    _timing: Timing = PrivateAttr(default=Timing())
 
     @property
     def message(self) -> AnswerMessage:
@@ -87,6 +88,11 @@ class ChatCompletion(AnswerModel):
         return self.choices[0].finish_reason if self.choices else None
 
     @property
+    def has_usage(self) -> bool:
+        """Whether the service told the usage."""
+        return "usage" in self.model_fields_set and not self.usage.is_estimate
+
+    @property
     def conversation_closed(self) -> bool:
         """Whether the service demands that the conversation ends with this answer (flag 2)."""
         return any(choice.flag == CLOSE_FLAG for choice in self.choices)
@@ -97,12 +103,22 @@ class ChatCompletion(AnswerModel):
         return self.id or self._request_id
 
     @property
-    def timing(self) -> Timing | None:
-        """Where the time went; `None` for an answer that did not come through a client."""
+    def timing(self) -> Timing:
+        """Where the time went; all zero for an answer that did not come through a client."""
         return self._timing
 
-    def observed(self, *, request_id: str | None, timing: Timing | None) -> "ChatCompletion":
-        """Note what the client saw besides the body. For the client's own use."""
+    def observed(
+        self, *, request_id: str | None, timing: Timing, usage: Usage | None = None
+    ) -> "ChatCompletion":
+        """Note what the client saw besides the body. For the client's own use.
+
+        Args:
+            request_id: What it sent as `X-Request-Id`.
+            timing: Where the time went.
+            usage: Its estimate, if the service did not tell.
+        """
         self._request_id = request_id
         self._timing = timing
+        if usage is not None:
+            self.__dict__["usage"] = usage  # frozen for everybody else
         return self

@@ -88,7 +88,7 @@ class Timing(NamedTuple):
         attempts: How many requests were sent, without a free resend on a stale connection.
     """
 
-    queued: float
-    first_token: float | None
-    total: float
-    attempts: int
+    queued: float = 0.0
+    first_token: float | None = None
+    total: float = 0.0
+    attempts: int = 0

@@ -13,6 +13,7 @@ from ernie_async.sansio.accumulate import JOIN_AFTER, Accumulator
 from ernie_async.sansio.rest import read_chunk
 from ernie_async.sansio.sse import EventDecoder
 from ernie_async.types.chunk import ChatChunk
+from ernie_async.types.usage import Usage
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -98,7 +99,7 @@ def test_recorded_stream_becomes_an_answer(name: str) -> None:
     assert (completion.text, completion.reasoning) == (text, reasoning)
     assert [call.model_dump() for call in completion.tool_calls] == tool_calls
     assert completion.finish_reason == finish_reason
-    usage = completion.usage
+    usage = completion.usage if completion.has_usage else None
     assert tokens == (usage and (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens))
     assert (answer.text, answer.reasoning) == (text, reasoning)
     assert answer.finished == (finish_reason is not None)
@@ -125,7 +126,7 @@ def test_id_is_known_from_the_first_chunk_on() -> None:
 def test_answer_before_any_chunk_is_empty() -> None:
     answer = Accumulator()
     completion = answer.completion()
-    assert (completion.text, completion.usage, completion.finish_reason) == ("", None, None)
+    assert (completion.text, completion.usage, completion.finish_reason) == ("", Usage(), None)
     assert (answer.chunks, answer.finished) == (0, False)
 
 
