@@ -192,7 +192,11 @@ class Attempt:
         """The error for a body that ended before the answer did."""
         why = self._cut or "the stream ended with neither a finish reason nor [DONE]"
         retry = self._ledger.retry
-        return InterruptedStreamError(why, retry_after=None if retry is None else retry / 1000)
+        return InterruptedStreamError(
+            why,
+            last_event_id=self._ledger.last_event_id or None,
+            retry_after=None if retry is None else retry / 1000,
+        )
 
     async def drain(self) -> None:
         """Read on to the end of the body, if it is near, so that its connection can be reused."""

@@ -161,7 +161,7 @@ def _wants_structure(request: Request) -> bool:
     return isinstance(wanted, dict) and wanted.get("type") != "text"
 
 
-def resume_request(request: Request, form: Form, text: str, *, last_event_id: str) -> Request:
+def resume_request(request: Request, form: Form, text: str, *, last_event_id: str = "") -> Request:
     """The request that goes on with an answer.
 
     Args:

@@ -120,5 +120,5 @@ class ChatCompletion(AnswerModel):
         self._request_id = request_id
         self._timing = timing
         if usage is not None:
-            self.__dict__["usage"] = usage  # frozen for everybody else
+            object.__setattr__(self, "usage", usage)  # frozen for everybody else
         return self

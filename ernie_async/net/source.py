@@ -1,0 +1,341 @@
+"""Where the chunks of an answer come from: attempts, one after the other, until it is whole.
+
+Decides nothing of its own: the retry policy says when to ask again, `sansio.resume` whether and how
+to go on after a break. Hands over whole packets; what becomes of them is for `ChatStream` to know.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Literal
+
+from ernie_async.errors import (
+    APIError,
+    BadRequestError,
+    BlockedError,
+    DeadlineError,
+    DecodeError,
+    ErnieError,
+    InterruptedStreamError,
+    NotFoundError,
+)
+from ernie_async.net.attempt import Attempt
+from ernie_async.net.call import Call, Desk, brief
+from ernie_async.net.hooks import StreamResumed, tell
+from ernie_async.sansio.accumulate import Accumulator
+from ernie_async.sansio.event_ids import EventLedger
+from ernie_async.sansio.read_buffer import ReadGauge
+from ernie_async.sansio.rest import Request
+from ernie_async.sansio.resume import Form, least_overlap, resume_forms, resume_request
+from ernie_async.sansio.seam import Seam
+from ernie_async.sansio.tokens import estimate_tokens, estimate_usage
+from ernie_async.types.chunk import ChatChunk
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.usage import Timing, Usage
+
+__all__ = ["ChunkSource"]
+
+WITH_PARTIAL = APIError | BlockedError | DeadlineError | DecodeError | InterruptedStreamError
+
+
+class ChunkSource:
+    """Gets the chunks of one answer. Nothing refers back to the stream that reads it.
+
+    Attributes:
+        answer: What was handed over so far. The reader feeds it, since only the reader knows.
+        gauge: What was measured of the connection.
+        loop: Where it is read; `None` until then.
+        phase: `new`, then `opening`, `open` (and back), and in the end `complete` or `left`.
+        resumes: Where and how it was resumed.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_call",
+        "_desk",
+        "_heartbeats",
+        "_ledger",
+        "_part",
+        "_patience",
+        "_reason",
+        "_request",
+        "_seam",
+        "_settled",
+        "_timing",
+        "_told",
+        "answer",
+        "gauge",
+        "loop",
+        "phase",
+        "resumes",
+    )
+
+    def __init__(self, desk: Desk, request: Request) -> None:
+        self._desk = desk
+        self._request = request
+        self._part = request  # what is being answered: the request, or one to go on with it
+        self.answer = Accumulator(n=request.n)
+        self.gauge = ReadGauge(desk.read_buffer)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.phase = "new"
+        self.resumes: tuple[StreamResumed, ...] = ()
+        self._ledger = EventLedger()
+        self._call: Call | None = None
+        self._attempt: Attempt | None = None
+        self._seam: Seam | None = None
+        self._heartbeats = 0  # of earlier attempts
+        self._told = 0  # characters that came before the request under way
+        self._settled = 0  # tokens that the limiter knows of
+        self._patience: asyncio.Timeout | None = None  # while opening
+        self._reason: str | None = None  # why it was left, if somebody said so
+        self._timing: Timing | None = None
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds to wait for a consumer's next step where others wait for it."""
+        return self._desk.timeouts.idle
+
+    @property
+    def heartbeats(self) -> int:
+        """Comments that came, over all attempts."""
+        return self._heartbeats + (0 if self._attempt is None else self._attempt.heartbeats)
+
+    @property
+    def request_id(self) -> str:
+        """The service's id of the answer, and until it comes the one that was sent."""
+        return self.answer.id or self._request.request_id
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens as told; once it is over, as told or estimated."""
+        if self.phase in {"complete", "left"} and self._call is not None and self._call.sent:
+            return self.answer.usage or self.answer.usage_or(self._estimate())
+        return self.answer.usage
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time went so far, or in all."""
+        if self._timing is not None:
+            return self._timing
+        return Timing() if self._call is None else self._call.timing()
+
+    def completion(self) -> ChatCompletion:
+        """The answer so far."""
+        completion = self.answer.completion(self.usage)
+        return completion.observed(request_id=self._request.request_id, timing=self.timing)
+
+    async def pull(self) -> list[ChatChunk]:
+        """Wait for the next chunks, all that came at once; none at the proper end.
+
+        Raises:
+            ErnieError: The stream broke. It has to be told to `fail`.
+        """
+        if self.phase == "open":
+            return await self._read()
+        if self.phase == "new":
+            return await self._begin()
+        if self.phase == "opening":
+            raise RuntimeError("another task is waiting for this stream's next chunk")
+        if self._reason is not None:
+            raise self.left_error("")
+        return []
+
+    async def _begin(self) -> list[ChatChunk]:
+        call = self._call = Call(self._desk, self._request)
+        chunks = await self._patiently(
+            lambda: call.until_it_works(lambda: self._open(call, may_be_empty=False))
+        )
+        call.first_token = monotonic() - call.started
+        return chunks
+
+    async def _open(self, call: Call, *, may_be_empty: bool) -> list[ChatChunk]:
+        if self._attempt is not None:
+            self._heartbeats += self._attempt.heartbeats
+        self._attempt = Attempt(call, self._ledger, self.gauge)
+        return await self._attempt.open(may_be_empty=may_be_empty)
+
+    async def _patiently(
+        self, opening: Callable[[], Awaitable[list[ChatChunk]]]
+    ) -> list[ChatChunk]:
+        """Wait for chunks as long as the whole call may take, and nobody leaves the stream."""
+        call = self._call
+        assert call is not None
+        seconds = None if call.ends_at is None else max(0.0, call.ends_at - monotonic())
+        self.loop = asyncio.get_running_loop()
+        self.phase = "opening"
+        try:
+            async with asyncio.timeout(seconds) as self._patience:
+                chunks = await opening()
+        except TimeoutError as error:
+            if isinstance(error, ErnieError):
+                raise
+        else:
+            self.phase = "open"
+            return chunks
+        finally:
+            self._patience = None
+        # Raised outside the handler: the cancellation inside is no news to the caller.
+        if self.phase == "left":
+            raise self.left_error("the stream was closed while it was being opened")
+        raise call.total_ran_out()
+
+    async def _read(self) -> list[ChatChunk]:
+        while True:
+            attempt = self._attempt
+            assert attempt is not None
+            try:
+                chunks = await attempt.read(is_finished=self.answer.finished)
+                if self.phase == "left":
+                    raise self.left_error("the stream was closed")
+                is_over = not chunks
+                if self._seam is not None:
+                    chunks = self._seam.close() if is_over else self._seam.feed(chunks)
+                    if is_over:
+                        self._seam = None
+                if is_over and not chunks:
+                    if self.answer.finished or (attempt.is_done and self.answer.chunks):
+                        await self._finish(attempt)
+                        return []
+                    raise attempt.interrupted()
+            except ErnieError as error:
+                chunks = await self._resume(error)
+            if chunks:
+                return chunks
+
+    async def _resume(self, error: ErnieError) -> list[ChatChunk]:
+        """Go on after an error if the policy knows a way; else raise it.
+
+        Returns:
+            The next chunks; none if the server says only that there are no more.
+        """
+        call = self._call
+        assert call is not None
+        if self.phase == "left":
+            raise error
+        forms = resume_forms(
+            self._desk.resume,
+            self._request,
+            self.answer,
+            error,
+            last_event_id=self._ledger.last_event_id,
+            n_resumes=len(self.resumes),
+        )
+        call.note_failure(error)
+        self._close_attempt()
+        try:
+            for form in forms:
+                try:
+                    return await self._resume_as(form, error, call)
+                except (BadRequestError, NotFoundError, DecodeError):
+                    continue  # this server does not take it so
+                except ErnieError as failure:
+                    is_total = isinstance(failure, DeadlineError) and failure.clock == "total"
+                    if is_total or self.phase == "left":
+                        raise
+                    break
+            error.attempts = tuple(call.failures)
+            raise error
+        finally:
+            del error  # its traceback holds this frame
+
+    async def _resume_as(self, form: Form, error: ErnieError, call: Call) -> list[ChatChunk]:
+        answer, text = self.answer, self.answer.text
+        if form == "server":
+            last_event_id = self._ledger.last_event_id
+            call.request = resume_request(self._part, form, text, last_event_id=last_event_id)
+        else:
+            part = call.request = resume_request(self._request, form, text)
+            self._ledger = EventLedger()
+
+        async def open_again() -> list[ChatChunk]:
+            if form == "server":
+                self._ledger.begin_replay()
+            return await self._open(call, may_be_empty=form == "server")
+
+        chunks = await self._patiently(lambda: call.resume(error, open_again))
+        if form != "server":
+            answer.begin_part(self._estimate())
+            self._part, self._told = part, len(answer.reasoning) + len(text)
+            self._seam = Seam(text, least=least_overlap(form)) if text else None
+            chunks = chunks if self._seam is None else self._seam.feed(chunks)
+        resumed = StreamResumed(call=call.number, how=form, at=len(text), error=brief(error))
+        self.resumes += (resumed,)
+        tell(self._desk.hooks, resumed)
+        return chunks
+
+    def cancel(self, reason: str) -> None:
+        """Leave it, and have the reader told why."""
+        if self.phase not in {"complete", "left"}:
+            self._reason = reason
+            self.leave()
+
+    def leave(self) -> None:
+        """Want no more of it. Does nothing after the end."""
+        if self.phase == "opening" and self._patience is not None:
+            # Wherever it waits, in line, for a connection or before a retry: no longer.
+            self.phase = "left"
+            self._patience.reschedule(0.0)
+        elif self.phase in {"new", "open"}:
+            self.close("cancelled")
+
+    async def _finish(self, attempt: Attempt) -> None:
+        """The answer is whole: give the connection back if its body ends here, else close it."""
+        self.phase = "complete"
+        try:
+            await attempt.drain()
+        finally:
+            self.close("ok")
+
+    def fail(self, error: ErnieError) -> None:
+        """Say how far it came, and leave nothing behind."""
+        error.request_id = error.request_id or self.request_id
+        is_left = self.phase == "left"
+        self.close("cancelled" if is_left else "error", None if is_left else error)
+        if isinstance(error, InterruptedStreamError) and error.last_event_id is None:
+            error.last_event_id = self._ledger.last_event_id or None
+        if isinstance(error, WITH_PARTIAL) and self.answer.chunks:
+            error.partial = self.completion()
+
+    def close(
+        self, outcome: Literal["ok", "error", "cancelled"], error: ErnieError | None = None
+    ) -> None:
+        """Leave nothing behind: no timer, no socket, no permit."""
+        if self.phase != "complete":
+            self.phase = "left"
+        self._close_attempt()
+        if self._call is None or self._timing is not None:
+            return
+        told = self.answer.usage
+        if told is not None:
+            self._desk.output.note(told.completion_tokens)
+        self._timing = self._call.end(
+            outcome,
+            error=error,
+            usage=self.usage if self._desk.hooks else told,
+            request_id=self.request_id,
+        )
+
+    def _close_attempt(self) -> None:
+        if self._attempt is None:
+            return
+        used = None
+        limiter = self._desk.limiter
+        if limiter is not None and limiter.counts_tokens and self.answer.chunks:
+            total = self.answer.usage_or(self._estimate()).total_tokens
+            used, self._settled = total - self._settled, total
+        self._attempt.close(used=used)
+
+    def _estimate(self) -> Usage:
+        """What the request under way consumed, by our own count."""
+        said = self.answer.reasoning + self.answer.text
+        before, here = said[: self._told], said[self._told :]
+        usage = estimate_usage(self._request.messages, here)
+        told = Usage.estimated(prompt_tokens=estimate_tokens(before), completion_tokens=0)
+        return usage.plus(told) if before else usage
+
+    def left_error(self, message: str) -> InterruptedStreamError:
+        """The error for a reader who wants more than was left to read."""
+        if self._reason is not None:
+            message = f"the stream was cancelled: {self._reason}"
+        partial = self.completion() if self.answer.chunks else None
+        return InterruptedStreamError(message, reason=self._reason, partial=partial)
