@@ -19,6 +19,7 @@ from ernie_async import (
     ConfigError,
     Limiter,
     Limits,
+    NotFoundError,
     Record,
     RetryPolicy,
     RetryScheduled,
@@ -355,3 +356,10 @@ def test_a_client_works_in_successive_loops_of_uvloop(mock_ernie: MockErnie) -> 
         uvloop.run(use())
     anyio.run(lambda: mock_ernie.wait_idle(connections=True))
     assert mock_ernie.connections_made <= 3 * 6
+
+
+@pytest.mark.anyio
+async def test_a_bare_404_names_the_url(server: MockErnie) -> None:
+    async with AsyncClient("k", base_url=f"{server.base_url}/wrong") as client:
+        with pytest.raises(NotFoundError, match="/v2/wrong/nothing"):
+            await client.request("GET", "/nothing")

@@ -20,6 +20,7 @@ from ernie_async.errors import (
     DecodeError,
     ErnieError,
     FailedAttempt,
+    NotFoundError,
 )
 from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
@@ -272,6 +273,10 @@ class Call:
 
     def note_failure(self, error: ErnieError) -> None:
         """Add to the list of failed attempts, which the error then carries."""
+        if isinstance(error, NotFoundError) and error.code is None:
+            # A bare 404 comes from a wrong base URL more often than not.
+            url = f"{self.desk.transport.base_url}{self.request.path}"
+            error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
         refusal = error if isinstance(error, APIError) else None
         self.failures.append(
             FailedAttempt(

@@ -38,10 +38,13 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name}: expected a number above 0, or None, got {value}")
-        for name in ("concurrency", "burst"):
-            value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise ConfigError(f"{name}: expected at least 1, or None, got {value}")
+        if self.burst is not None and not self.burst >= 1:
+            raise ConfigError(f"burst: expected at least 1, or None, got {self.burst}")
+        calls = self.concurrency
+        if calls is not None and (not isinstance(calls, int) or calls < 1):
+            raise ConfigError(
+                f"concurrency: expected a whole number of at least 1, or None, got {calls!r}"
+            )
 
     @property
     def is_unlimited(self) -> bool:

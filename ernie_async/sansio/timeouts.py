@@ -34,7 +34,7 @@ class Timeouts:
             value = getattr(self, name)
             if value is None or (name == "total" and value == "auto"):
                 continue
-            if not isinstance(value, int | float) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name}: expected seconds above 0, or None, got {value!r}")
 
     def total_for(self, *, stream: bool) -> float | None:

@@ -171,6 +171,7 @@ def test_clock_that_goes_back_takes_nothing_away() -> None:
         {"tokens_per_minute": inf},
         {"concurrency": 0},
         {"concurrency": nan},
+        {"concurrency": 1.5},
         {"burst": 0.5},
     ],
 )

@@ -25,7 +25,7 @@ def test_defaults_are_what_the_manual_says() -> None:
 
 
 @pytest.mark.parametrize("name", ["connect", "first_event", "idle", "total"])
-@pytest.mark.parametrize("value", [0, -1, 0.0, nan, "1", "auto ", (1, 2)])
+@pytest.mark.parametrize("value", [0, -1, 0.0, nan, True, "1", "auto ", (1, 2)])
 def test_impossible_clock_is_refused_with_its_name(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"^{name}: expected seconds above 0, or None, got "):
         Timeouts(**{name: value})  # type: ignore[arg-type]
