@@ -13,7 +13,7 @@ asyncio.run(main())
 ```
 """
 
-from ernie_async.client import AsyncClient, CallOptions, ChatOptions, ClientOptions
+from ernie_async.client import AsyncClient
 from ernie_async.errors import (
     APIError,
     AuthError,
@@ -53,6 +53,7 @@ from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.settings import CallOptions, ChatOptions, ClientOptions
 from ernie_async.sync import Client, SyncChatStream
 from ernie_async.types import (
     ChatChunk,

@@ -25,8 +25,8 @@ from rich.table import Table
 from ernie_async.cli_chat import Asker, converse, explain
 from ernie_async.cli_service import OFFLINE_CHUNK_MS, Service, connected
 from ernie_async.cli_terminal import note, printable
-from ernie_async.client import ChatOptions
 from ernie_async.errors import ConfigError, ErnieError
+from ernie_async.settings import ChatOptions
 from ernie_async.version import __version__
 
 __all__ = ["main"]

@@ -12,8 +12,9 @@ from contextlib import suppress
 from typing import Any
 
 from ernie_async.cli_terminal import answer_view, note
-from ernie_async.client import AsyncClient, ChatOptions
+from ernie_async.client import AsyncClient
 from ernie_async.errors import APIError, ErnieError
+from ernie_async.settings import ChatOptions
 from ernie_async.types.completion import ChatCompletion
 
 __all__ = ["Asker", "converse", "explain"]

@@ -5,82 +5,51 @@ nothing. Reads the environment once, when it is made; opens nothing before the f
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from random import getrandbits
-from types import TracebackType, UnionType
-from typing import Any, Self, TypedDict, Unpack
+from types import TracebackType
+from typing import Any, Self, Unpack
 
 import aiohttp
 
-from ernie_async.errors import ConfigError, shorten
+from ernie_async.errors import ConfigError
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
-from ernie_async.net.transport import Transport
-from ernie_async.sansio.address import (
-    DEFAULT_BASE_URL,
-    find_proxy,
-    is_qianfan,
-    read_base_url,
-    read_proxy,
-)
-from ernie_async.sansio.auth import KEY_PAGE, ApiKey, MaskedStr, from_env
+from ernie_async.sansio.auth import ApiKey
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request
-from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
+from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import OutputEstimate, estimate_prompt
+from ernie_async.sansio.tokens import estimate_prompt
+from ernie_async.settings import (
+    CALL_OPTIONS,
+    DEFAULT_MODEL,
+    DEFAULT_READ_BUFFER,
+    DEFAULT_RESUME,
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUTS,
+    NO_LIMITS,
+    CallOptions,
+    ChatOptions,
+    ClientOptions,
+    ClientSettings,
+    changed_desk,
+    check_headers,
+    check_kind,
+    make_desk,
+)
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import AnyAnswer, ModelCard, ModelList
-from ernie_async.types.request import ChatFields
-from ernie_async.version import __version__
 
-__all__ = ["DEFAULT_MODEL", "AsyncClient", "CallOptions", "ChatOptions", "ClientOptions"]
-
-# The newest text model that is no preview, as of November 2026.
-DEFAULT_MODEL = "ernie-5.1"
+__all__ = ["AsyncClient"]
 
 CHAT_PATH = "/chat/completions"
-DEFAULT_TIMEOUTS = Timeouts()
-DEFAULT_RETRY = RetryPolicy()
-DEFAULT_RESUME = ResumePolicy()
-DEFAULT_READ_BUFFER = ReadBuffer()
-NO_LIMITS = Limits()
-
-
-class CallOptions(TypedDict, total=False):
-    """What every verb takes besides its own fields.
-
-    Attributes:
-        timeouts: Instead of the client's, for this call.
-        extra_headers: Sent besides the client's own headers.
-        extra_body: Fields of the body that have no name here; they win over those that have.
-        request_id: Sent as `X-Request-Id`; without it one is made up.
-    """
-
-    timeouts: Timeouts
-    extra_headers: Mapping[str, str]
-    extra_body: Mapping[str, Any]
-    request_id: str
-
-
-class ChatOptions(ChatFields, CallOptions, total=False):
-    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`."""
-
-
-class ClientOptions(TypedDict, total=False):
-    """What `AsyncClient.with_options` can change; see `AsyncClient`."""
-
-    model: str
-    timeouts: Timeouts
-    retry: RetryPolicy
-    resume: ResumeMode | ResumePolicy
-    hooks: Sequence[Hook]
 
 
 class AsyncClient:
@@ -134,57 +103,23 @@ class AsyncClient:
     ) -> None:
         if isinstance(api_key, str):
             api_key = ApiKey(api_key)
-        _check_kind("timeouts", timeouts, Timeouts)
-        _check_kind("retry", retry, RetryPolicy)
-        _check_kind("read_buffer", read_buffer, ReadBuffer)
-        _check_kind("limits", limits, Limits | Limiter)
-        # What a pickle or a copy is made of. A session cannot travel, so it is not among them.
-        self._settings: dict[str, Any] = {
-            "api_key": api_key,
-            "base_url": base_url,
-            "model": model,
-            "timeouts": timeouts,
-            "retry": retry,
-            "resume": resume,
-            "read_buffer": read_buffer,
-            "limits": limits,
-            "hooks": tuple(hooks),
-            "app_id": app_id,
-            "proxy": proxy,
-            "ca_file": ca_file,
-            "max_event_bytes": max_event_bytes,
-        }
-        # Masked, since a tool that prints the locals of a traceback would print the whole of it.
-        environ = {name: MaskedStr(value) for name, value in os.environ.items()}
-        url = read_base_url(base_url or os.environ.get("QIANFAN_BASE_URL") or DEFAULT_BASE_URL)
-        key = api_key or from_env(environ)
-        if key is None and is_qianfan(url):
-            raise ConfigError(
-                "no API key: pass api_key or set QIANFAN_API_KEY (bce-v3/ALTAK-...); "
-                f"keys are made at {KEY_PAGE}"
-            )
-        self._model = model or os.environ.get("QIANFAN_MODEL") or DEFAULT_MODEL
-        headers = {"User-Agent": f"ernie-async/{__version__}"}
-        if app_id is not None:
-            headers |= _checked_headers({"appid": app_id}, "app_id")
-        self._desk = Desk(
-            transport=Transport(
-                url,
-                headers=headers,
-                session=session,
-                proxy=find_proxy(url, environ) if proxy is None else read_proxy(proxy),
-                ca_file=ca_file,
-            ),
-            key=key,
-            limiter=_limiter(limits),
-            retry=retry,
-            resume=read_resume(resume),
-            read_buffer=read_buffer,
+        self._settings = ClientSettings(
+            api_key=api_key,
+            base_url=base_url,
+            model=model,
             timeouts=timeouts,
+            retry=retry,
+            resume=resume,
+            read_buffer=read_buffer,
+            limits=limits,
             hooks=tuple(hooks),
-            output=OutputEstimate(),
+            app_id=app_id,
+            proxy=proxy,
+            ca_file=ca_file,
             max_event_bytes=max_event_bytes,
         )
+        self._desk = make_desk(self._settings, session, os.environ)
+        self._model = model or os.environ.get("QIANFAN_MODEL") or DEFAULT_MODEL
 
     async def chat(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatCompletion:
         """Ask, and wait for the whole answer.
@@ -254,22 +189,10 @@ class AsyncClient:
 
         Closing either closes the connections of both.
         """
-        if unknown := changes.keys() - ClientOptions.__annotations__.keys():
-            raise ConfigError(
-                f"with_options: {', '.join(sorted(unknown))}: expected some of "
-                f"{', '.join(ClientOptions.__annotations__)}"
-            )
-        _check_kind("timeouts", changes.get("timeouts", self._desk.timeouts), Timeouts)
-        _check_kind("retry", changes.get("retry", self._desk.retry), RetryPolicy)
         other = object.__new__(AsyncClient)
-        other._settings = self._settings | changes
+        other._desk = changed_desk(self._desk, changes)
         other._model = changes.get("model", self._model)
-        other._desk = self._desk._replace(
-            timeouts=changes.get("timeouts", self._desk.timeouts),
-            retry=changes.get("retry", self._desk.retry),
-            resume=read_resume(changes.get("resume", self._desk.resume)),
-            hooks=tuple(changes.get("hooks", self._desk.hooks)),
-        )
+        other._settings = {**self._settings, **changes}
         return other
 
     @property
@@ -346,51 +269,21 @@ class AsyncClient:
         headers = options.get("extra_headers")
         request_id = options.get("request_id")
         if request_id is not None:
-            _checked_headers({"request_id": request_id}, "request_id")
+            check_headers({"request_id": request_id}, "request_id")
         request = Request(
             method=method,
             path=path,
             body=body,
-            headers=_checked_headers(headers, "extra_headers") if headers else {},
+            headers=check_headers(headers, "extra_headers") if headers else {},
             request_id=request_id or f"ea-{getrandbits(64):016x}",
             **known,
         )
         timeouts = options.get("timeouts")
         if timeouts is not None:
-            _check_kind("timeouts", timeouts, Timeouts)
+            check_kind("timeouts", timeouts, Timeouts)
         desk = self._desk if timeouts is None else self._desk._replace(timeouts=timeouts)
         return desk, request
 
 
-CALL_OPTIONS = frozenset(CallOptions.__annotations__)
-
-
-def _check_kind(name: str, value: object, kind: type | UnionType) -> None:
-    """Refuse a number where a policy is expected, before it fails far from here."""
-    if not isinstance(value, kind):
-        expected = getattr(kind, "__name__", "Limits or a Limiter")
-        raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
-
-
 def _make_client(settings: dict[str, Any]) -> AsyncClient:
     return AsyncClient(settings.pop("api_key"), **settings)
-
-
-def _limiter(limits: Limits | Limiter) -> Limiter | None:
-    if isinstance(limits, Limiter):
-        return limits
-    return None if limits.is_unlimited else Limiter(limits)
-
-
-def _checked_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
-    for name, value in headers.items():
-        if not all(
-            isinstance(text, str) and text.isascii() and text.isprintable()
-            for text in (name, value)
-        ):
-            raise ConfigError(
-                f"{source}: {shorten(name)}: expected printable ASCII, got {shorten(value)}"
-            )
-        if name.lower() == "authorization":
-            raise ConfigError(f"{source}: give the credential as api_key, not as a header")
-    return dict(headers)

@@ -12,17 +12,7 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from ernie_async.client import (
-    DEFAULT_READ_BUFFER,
-    DEFAULT_RESUME,
-    DEFAULT_RETRY,
-    DEFAULT_TIMEOUTS,
-    NO_LIMITS,
-    AsyncClient,
-    CallOptions,
-    ChatOptions,
-    ClientOptions,
-)
+from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
 from ernie_async.net.hooks import Hook, StreamResumed
 from ernie_async.net.limiter import Limiter
@@ -35,6 +25,16 @@ from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.settings import (
+    DEFAULT_READ_BUFFER,
+    DEFAULT_RESUME,
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUTS,
+    NO_LIMITS,
+    CallOptions,
+    ChatOptions,
+    ClientOptions,
+)
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import ModelCard

@@ -1,0 +1,209 @@
+"""What a client is made of: the options of its verbs, its defaults, and its settings, checked.
+
+Knows the environment as a mapping that it is handed. Opens nothing.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Any, TypedDict
+
+import aiohttp
+
+from ernie_async.errors import ConfigError, shorten
+from ernie_async.net.call import Desk
+from ernie_async.net.hooks import Hook
+from ernie_async.net.limiter import Limiter
+from ernie_async.net.transport import Transport
+from ernie_async.sansio.address import (
+    DEFAULT_BASE_URL,
+    find_proxy,
+    is_qianfan,
+    read_base_url,
+    read_proxy,
+)
+from ernie_async.sansio.auth import KEY_PAGE, ApiKey, MaskedStr, from_env
+from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.read_buffer import ReadBuffer
+from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
+from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.sansio.tokens import OutputEstimate
+from ernie_async.types.request import ChatFields
+from ernie_async.version import __version__
+
+__all__ = [
+    "CALL_OPTIONS",
+    "DEFAULT_MODEL",
+    "DEFAULT_READ_BUFFER",
+    "DEFAULT_RESUME",
+    "DEFAULT_RETRY",
+    "DEFAULT_TIMEOUTS",
+    "NO_LIMITS",
+    "CallOptions",
+    "ChatOptions",
+    "ClientOptions",
+    "ClientSettings",
+    "changed_desk",
+    "check_headers",
+    "check_kind",
+    "make_desk",
+]
+
+# The newest text model that is no preview, as of November 2026.
+DEFAULT_MODEL = "ernie-5.1"
+
+DEFAULT_TIMEOUTS = Timeouts()
+DEFAULT_RETRY = RetryPolicy()
+DEFAULT_RESUME = ResumePolicy()
+DEFAULT_READ_BUFFER = ReadBuffer()
+NO_LIMITS = Limits()
+
+
+class CallOptions(TypedDict, total=False):
+    """What every verb takes besides its own fields.
+
+    Attributes:
+        timeouts: Instead of the client's, for this call.
+        extra_headers: Sent besides the client's own headers.
+        extra_body: Fields of the body that have no name here; they win over those that have.
+        request_id: Sent as `X-Request-Id`; without it one is made up.
+    """
+
+    timeouts: Timeouts
+    extra_headers: Mapping[str, str]
+    extra_body: Mapping[str, Any]
+    request_id: str
+
+
+class ChatOptions(ChatFields, CallOptions, total=False):
+    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """What `AsyncClient.with_options` can change; see `AsyncClient`."""
+
+    model: str
+    timeouts: Timeouts
+    retry: RetryPolicy
+    resume: ResumeMode | ResumePolicy
+    hooks: Sequence[Hook]
+
+
+class ClientSettings(TypedDict):
+    """What `AsyncClient` was given, except a session: what a pickle or a copy of it is made of."""
+
+    api_key: ApiKey | None
+    base_url: str | None
+    model: str | None
+    timeouts: Timeouts
+    retry: RetryPolicy
+    resume: ResumeMode | ResumePolicy
+    read_buffer: ReadBuffer
+    limits: Limits | Limiter
+    hooks: Sequence[Hook]
+    app_id: str | None
+    proxy: str | None
+    ca_file: str | os.PathLike[str] | None
+    max_event_bytes: int
+
+
+CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+
+def make_desk(
+    given: ClientSettings, session: aiohttp.ClientSession | None, environ: Mapping[str, str]
+) -> Desk:
+    """What all calls of a new client share.
+
+    Raises:
+        ConfigError: Something is missing, or of the wrong kind.
+    """
+    check_kind("timeouts", given["timeouts"], Timeouts)
+    check_kind("retry", given["retry"], RetryPolicy)
+    check_kind("read_buffer", given["read_buffer"], ReadBuffer)
+    check_kind("limits", given["limits"], Limits | Limiter)
+    url = read_base_url(given["base_url"] or environ.get("QIANFAN_BASE_URL") or DEFAULT_BASE_URL)
+    # Masked, since a tool that prints the locals of a traceback would print the whole of it.
+    environ = {name: MaskedStr(value) for name, value in environ.items()}
+    key = given["api_key"] or from_env(environ)
+    if key is None and is_qianfan(url):
+        raise ConfigError(
+            "no API key: pass api_key or set QIANFAN_API_KEY (bce-v3/ALTAK-...); "
+            f"keys are made at {KEY_PAGE}"
+        )
+    headers = {"User-Agent": f"ernie-async/{__version__}"}
+    if given["app_id"] is not None:
+        headers |= check_headers({"appid": given["app_id"]}, "app_id")
+    proxy = given["proxy"]
+    return Desk(
+        transport=Transport(
+            url,
+            headers=headers,
+            session=session,
+            proxy=find_proxy(url, environ) if proxy is None else read_proxy(proxy),
+            ca_file=given["ca_file"],
+        ),
+        key=key,
+        limiter=_limiter(given["limits"]),
+        retry=given["retry"],
+        resume=read_resume(given["resume"]),
+        read_buffer=given["read_buffer"],
+        timeouts=given["timeouts"],
+        hooks=tuple(given["hooks"]),
+        output=OutputEstimate(),
+        max_event_bytes=given["max_event_bytes"],
+    )
+
+
+def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
+    """The same with other settings.
+
+    Raises:
+        ConfigError: One is unknown, or of the wrong kind.
+    """
+    if unknown := changes.keys() - ClientOptions.__annotations__.keys():
+        raise ConfigError(
+            f"with_options: {', '.join(sorted(unknown))}: expected some of "
+            f"{', '.join(ClientOptions.__annotations__)}"
+        )
+    check_kind("timeouts", changes.get("timeouts", desk.timeouts), Timeouts)
+    check_kind("retry", changes.get("retry", desk.retry), RetryPolicy)
+    return desk._replace(
+        timeouts=changes.get("timeouts", desk.timeouts),
+        retry=changes.get("retry", desk.retry),
+        resume=read_resume(changes.get("resume", desk.resume)),
+        hooks=tuple(changes.get("hooks", desk.hooks)),
+    )
+
+
+def check_kind(name: str, value: object, kind: type | UnionType) -> None:
+    """Refuse a number where a policy is expected, before it fails far from here."""
+    if not isinstance(value, kind):
+        expected = getattr(kind, "__name__", "Limits or a Limiter")
+        raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
+
+
+def _limiter(limits: Limits | Limiter) -> Limiter | None:
+    if isinstance(limits, Limiter):
+        return limits
+    return None if limits.is_unlimited else Limiter(limits)
+
+
+def check_headers(headers: Mapping[str, str], source: str) -> dict[str, str]:
+    """The same headers, if they can be sent.
+
+    Raises:
+        ConfigError: One cannot, or is the credential.
+    """
+    for name, value in headers.items():
+        if not all(
+            isinstance(text, str) and text.isascii() and text.isprintable()
+            for text in (name, value)
+        ):
+            raise ConfigError(
+                f"{source}: {shorten(name)}: expected printable ASCII, got {shorten(value)}"
+            )
+        if name.lower() == "authorization":
+            raise ConfigError(f"{source}: give the credential as api_key, not as a header")
+    return dict(headers)
