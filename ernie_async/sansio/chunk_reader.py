@@ -80,7 +80,9 @@ class ChunkReader:
         last = self._decoder.close()
         if last is None or self.is_done or self.failure is not None:
             return chunks
-        if last.id and not last.data.strip().startswith(END_MARK):
+        # Its own id may be cut as well, even to nothing.
+        is_numbered = self._decoder.last_event_id or last.id
+        if is_numbered and not last.data.strip().startswith(END_MARK):
             return chunks
         try:
             self._read([last], chunks)
