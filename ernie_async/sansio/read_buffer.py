@@ -13,6 +13,9 @@ __all__ = ["ReadBuffer", "ReadGauge"]
 # Of a moving average, the weight of what is new: half of it is from the last three measurements.
 WEIGHT = 0.2
 
+# Two packets within a clock's resolution do not make an infinite bandwidth.
+LEAST_SECONDS = 1e-6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadBuffer:
@@ -72,7 +75,7 @@ class ReadGauge:
         if waited:
             self.latency = _average(self.latency, waited)
         if self._at is not None and now > self._at:
-            rate = (arrived - self._arrived) / (now - self._at)
+            rate = (arrived - self._arrived) / max(now - self._at, LEAST_SECONDS)
             self.bandwidth = _average(self.bandwidth, rate)
             product = int(self.latency * self.bandwidth)
             self.size = min(max(product, self._bounds.minimum), self._bounds.maximum)
@@ -81,7 +84,7 @@ class ReadGauge:
     def delay(self, n_bytes: int) -> float:
         """Seconds to hold a packet of so many bytes, so that it is handed over with the next."""
         most = self._bounds.max_delay
-        if not most or n_bytes >= self._bounds.maximum or self.bandwidth * most < n_bytes:
+        if not most or n_bytes >= self._bounds.maximum or self.bandwidth * most <= n_bytes:
             return 0.0
         return min(most, (self._bounds.maximum - n_bytes) / self.bandwidth)
 

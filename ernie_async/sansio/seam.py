@@ -26,18 +26,16 @@ def find_overlap(before: str, after: str, *, least: int) -> tuple[int, bool]:
         The length of the repetition, to be cut from the start of `after`; and whether it may turn
         out longer once more of `after` is known.
     """
-    tail, head = _bare(before), _bare(after)[: OVERLAP_MOST + 1]
+    # Twice as many, since some are white space; where more of it is, overlaps are shorter.
+    tail = "".join(before[-2 * OVERLAP_MOST :].split())[-OVERLAP_MOST:]
+    head = "".join(after[: 2 * OVERLAP_MOST].split())[: OVERLAP_MOST + 1]
     may_grow = not head or head in tail[:-1]
     for n_equal in range(min(len(tail), len(head)), max(least, 1) - 1, -1):
         if tail.endswith(head[:n_equal]):
-            return _cut(before, after, n_equal), may_grow
+            end = _cut(before, after, n_equal)
+            # The white space after a repetition is told when something follows it.
+            return end, may_grow or (end == len(after) and before[-1].isspace())
     return 0, may_grow
-
-
-def _bare(text: str) -> str:
-    """The last characters that are no white space."""
-    # Twice as many, since some are; a text of more white space than words has shorter overlaps.
-    return "".join(text[-2 * OVERLAP_MOST :].split())[-OVERLAP_MOST:]
 
 
 def _cut(before: str, after: str, n_bare: int) -> int:
