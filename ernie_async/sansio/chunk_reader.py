@@ -55,9 +55,6 @@ class ChunkReader:
         try:
             if events is None:
                 events = decoder.feed(packet)
-            if decoder.bare_json is not None:
-                events.append(ServerSentEvent(decoder.bare_json))
-                decoder.bare_json = None
             self._read(events, chunks)
             if decoder.failure is not None:
                 raise decoder.failure
@@ -82,10 +79,11 @@ class ChunkReader:
             return chunks
         # Its own id may be cut as well, even to nothing.
         is_numbered = self._decoder.last_event_id or last.id
-        if is_numbered and not last.data.strip().startswith(END_MARK):
-            return chunks
         try:
-            self._read([last], chunks)
+            if is_numbered and not last.data.strip().startswith(END_MARK):
+                read_chunk(last.data)  # only to see whether it is an error
+            else:
+                self._read([last], chunks)
         except DecodeError:
             pass  # cut in the middle of it
         except ErnieError as error:

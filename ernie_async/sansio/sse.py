@@ -1,7 +1,7 @@
 """Server-sent events: bytes to events, and back again for our own servers.
 
 Written from the WHATWG HTML standard, section 9.2 "Server-sent events". Knows nothing of JSON,
-except that a line starting with `{` outside any field is kept: some gateways report errors so.
+except that a line that starts with `{` counts as an event: some gateways report errors so.
 
 A `ServerSentEvent` holds its data as bytes, since the models are read straight from them.
 """
@@ -10,10 +10,19 @@ from typing import NamedTuple
 
 from ernie_async.errors import DecodeError
 
-__all__ = ["DEFAULT_MAX_EVENT_BYTES", "EventDecoder", "ServerSentEvent", "encode_event"]
+__all__ = [
+    "BARE_JSON",
+    "DEFAULT_MAX_EVENT_BYTES",
+    "EventDecoder",
+    "ServerSentEvent",
+    "encode_event",
+]
 
 # One event holds one delta; 8 MiB leaves room for a picture as base64 in one of them.
 DEFAULT_MAX_EVENT_BYTES = 8 * 1024 * 1024
+
+# The type of the event that such a line becomes.
+BARE_JSON = "bare JSON"
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -43,7 +52,6 @@ class EventDecoder:
             none. The id of an event that is cut off does not count: it was not delivered.
         retry: The server's last `retry:` in milliseconds; `None` if none.
         comments: How many comment lines came; servers send them as heartbeats.
-        bare_json: The last line that began with `{` and belonged to no field; `None` if none.
         failure: What comes after the events returned last; the next call raises it.
     """
 
@@ -56,7 +64,6 @@ class EventDecoder:
         "_is_between",
         "_pending",
         "_skip_line_feed",
-        "bare_json",
         "comments",
         "failure",
         "last_event_id",
@@ -69,7 +76,6 @@ class EventDecoder:
         self.last_event_id = ""
         self.retry: int | None = None
         self.comments = 0
-        self.bare_json: bytes | None = None
         self.failure: DecodeError | None = None
         self._fresh = True  # nothing decoded yet: a byte order mark may come
         self._pending = bytearray()  # an unfinished line
@@ -150,11 +156,12 @@ class EventDecoder:
         The standard says to drop it. Some servers forget the last empty line, so the caller gets
         it and decides: it may be whole, or cut anywhere.
         """
+        bare = None
         if self._pending:
             line = bytes(self._pending)
             self._pending.clear()
-            self._read_line(line)
-        return self._take_event()
+            bare = self._read_line(line)
+        return bare or self._take_event()
 
     def _feed_lines(self, packet: bytes, events: list[ServerSentEvent]) -> None:
         if self._skip_line_feed:
@@ -178,7 +185,8 @@ class EventDecoder:
             if len(stripped) == len(line):
                 self._hold(line)
             elif stripped:
-                self._read_line(stripped)
+                if (bare := self._read_line(stripped)) is not None:
+                    events.append(bare)
             elif (event := self._dispatch()) is not None:
                 events.append(event)
         self._skip_line_feed = packet.endswith(b"\r")
@@ -190,7 +198,8 @@ class EventDecoder:
         self._check_size(len(self._pending) + len(piece), piece)
         self._pending += piece
 
-    def _read_line(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> ServerSentEvent | None:
+        """Take one field; return a line that is none but looks like JSON, as an event."""
         self._check_size(len(line), line)
         name, colon, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -209,7 +218,8 @@ class EventDecoder:
             if value.isdigit() and len(value) <= MAX_RETRY_DIGITS:
                 self.retry = int(value)
         elif line.lstrip().startswith(b"{"):
-            self.bare_json = line
+            return ServerSentEvent(line, BARE_JSON, self.last_event_id)
+        return None
 
     def _dispatch(self) -> ServerSentEvent | None:
         self.last_event_id = self._id

@@ -4,13 +4,14 @@ import re
 from itertools import pairwise
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_async.errors import DecodeError
-from ernie_async.sansio.sse import EventDecoder, ServerSentEvent, encode_event
+from ernie_async.sansio.sse import BARE_JSON, EventDecoder, ServerSentEvent, encode_event
 
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").rglob("*.sse"))
 BOM = b"\xef\xbb\xbf"
@@ -21,13 +22,17 @@ def decode(*packets: bytes, **settings: int) -> list[ServerSentEvent]:
     return [event for packet in packets for event in decoder.feed(packet)]
 
 
-def decode_all(*packets: bytes) -> tuple[object, ...]:
+def decode_all(*packets: bytes) -> tuple[Any, ...]:
     """Everything a decoder can tell about a stream, the unfinished end included."""
     decoder = EventDecoder()
     events = [event for packet in packets for event in decoder.feed(packet)]
     last = decoder.close()
-    told = (decoder.last_event_id, decoder.retry, decoder.comments, decoder.bare_json)
+    told = (decoder.last_event_id, decoder.retry, decoder.comments)
     return events, last, *told
+
+
+def of_the_standard(events: list[ServerSentEvent]) -> list[ServerSentEvent]:
+    return [event for event in events if event.event != BARE_JSON]
 
 
 def decode_by_the_letter(stream: bytes) -> list[ServerSentEvent]:
@@ -184,17 +189,16 @@ def test_comments_are_counted() -> None:
     assert decoder.comments == 3
 
 
-def test_json_outside_any_field_is_kept() -> None:
-    decoder = EventDecoder()
-    decoder.feed(b'data: a\n\n{"error": {"code": "x"}}\n')
-    assert decoder.bare_json == b'{"error": {"code": "x"}}'
+def test_json_outside_any_field_is_an_event() -> None:
+    error = b'{"error": {"code": "x"}}'
+    events = decode(b"data: a\n\n" + error + b"\ndata: b\n\n")
+    assert [event.data for event in events] == [b"a", error, b"b"]
 
 
-def test_json_outside_any_field_is_kept_without_a_line_end() -> None:
+def test_json_outside_any_field_is_an_event_without_a_line_end() -> None:
     decoder = EventDecoder()
     decoder.feed(b'data: a\n\n{"error": 1}')
-    decoder.close()
-    assert decoder.bare_json == b'{"error": 1}'
+    assert decoder.close() == ServerSentEvent(b'{"error": 1}', BARE_JSON)
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r"])
@@ -273,7 +277,7 @@ def test_recorded_stream_is_the_same_split_at_every_byte(path: Path) -> None:
     stream = path.read_bytes()
     whole = decode_all(stream)
     assert whole[0]
-    assert whole[0] == decode_by_the_letter(stream)
+    assert of_the_standard(whole[0]) == decode_by_the_letter(stream)
     assert decode_all(*(stream[at : at + 1] for at in range(len(stream)))) == whole
     for at in range(1, len(stream)):
         assert decode_all(stream[:at], stream[at:]) == whole
@@ -293,7 +297,7 @@ EVERYTHING = "".join(
 def test_stream_with_everything_in_it_is_the_same_cut_at_any_two_places() -> None:
     stream = BOM + EVERYTHING
     whole = decode_all(stream)
-    assert whole[0] == decode_by_the_letter(stream)
+    assert of_the_standard(whole[0]) == decode_by_the_letter(stream)
     for size in range(1, len(stream)):
         assert decode_all(*in_packets(stream, size)) == whole
     for first in range(len(stream)):
@@ -329,7 +333,7 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 
 @given(streams)
 def test_any_stream_is_read_as_the_standard_says(stream: bytes) -> None:
-    assert decode(stream) == decode_by_the_letter(stream)
+    assert of_the_standard(decode(stream)) == decode_by_the_letter(stream)
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=20))
