@@ -187,16 +187,17 @@ class ChunkSource:
                 chunks = await attempt.read(is_finished=self.answer.finished)
                 if self.phase == "left":
                     raise self.left_error("the stream was closed")
-                is_over = not chunks
-                if self._seam is not None:
-                    chunks = self._seam.close() if is_over else self._seam.feed(chunks)
-                    if is_over:
-                        self._seam = None
-                if is_over and not chunks:
-                    if self.answer.finished or (attempt.is_done and self.answer.chunks):
+                if chunks and self._seam is not None:
+                    chunks = self._seam.feed(chunks)
+                elif not chunks:
+                    if not (self.answer.finished or (attempt.is_done and self.answer.chunks)):
+                        # What a seam still holds is a repetition that was cut, most likely.
+                        raise attempt.interrupted()
+                    if self._seam is not None:
+                        chunks, self._seam = self._seam.close(), None
+                    if not chunks:
                         await self._finish(attempt)
                         return []
-                    raise attempt.interrupted()
             except ErnieError as error:
                 chunks = await self._resume(error)
             if chunks:

@@ -89,7 +89,7 @@ class Seam:
         return shown
 
     def close(self) -> list[ChatChunk]:
-        """The continuation is over, perhaps before its end: return what was held back."""
+        """The continuation came to its proper end: return what was held back."""
         text = self._release(is_over=True) if self._is_open else ""
         return [_with_text(self._last, text)] if text and self._last is not None else []
 

@@ -393,3 +393,16 @@ async def test_a_broken_continuation_is_resumed_by_its_own_server_ids(server: Mo
     assert [resumed.how for resumed in stream.resumes] == ["emulated", "server"]
     assert server.requests[2].json == server.requests[1].json
     assert server.requests[2].headers["Last-Event-ID"] == "3"
+
+
+async def test_a_repetition_that_is_cut_is_no_text(server: MockErnie) -> None:
+    # The model repeats ten characters, and the line breaks after six of them.
+    server.script(
+        cut(20, of=reply(POEM, chunk_chars=1)),
+        cut(6, of=reply(POEM[10:], chunk_chars=1)),
+        reply(POEM[20:]),
+    )
+    async with AsyncClient("k", base_url=server.base_url, retry=QUICK, resume="continue") as client:
+        stream = client.stream("背诗")
+        assert await stream.text() == POEM
+    assert [resumed.at for resumed in stream.resumes] == [20, 20]
