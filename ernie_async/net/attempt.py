@@ -38,9 +38,11 @@ class Attempt:
         "_call",
         "_cut",
         "_gauge",
+        "_had_more",
         "_held",
         "_is_at_end",
         "_ledger",
+        "_n_read",
         "_permit",
         "_reader",
         "_reply",
@@ -58,6 +60,8 @@ class Attempt:
         self._watch: Watch | None = None
         self._held: list[ChatChunk] = []
         self._unpaused = 0  # bytes read since others had their turn
+        self._n_read = 0  # bytes in all
+        self._had_more = False  # bytes were left by the read before
         self._is_at_end = False  # of the body
         self._cut: str | None = None  # why the body ended, if not by itself
 
@@ -154,8 +158,9 @@ class Attempt:
                 packet = b""
             delay = self._take(packet, began)
             if delay:
-                await asyncio.sleep(delay)
-                self._held += reader.feed(reply.read_now(gauge.size))
+                more = await reply.pile_up(delay, gauge.most)
+                self._n_read += len(more)
+                self._held += reader.feed(more)
         chunks, self._held = self._held, []
         return chunks
 
@@ -168,6 +173,9 @@ class Attempt:
             self._held = reader.close()
             return 0.0
         self._unpaused += len(packet)
+        had_more = reply.arrived > self._n_read + len(packet)
+        was_there, self._had_more = self._had_more, had_more
+        self._n_read += len(packet)
         now = monotonic()
         self._gauge.note(now, reply.arrived, now - began)
         heartbeats = reader.heartbeats
@@ -178,7 +186,8 @@ class Attempt:
         if not self._held or self._watch is None:
             return 0.0  # nothing, or the first chunk
         self._watch.end_wait()
-        return self._gauge.delay(len(packet))
+        # What has been waiting here already is not held any longer.
+        return 0.0 if was_there or had_more else self._gauge.delay(len(packet))
 
     def _raise_failure(self) -> None:
         failure, self._reader.failure = self._reader.failure, None

@@ -13,6 +13,10 @@ __all__ = ["ReadBuffer", "ReadGauge"]
 # Of a moving average, the weight of what is new: half of it is from the last three measurements.
 WEIGHT = 0.2
 
+# To hold a packet costs a timer and two system calls, as much as three packets that are read one by
+# one: it is done only if at least so many more are expected (`python -m benchmarks.read_buffer`).
+WORTHWHILE = 4
+
 # Two packets within a clock's resolution do not make an infinite bandwidth.
 LEAST_SECONDS = 1e-6
 
@@ -25,7 +29,7 @@ class ReadBuffer:
         minimum: Bytes; the least that is taken at once, if it is there.
         maximum: Bytes; the most, and so what other tasks have to wait for.
         max_delay: Seconds for which a packet may be held to be handed over with the next ones, if
-            these are expected within that time: less work under load, later text. Never applied to
+            at least four are expected within that time: less work, later text. Never applied to
             the first chunk. 0 to hand over everything as it comes.
     """
 
@@ -50,9 +54,10 @@ class ReadGauge:
         latency: Seconds until bytes come, where they have to be waited for; a moving average.
         bandwidth: Bytes per second that arrive; a moving average.
         size: Bytes to take at once: latency times bandwidth, within the bounds.
+        most: Bytes to take at once at most.
     """
 
-    __slots__ = ("_arrived", "_at", "_bounds", "bandwidth", "latency", "size")
+    __slots__ = ("_arrived", "_at", "_bounds", "bandwidth", "latency", "most", "size")
 
     def __init__(self, bounds: ReadBuffer) -> None:
         self._bounds = bounds
@@ -60,7 +65,8 @@ class ReadGauge:
         self._arrived = 0
         self.latency = 0.0
         self.bandwidth = 0.0
-        self.size = bounds.maximum  # until something is known
+        self.most = bounds.maximum
+        self.size = self.most  # until something is known
 
     def note(self, now: float, arrived: int, waited: float) -> None:
         """Tell of a read.
@@ -84,9 +90,9 @@ class ReadGauge:
     def delay(self, n_bytes: int) -> float:
         """Seconds to hold a packet of so many bytes, so that it is handed over with the next."""
         most = self._bounds.max_delay
-        if not most or n_bytes >= self._bounds.maximum or self.bandwidth * most <= n_bytes:
+        if not most or n_bytes >= self.most or self.bandwidth * most <= WORTHWHILE * n_bytes:
             return 0.0
-        return min(most, (self._bounds.maximum - n_bytes) / self.bandwidth)
+        return min(most, (self.most - n_bytes) / self.bandwidth)
 
 
 def _average(held: float, new: float) -> float:
