@@ -84,7 +84,7 @@ def _set_up(transport: asyncio.Transport | None) -> None:
     if transport is None or connection is None:
         return
     if hasattr(transport, "max_size"):  # asyncio's own, without TLS
-        transport.max_size = RECEIVE_BYTES
+        transport.max_size = RECEIVE_BYTES  # pyright: ignore[reportAttributeAccessIssue]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     # The moment of the first probe and the pause between two; macOS has another name for the first.
     for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE", "TCP_KEEPINTVL"):
