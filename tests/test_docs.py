@@ -40,7 +40,7 @@ from ernie_async import (
     ServerError,
     Timeouts,
 )
-from ernie_async import settings as client_module
+from ernie_async import settings
 from ernie_async.net import transport, watch
 from ernie_async.sansio import address, auth, bucket, tokens
 from ernie_async.sansio.refusals import CODES
@@ -337,7 +337,7 @@ CLOCKS = [
 FACTS = {
     "docs/quickstart.md": [
         f"`{address.DEFAULT_BASE_URL}`",
-        f"`{client_module.DEFAULT_MODEL}`",
+        f"`{settings.DEFAULT_MODEL}`",
         f"at most {WHOLE:g} s",
         auth.KEY_PAGE,
     ],
@@ -347,7 +347,7 @@ FACTS = {
         f"given {watch.SECONDS_AFTER_FINISH:g} s",
         f"nothing else for {T.idle:g} s",
     ],
-    "docs/guides/requests.md": [f"'model': '{client_module.DEFAULT_MODEL}'"],
+    "docs/guides/requests.md": [f"'model': '{settings.DEFAULT_MODEL}'"],
     "docs/guides/errors-and-retry.md": [
         *wait_rows(),
         f"up to {R.attempts} requests",
@@ -364,7 +364,7 @@ FACTS = {
     ],
     "docs/zh/quickstart.md": [
         f"`{address.DEFAULT_BASE_URL}`",
-        f"`{client_module.DEFAULT_MODEL}`",
+        f"`{settings.DEFAULT_MODEL}`",
         f"{WHOLE:g} 秒",
         auth.KEY_PAGE,
     ],
