@@ -39,8 +39,8 @@ from ernie_async import (
     RetryPolicy,
     ServerError,
     Timeouts,
+    settings,
 )
-from ernie_async import settings
 from ernie_async.net import transport, watch
 from ernie_async.sansio import address, auth, bucket, tokens
 from ernie_async.sansio.refusals import CODES

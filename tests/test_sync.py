@@ -177,3 +177,20 @@ def test_timeouts_hold(mock_ernie: MockErnie) -> None:
     with Client("k", base_url=mock_ernie.base_url, timeouts=Timeouts(idle=0.2)) as client:
         with pytest.raises(TimeoutError):
             client.stream("hi").text()
+
+
+def test_the_other_ways_to_read_a_stream(mock_ernie: MockErnie) -> None:
+    mock_ernie.script(reply("你好"), reply("字" * 1000, chunk_ms=5))
+    with Client("k", base_url=mock_ernie.base_url) as client:
+        assert "".join(client.stream("hi").text_deltas()) == "你好"
+        stream = client.stream("hi")
+        first = next(stream)
+        assert stream.snapshot().text == first.text
+        assert stream.resumes == ()
+        assert 512 <= stream.read_buffer.size <= 4096
+        threading.Timer(0.05, stream.cancel, ("the user left",)).start()
+        with pytest.raises(InterruptedStreamError, match="the user left"):
+            for _ in stream:
+                pass
+        assert stream.usage is not None
+        assert stream.usage.is_estimate

@@ -42,6 +42,8 @@ class ChunkReader:
 
     def feed(self, packet: bytes) -> list[ChatChunk]:
         """Take the next bytes; return the chunks that became complete."""
+        if self.is_done or self.failure is not None:
+            return []
         decoder = self._decoder
         chunks: list[ChatChunk] = []
         events: list[ServerSentEvent] | None = None

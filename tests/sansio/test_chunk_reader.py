@@ -179,6 +179,16 @@ def test_the_end_mark_ends_it(after: bytes) -> None:
     assert (texts(chunks), failure, is_done) == (["a"], None, True)
 
 
+@pytest.mark.parametrize("end", [DONE, b"data: " + ERROR + b"\n\n"])
+def test_nothing_is_read_after_an_end(end: bytes) -> None:
+    reader = ChunkReader(EventLedger(), max_event_bytes=1 << 20)
+    reader.feed(event("a") + end)
+    ended = (reader.is_done, reader.failure)
+    assert reader.feed(event("ghost")) == []
+    assert reader.close() == []
+    assert (reader.is_done, reader.failure) == ended
+
+
 @pytest.mark.parametrize("flag", [3, 4])
 def test_a_chunk_that_must_not_be_shown_is_not_returned(flag: int) -> None:
     reader = ChunkReader(EventLedger(), max_event_bytes=1 << 20)
