@@ -149,7 +149,8 @@ class Attempt:
             if watch is not None:
                 watch.begin_wait(began, is_finished=is_finished)
             try:
-                packet = await reply.read(gauge.size)
+                # A stream that is ahead of its reader is read in the largest pieces.
+                packet = await reply.read(gauge.most if self._had_more else gauge.size)
             except ConnectError as error:
                 self._cut, packet = f"the stream was cut: {error.message}", b""
             except DeadlineError:
