@@ -9,6 +9,7 @@ import io
 import os
 import socket
 import ssl
+import textwrap
 import warnings
 from collections.abc import AsyncGenerator, Mapping
 from contextvars import ContextVar
@@ -379,7 +380,8 @@ def _translate(error: BaseException, *, connect: float | None = None) -> ErnieEr
         case aiohttp.ServerDisconnectedError():
             text = "the server closed the connection without an answer"
         case aiohttp.ClientResponseError():
-            text = f"the answer is not valid HTTP: {error.message}"
+            # aiohttp repeats what came, however long it is.
+            text = f"the answer is not valid HTTP: {textwrap.shorten(error.message, 200)}"
         case aiohttp.ClientPayloadError():
             text = "the answer's body was cut"
         case _:

@@ -3,6 +3,8 @@
 One row for each behaviour that users of other SDKs suffer from. Every row plays on a real server.
 """
 
+import gzip
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +56,12 @@ def bytewise(body: bytes) -> list[bytes]:
     return [body[i : i + 1] for i in range(len(body))]
 
 
+def flushed(body: bytes) -> bytes:
+    """gzip up to here, without its end."""
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(body) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
 WHOLE = events(*TEXT)
 
 COMES_WHOLE: dict[str, Step] = {
@@ -89,6 +97,14 @@ COMES_WHOLE: dict[str, Step] = {
     "events after [DONE]": raw(WHOLE + events("幽灵")),
     "an error after [DONE]": raw(WHOLE + b'data: {"error":{"code":"internal_error"}}\n\n'),
     "silence after [DONE]": raw(WHOLE, end="stall"),
+    "gzip": raw(gzip.compress(WHOLE), headers={"Content-Encoding": "gzip"}),
+    "gzip, one byte at a time": raw(
+        bytewise(gzip.compress(WHOLE)), headers={"Content-Encoding": "gzip"}
+    ),
+    "deflate": raw(zlib.compress(WHOLE), headers={"Content-Encoding": "deflate"}),
+    "a lot of white space in gzip": raw(
+        gzip.compress(b"\n" * 3_000_000 + WHOLE), headers={"Content-Encoding": "gzip"}
+    ),
 }
 
 
@@ -139,6 +155,13 @@ BREAKS_LATE: dict[str, tuple[Step, type[ErnieError], Callable[[Any], bool]]] = {
     "an event over the limit": (
         raw(events("量子", "纠缠", "是两", done=False) + b"data: " + b"x" * (9 * 1024 * 1024)),
         DecodeError, lambda e: "8,388,608" in str(e)),
+    "a cut in gzip": (
+        raw(flushed(events("量子", "纠缠", "是两", done=False)),
+            headers={"Content-Encoding": "gzip"}, end="close"),
+        InterruptedStreamError, lambda e: True),
+    "a bomb of depth": (
+        raw(events("量子", "纠缠", "是两", done=False) + b"data: " + b'{"a":' * 100_000 + b"\n\n"),
+        DecodeError, lambda e: True),
     "silence": (stall(3), DeadlineError, lambda e: (e.clock, e.seconds) == ("idle", 0.3)),
     "heartbeats for ever": (
         heartbeats(5, after_chunks=3), DeadlineError, lambda e: e.clock == "idle"),

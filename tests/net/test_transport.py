@@ -11,7 +11,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -352,3 +352,32 @@ async def test_a_large_body_is_sent_without_a_warning(server: MockErnie) -> None
         async with AsyncClient("k", base_url=server.base_url) as client:
             assert (await client.chat("字" * 1_000_000)).text
     assert len(server.requests[0].body) > 3_000_000
+
+
+BOMBS = {
+    "a long header": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2_000_000 + b"\r\n\r\n",
+    "many headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n",
+    "a long status line": b"HTTP/1.1 200 " + b"O" * 2_000_000 + b"\r\n\r\n",
+    "no HTTP at all": b"\x16\x03\x01" * 1000 + b"\r\n\r\n",
+    "a chunk of negative size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
+async def test_garbage_of_http_is_a_typed_error(bomb: bytes) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(bomb)
+        with suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    async with (
+        raw_server(handle) as base_url,
+        AsyncClient("k", base_url=base_url, retry=ONCE, timeouts=Timeouts(first_event=2)) as client,
+    ):
+        with pytest.raises(ErnieError) as caught:
+            await client.stream("hi").text()
+        assert len(str(caught.value)) < 1000
