@@ -241,9 +241,10 @@ class ChunkSource:
 
     async def _resume_as(self, form: Form, error: ErnieError, call: Call) -> list[ChatChunk]:
         answer, text = self.answer, self.answer.text
+        part = self._part
         if form == "server":
             last_event_id = self._ledger.last_event_id
-            call.request = resume_request(self._part, form, text, last_event_id=last_event_id)
+            call.request = resume_request(part, form, text, last_event_id=last_event_id)
         else:
             part = call.request = resume_request(self._request, form, text)
             self._ledger = EventLedger()
