@@ -93,18 +93,18 @@ class Attempt:
             except TimeoutError as error:
                 if isinstance(error, ErnieError):
                     raise
-                failure = DeadlineError(
-                    f"no event within {seconds:g} s (Timeouts.first_event); "
-                    f"{self.heartbeats} heartbeats came",
-                    clock="first_event",
-                    seconds=seconds or 0.0,
-                )
             else:
                 assert self._reply is not None
                 self._watch = Watch(self._reply, self._call)
                 return chunks
-            # Raised outside the handler: the cancellation inside is no news to the caller.
-            raise failure
+            # Raised outside the handler: the cancellation inside is no news to the caller. And held
+            # by no name, since its traceback holds this frame.
+            raise DeadlineError(
+                f"no event within {seconds:g} s (Timeouts.first_event); "
+                f"{self.heartbeats} heartbeats came",
+                clock="first_event",
+                seconds=seconds or 0.0,
+            )
         except ErnieError as error:
             if self._permit is not None:
                 settle_failed(self._permit, error)

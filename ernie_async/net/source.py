@@ -170,8 +170,9 @@ class ChunkSource:
             if isinstance(error, ErnieError):
                 raise
         else:
-            self.phase = "open"
-            return chunks
+            if self.phase == "opening":
+                self.phase = "open"
+                return chunks
         finally:
             self._patience = None
         # Raised outside the handler: the cancellation inside is no news to the caller.

@@ -292,7 +292,10 @@ class Reply:
             # Its frames refer back here; so kept, the cycle would hold a dropped stream open.
             self._failure = failure.with_traceback(None)
             return rest
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # for the same reason: its traceback holds this frame
 
     async def pile_up(self, seconds: float, most: int) -> bytes:
         """Let packets pile up in the system, and take what came; nothing also after a failure.
