@@ -12,8 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
 from ernie_async.types.completion import ChatCompletion, Choice, SearchResult
+from ernie_async.types.embeddings import Embedding, Embeddings
 from ernie_async.types.messages import AnswerMessage
 from ernie_async.types.models import AnyAnswer, ModelCard, ModelList
+from ernie_async.types.rerank import Reranking, RerankResult
 from ernie_async.types.tools import FunctionCall, FunctionCallDelta, ToolCall, ToolCallDelta
 from ernie_async.types.usage import (
     CompletionTokensDetails,
@@ -33,11 +35,15 @@ ANSWERS: dict[type[AnswerModel], dict[str, Any]] = {
     ChunkChoice: {},
     CompletionTokensDetails: {},
     Delta: {},
+    Embedding: {},
+    Embeddings: {},
     FunctionCall: {"name": "f"},
     FunctionCallDelta: {},
     ModelCard: {"id": "ernie-5.1"},
     ModelList: {},
     PromptTokensDetails: {},
+    RerankResult: {"index": 0, "relevance_score": 0.5},
+    Reranking: {},
     SearchResult: {},
     ToolCall: {"id": "c1", "function": {"name": "f"}},
     ToolCallDelta: {},
