@@ -282,6 +282,9 @@ class Reply:
         except HTTP_ERRORS as error:
             # A `DeadlineError` of `fail` is an `OSError` too.
             failure = error if isinstance(error, ErnieError) else _translate(error)
+            # aiohttp's frames hold a future that holds the error. Left so, this circle would keep
+            # the frames of all callers, on Python 3.12 and newer, and a dropped stream among them.
+            error.__traceback__ = None
         except RuntimeError as error:
             if str(error) != "Connection closed.":
                 raise  # two tasks read at once

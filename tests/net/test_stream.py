@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import random
-import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -23,7 +22,17 @@ from ernie_async import (
     ServerError,
     Timeouts,
 )
-from ernie_async.testing import MockErnie, cut, error_event, heartbeats, raw, refuse, reply, stall
+from ernie_async.testing import (
+    MockErnie,
+    Step,
+    cut,
+    error_event,
+    heartbeats,
+    raw,
+    refuse,
+    reply,
+    stall,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -141,6 +150,64 @@ async def test_500_streams_at_once_all_come_whole(server: MockErnie) -> None:
     assert {seen.ended for seen in server.requests} == {"done"}
 
 
+FAILS_FIRST: dict[str, Step] = {
+    "cut after the headers": cut(0),
+    "reset after the headers": cut(0, how="reset"),
+    "cut before the headers": cut(before_headers=True),
+    "a proper end without an event": cut(0, how="end"),
+    "refused": refuse(503),
+    "refused, and cut": raw(b"{", status=503, end="close"),
+    "an error as the first event": error_event(),
+    "silence": stall(),
+    "silence before the headers": stall(before_headers=True),
+    "heartbeats": heartbeats(5),
+    "half an event, then a cut": raw(b'data: {"choices":[{', end="close"),
+}
+BREAKS_LATER: dict[str, Step] = {
+    "cut": cut(2, of=reply("字" * 2000, ids=True)),
+    "reset": cut(2, of=reply("字" * 2000, ids=True), how="reset"),
+    "silence": stall(2, of=reply("字" * 2000, ids=True)),
+    "cut in an event": cut(after_bytes=500, of=reply("字" * 2000, ids=True)),
+}
+
+
+@pytest.mark.parametrize("step", FAILS_FIRST.values(), ids=FAILS_FIRST.keys())
+async def test_a_retried_stream_is_freed_when_it_is_dropped(
+    server: MockErnie, client: AsyncClient, step: Step
+) -> None:
+    server.script(step, SLOW)
+    await dropped_at_once(server, client, after=1)
+
+
+@pytest.mark.parametrize("step", BREAKS_LATER.values(), ids=BREAKS_LATER.keys())
+async def test_a_resumed_stream_is_freed_when_it_is_dropped(
+    server: MockErnie, client: AsyncClient, step: Step
+) -> None:
+    server.script(step, reply("字" * 2000, ids=True, chunk_ms=5))
+    await dropped_at_once(server, client, after=6)
+
+
+async def dropped_at_once(server: MockErnie, client: AsyncClient, *, after: int) -> None:
+    """Read some chunks and drop the stream: its connection is gone, without a collector's help."""
+
+    async def use() -> None:
+        chunks = 0
+        async for _ in client.stream("hi"):
+            chunks += 1
+            if chunks == after:
+                break
+
+    gc.collect()
+    gc.disable()
+    try:
+        await use()
+        assert len(server.requests) == 2
+        await server.wait_idle(0.5)
+        assert server.requests[1].ended == "client_gone"
+    finally:
+        gc.enable()
+
+
 async def test_1000_streams_ended_at_random_leave_no_socket_task_or_permit(
     server: MockErnie,
 ) -> None:
@@ -184,10 +251,6 @@ async def test_1000_streams_ended_at_random_leave_no_socket_task_or_permit(
         assert not unexpected
         del results, jobs
         assert client.limiter is not None
-        if sys.version_info >= (3, 12):
-            # KNOWN GAP: here a stream that was retried and then dropped by a bare `break` waits for
-            # the garbage collector; something keeps the frames of its failed attempt.
-            gc.collect()
         assert (client.limiter.in_flight, client.limiter.waiting) == (0, 0)
         await server.wait_idle()
     await server.wait_idle(connections=True)
