@@ -27,7 +27,7 @@ DRAIN_SECONDS = 0.05
 DRAIN_BYTES = 4096
 
 # A stream that is faster than its consumer lets other tasks have a turn after so many bytes: some
-# hundred events, a third of a millisecond.
+# fifty events of 170 bytes.
 TURN_BYTES = 8192
 
 

@@ -156,18 +156,8 @@ class Call:
             if not may_pass(error):
                 raise
             first = error
-        # Imported here, since most programs never need it and tenacity takes 10 ms.
-        from ernie_async.net.retrying import again  # noqa: PLC0415
-
         try:
-            return await again(
-                first,
-                noted,
-                self.desk.retry,
-                started=self.started,
-                ends_at=self.ends_at,
-                before_wait=self._before_wait,
-            )
+            return await self._again(first, noted, self.desk.retry, self.started)
         finally:
             del first  # its traceback holds this frame: left here, they would hold each other
 
@@ -178,20 +168,34 @@ class Call:
             error: What broke the stream.
             attempt: Makes one more.
         """
-        from ernie_async.net.retrying import again  # noqa: PLC0415 - see `until_it_works`
-
+        # The break counts as an attempt that failed, besides those that the policy allows.
         policy = replace(self.desk.retry, attempts=self.desk.retry.attempts + 1)
         try:
+            return await self._again(error, self._noting(attempt), policy, monotonic())
+        finally:
+            del error  # as above
+
+    async def _again(
+        self,
+        first: ErnieError,
+        attempt: Callable[[], Awaitable[T]],
+        policy: RetryPolicy,
+        started: float,
+    ) -> T:
+        # Imported here, since most programs never need it and tenacity takes 10 ms.
+        from ernie_async.net.retrying import again  # noqa: PLC0415
+
+        try:
             return await again(
-                error,
-                self._noting(attempt),
+                first,
+                attempt,
                 policy,
-                started=monotonic(),
+                started=started,
                 ends_at=self.ends_at,
                 before_wait=self._before_wait,
             )
         finally:
-            del error
+            del first
 
     def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         async def noted() -> T:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from ernie_async.sansio.resume import Form
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = [
@@ -83,7 +84,7 @@ class StreamResumed(NamedTuple):
     """
 
     call: int
-    how: Literal["server", "prefix", "final_message", "emulated", "restart"]
+    how: Form
     at: int
     error: str
 

@@ -142,11 +142,18 @@ class ChunkSource:
 
     async def _begin(self) -> list[ChatChunk]:
         call = self._call = Call(self._desk, self._request)
-        chunks = await self._patiently(
-            lambda: call.until_it_works(lambda: self._open(call, may_be_empty=False))
-        )
+        chunks = await self._patiently(lambda: call.until_it_works(lambda: self._open_new(call)))
         call.first_token = monotonic() - call.started
         return chunks
+
+    async def _open_new(self, call: Call) -> list[ChatChunk]:
+        # Ids that an attempt read before it failed are of an answer that nobody saw.
+        self._ledger = EventLedger()
+        return await self._open(call, may_be_empty=False)
+
+    async def _open_replay(self, call: Call) -> list[ChatChunk]:
+        self._ledger.begin_replay()
+        return await self._open(call, may_be_empty=True)
 
     async def _open(self, call: Call, *, may_be_empty: bool) -> list[ChatChunk]:
         if self._attempt is not None:
@@ -242,21 +249,15 @@ class ChunkSource:
 
     async def _resume_as(self, form: Form, error: ErnieError, call: Call) -> list[ChatChunk]:
         answer, text = self.answer, self.answer.text
-        part = self._part
         if form == "server":
             last_event_id = self._ledger.last_event_id
-            call.request = resume_request(part, form, text, last_event_id=last_event_id)
+            call.request = resume_request(self._part, form, text, last_event_id=last_event_id)
+            chunks = await self._patiently(
+                lambda: call.resume(error, lambda: self._open_replay(call))
+            )
         else:
             part = call.request = resume_request(self._request, form, text)
-            self._ledger = EventLedger()
-
-        async def open_again() -> list[ChatChunk]:
-            if form == "server":
-                self._ledger.begin_replay()
-            return await self._open(call, may_be_empty=form == "server")
-
-        chunks = await self._patiently(lambda: call.resume(error, open_again))
-        if form != "server":
+            chunks = await self._patiently(lambda: call.resume(error, lambda: self._open_new(call)))
             answer.begin_part(self._estimate())
             self._part, self._told = part, len(answer.reasoning) + len(text)
             self._seam = Seam(text, least=least_overlap(form)) if text else None

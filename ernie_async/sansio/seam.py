@@ -59,12 +59,9 @@ class Seam:
     Args:
         before: The text so far.
         least: The shortest repetition that counts; see `find_overlap`.
-
-    Attributes:
-        dropped: Characters left out.
     """
 
-    __slots__ = ("_before", "_held", "_is_open", "_last", "_least", "dropped")
+    __slots__ = ("_before", "_held", "_is_open", "_last", "_least")
 
     def __init__(self, before: str, *, least: int) -> None:
         self._before = before
@@ -72,7 +69,6 @@ class Seam:
         self._held = ""
         self._is_open = True
         self._last: ChatChunk | None = None
-        self.dropped = 0
 
     def feed(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
         """Take the next chunks; return what may be shown of them."""
@@ -97,7 +93,7 @@ class Seam:
         dropped, may_grow = find_overlap(self._before, self._held, least=self._least)
         if may_grow and not is_over:
             return ""
-        self._is_open, self.dropped = False, dropped
+        self._is_open = False
         text, self._held, self._before = self._held[dropped:], "", ""
         return text
 
