@@ -80,14 +80,14 @@ class Desk(NamedTuple):
             call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         else:
+            usage = _told_usage(answer)
             if not isinstance(answer, ChatCompletion):
-                call.end("ok")
+                call.end("ok", usage=usage)
                 return answer
-            usage = answer.usage
-            if answer.has_usage:
-                self.output.note(usage.completion_tokens)
-            else:
+            if usage is None:
                 usage = estimate_usage(request.messages, answer.reasoning + answer.text)
+            else:
+                self.output.note(usage.completion_tokens)
             timing = call.end("ok", usage=usage, request_id=answer.request_id)
             answer.observed(request_id=request.request_id, timing=timing, usage=usage)
             return answer
@@ -319,9 +319,16 @@ async def _one_answer(call: Call, model: type[M]) -> M:
     finally:
         if permit is not None:
             permit.release()
-    if permit is not None and isinstance(answer, ChatCompletion) and answer.has_usage:
-        permit.settle(tokens=answer.usage.total_tokens)
+    usage = _told_usage(answer)
+    if permit is not None and usage is not None:
+        permit.settle(tokens=usage.total_tokens)
     return answer
+
+
+def _told_usage(answer: BaseModel) -> Usage | None:
+    """The tokens that the service counted, unless it did not say."""
+    usage = getattr(answer, "usage", None)
+    return usage if isinstance(usage, Usage) and "usage" in answer.model_fields_set else None
 
 
 def settle_failed(permit: Permit, error: ErnieError) -> None:

@@ -88,11 +88,6 @@ class ChatCompletion(AnswerModel):
         return self.choices[0].finish_reason if self.choices else None
 
     @property
-    def has_usage(self) -> bool:
-        """Whether the service told the usage."""
-        return "usage" in self.model_fields_set and not self.usage.is_estimate
-
-    @property
     def conversation_closed(self) -> bool:
         """Whether the service demands that the conversation ends with this answer (flag 2)."""
         return any(choice.flag == CLOSE_FLAG for choice in self.choices)

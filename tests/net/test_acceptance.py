@@ -3,9 +3,12 @@
 One row for each behaviour that users of other SDKs suffer from. Every row plays on a real server.
 """
 
+import asyncio
 import gzip
+import time
 import zlib
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from ernie_async import (
     DecodeError,
     ErnieError,
     InterruptedStreamError,
+    Limits,
     RateLimitError,
     ServerError,
 )
@@ -224,6 +228,9 @@ FAILS_EARLY: dict[str, Step] = {
     "an empty 503": raw(b"", status=503, content_type="text/plain"),
     "429": refuse(429, retry_after=0.01),
     "429 with Retry-After-Ms": refuse(429, headers={"Retry-After-Ms": "10"}),
+    "429 with Retry-After as a date that is past": refuse(
+        429, headers={"Retry-After": formatdate(0, usegmt=True)}
+    ),
     "silence": stall(),
     "silence before the headers": stall(before_headers=True),
     "heartbeats for ever": heartbeats(5),
@@ -297,3 +304,55 @@ async def test_chat_is_retried_and_reads_errors_inside_a_200(
     assert len(caught.value.attempts) == 3
     server.script(refuse(429, retry_after=0.01), reply(TEXT))
     assert (await client.chat("hi")).text == TEXT
+
+
+@pytest.mark.anyio
+async def test_429_waits_until_the_date_it_names(server: MockErnie, client: AsyncClient) -> None:
+    until = int(time.time()) + 2
+    server.script(refuse(429, headers={"Retry-After": formatdate(until, usegmt=True)}), reply(TEXT))
+    assert await client.stream("hi").text() == TEXT
+    assert until <= time.time() < until + 2
+
+
+@pytest.mark.anyio
+async def test_a_consumer_that_leaves_early_frees_the_socket_within_50_ms(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    server.script(reply("字" * 100, chunk_ms=20))
+    async with client.stream("hi") as stream:
+        async for _ in stream:
+            break
+    left = time.monotonic()
+    await server.wait_idle(connections=True)
+    assert time.monotonic() - left < 0.05
+    assert server.requests[0].ended == "client_gone"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "step",
+    [
+        stall(before_headers=True),
+        stall(),
+        stall(3),
+        refuse(429, retry_after=5),
+        cut(3, of=reply(TEXT, ids=True)),
+    ],
+    ids=["headers", "first event", "next event", "backoff", "resume"],
+)
+async def test_cancelled_at_any_await_all_is_as_before(server: MockErnie, step: Step) -> None:
+    server.script(step)
+    server.default(stall(before_headers=True))
+    async with AsyncClient("k", base_url=server.base_url, limits=Limits(concurrency=1)) as client:
+        before = asyncio.all_tasks()
+        ahead, in_line = (asyncio.create_task(client.stream("hi").text()) for _ in range(2))
+        await asyncio.sleep(0.1)
+        for task in (in_line, ahead):
+            task.cancel()
+        await asyncio.gather(ahead, in_line, return_exceptions=True)
+        assert ahead.cancelled()
+        assert in_line.cancelled()
+        await server.wait_idle(connections=True)
+        assert client.limiter is not None
+        assert (client.limiter.in_flight, client.limiter.waiting) == (0, 0)
+        assert asyncio.all_tasks() == before

@@ -147,6 +147,15 @@ async def test_a_server_that_forgets_the_ids_is_not_joined(
     assert caught.value.partial.text == POEM[:6]
 
 
+async def test_ids_of_an_attempt_that_failed_early_are_forgotten(server: MockErnie) -> None:
+    server.script(raw(b"id: 7\n\n", end="close"), cut(3, of=reply(POEM)))
+    async with AsyncClient("k", base_url=server.base_url, retry=QUICK) as client:
+        with pytest.raises(InterruptedStreamError) as caught:
+            await client.stream("hi").text()
+    assert caught.value.last_event_id is None
+    assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize("at", [2, 20, 40])
 async def test_a_model_may_repeat_up_to_forty_characters(server: MockErnie, at: int) -> None:
     text = POEM * 2

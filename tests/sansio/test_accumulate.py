@@ -99,11 +99,11 @@ def test_recorded_stream_becomes_an_answer(name: str) -> None:
     assert (completion.text, completion.reasoning) == (text, reasoning)
     assert [call.model_dump() for call in completion.tool_calls] == tool_calls
     assert completion.finish_reason == finish_reason
-    usage = completion.usage if completion.has_usage else None
+    usage = answer.usage
+    assert completion.usage == (usage or Usage())
     assert tokens == (usage and (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens))
     assert (answer.text, answer.reasoning) == (text, reasoning)
     assert answer.finished == (finish_reason is not None)
-    assert answer.usage == usage
 
 
 def test_names_of_the_answer_are_kept() -> None:
