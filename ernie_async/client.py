@@ -6,16 +6,14 @@ nothing. Reads the environment once, when it is made; opens nothing before the f
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from random import getrandbits
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Any, Self, Unpack
 
 import aiohttp
 
 from ernie_async.errors import ConfigError
 from ernie_async.net.call import Desk
-from ernie_async.net.fan_out import run_all
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
@@ -31,10 +29,8 @@ from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import estimate_prompt
 from ernie_async.settings import (
     CALL_OPTIONS,
-    DEFAULT_EMBEDDING_MODEL,
     DEFAULT_MODEL,
     DEFAULT_READ_BUFFER,
-    DEFAULT_RERANK_MODEL,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
     DEFAULT_TIMEOUTS,
@@ -50,11 +46,6 @@ from ernie_async.settings import (
 )
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import AnyAnswer, ModelCard, ModelList
-
-if TYPE_CHECKING:
-    from ernie_async.sansio.embeddings import EmbeddingInput
-    from ernie_async.types.embeddings import Embeddings
-    from ernie_async.types.rerank import Reranking
 
 __all__ = ["AsyncClient"]
 
@@ -193,80 +184,6 @@ class AsyncClient:
         desk, request = self._request("GET", "/models", None, options)
         return (await desk.answer(request, ModelList)).data
 
-    async def embed(
-        self,
-        texts: str | Sequence["EmbeddingInput"],
-        *,
-        model: str = DEFAULT_EMBEDDING_MODEL,
-        batch_size: int | None = None,
-        **options: Unpack[CallOptions],
-    ) -> "Embeddings":
-        """Turn texts into vectors, in as many requests as the model's limit takes.
-
-        Args:
-            texts: One text or several; none may be empty.
-            model: The embedding model.
-            batch_size: Texts for each request; `None` for the model's own limit, at most 16.
-            **options: See `CallOptions`.
-
-        Raises:
-            ErnieError: See the tree in `errors`. All texts are embedded, or none.
-        """
-        # Imported here, as in `rerank`, since most programs need neither.
-        from ernie_async.sansio.embeddings import (  # noqa: PLC0415
-            embedding_batches,
-            embedding_tokens,
-            join_embeddings,
-        )
-        from ernie_async.types.embeddings import Embeddings  # noqa: PLC0415
-
-        batches = embedding_batches(texts, model, batch_size)
-        extra = options.get("extra_body", {})
-        calls = [
-            self._request(
-                "POST",
-                "/embeddings",
-                json_body({"model": model, "input": batch, **extra}),
-                options,
-                model=model,
-                prompt_tokens=embedding_tokens(batch) if self._counts_tokens else 0,
-            )
-            for batch in batches
-        ]
-        jobs = [partial(desk.answer, request, Embeddings) for desk, request in calls]
-        return join_embeddings(await run_all(jobs), [len(batch) for batch in batches])
-
-    async def rerank(
-        self,
-        query: str,
-        documents: Sequence[str],
-        *,
-        model: str = DEFAULT_RERANK_MODEL,
-        top_n: int | None = None,
-        path: str = "/rerank",
-        **options: Unpack[CallOptions],
-    ) -> "Reranking":
-        """Order documents by how well they answer a question.
-
-        Args:
-            query: The question, at most 1,600 characters.
-            documents: 1 to 64 texts, of at most 4,096 characters each.
-            model: The rerank model.
-            top_n: How many to return; `None` for all.
-            path: Below the base URL; some servers have it elsewhere.
-            **options: See `CallOptions`.
-
-        Raises:
-            ErnieError: See the tree in `errors`.
-        """
-        from ernie_async.sansio.rerank import order_results, rerank_body  # noqa: PLC0415
-        from ernie_async.types.rerank import Reranking  # noqa: PLC0415
-
-        fields = rerank_body(query, documents, model=model, top_n=top_n)
-        body = json_body({**fields, **options.get("extra_body", {})})
-        desk, request = self._request("POST", path, body, options, model=model)
-        return order_results(await desk.answer(request, Reranking), documents)
-
     def with_options(self, **changes: Unpack[ClientOptions]) -> "AsyncClient":
         """A client with other settings that shares this one's connections and limiter.
 
@@ -326,7 +243,8 @@ class AsyncClient:
                 "stream_options: only for client.stream(...), not for client.chat(...)"
             )
         body = chat_body(request, {**added, **options.get("extra_body", {})})
-        is_counted = self._counts_tokens
+        limiter = self._desk.limiter
+        is_counted = limiter is not None and limiter.counts_tokens
         return self._request(
             "POST",
             CHAT_PATH,
@@ -339,11 +257,6 @@ class AsyncClient:
             prompt_tokens=estimate_prompt(request.messages) if is_counted else 0,
             answer_tokens=self._desk.output.tokens(request) if is_counted else 0,
         )
-
-    @property
-    def _counts_tokens(self) -> bool:
-        limiter = self._desk.limiter
-        return limiter is not None and limiter.counts_tokens
 
     def _request(
         self,

@@ -34,10 +34,8 @@ from ernie_async.version import __version__
 
 __all__ = [
     "CALL_OPTIONS",
-    "DEFAULT_EMBEDDING_MODEL",
     "DEFAULT_MODEL",
     "DEFAULT_READ_BUFFER",
-    "DEFAULT_RERANK_MODEL",
     "DEFAULT_RESUME",
     "DEFAULT_RETRY",
     "DEFAULT_TIMEOUTS",
@@ -54,10 +52,6 @@ __all__ = [
 
 # The newest text model that is no preview, as of November 2026.
 DEFAULT_MODEL = "ernie-5.1"
-
-# Those that the service's own manual begins with.
-DEFAULT_EMBEDDING_MODEL = "embedding-v1"
-DEFAULT_RERANK_MODEL = "bce-reranker-base"
 
 DEFAULT_TIMEOUTS = Timeouts()
 DEFAULT_RETRY = RetryPolicy()

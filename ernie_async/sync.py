@@ -26,9 +26,7 @@ from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.settings import (
-    DEFAULT_EMBEDDING_MODEL,
     DEFAULT_READ_BUFFER,
-    DEFAULT_RERANK_MODEL,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
     DEFAULT_TIMEOUTS,
@@ -44,10 +42,6 @@ from ernie_async.types.usage import Timing, Usage
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
-
-    from ernie_async.sansio.embeddings import EmbeddingInput
-    from ernie_async.types.embeddings import Embeddings
-    from ernie_async.types.rerank import Reranking
 
 __all__ = ["Client", "SyncChatStream"]
 
@@ -111,36 +105,6 @@ class Client:
     def list_models(self, **options: Unpack[CallOptions]) -> list[ModelCard]:
         """List the models that this key may use. See `AsyncClient.list_models`."""
         return self._thread.run(lambda: self._client.list_models(**options))
-
-    def embed(
-        self,
-        texts: str | Sequence["EmbeddingInput"],
-        *,
-        model: str = DEFAULT_EMBEDDING_MODEL,
-        batch_size: int | None = None,
-        **options: Unpack[CallOptions],
-    ) -> "Embeddings":
-        """Turn texts into vectors. See `AsyncClient.embed`."""
-        return self._thread.run(
-            lambda: self._client.embed(texts, model=model, batch_size=batch_size, **options)
-        )
-
-    def rerank(
-        self,
-        query: str,
-        documents: Sequence[str],
-        *,
-        model: str = DEFAULT_RERANK_MODEL,
-        top_n: int | None = None,
-        path: str = "/rerank",
-        **options: Unpack[CallOptions],
-    ) -> "Reranking":
-        """Order documents by how well they answer a question. See `AsyncClient.rerank`."""
-        return self._thread.run(
-            lambda: self._client.rerank(
-                query, documents, model=model, top_n=top_n, path=path, **options
-            )
-        )
 
     def with_options(self, **changes: Unpack[ClientOptions]) -> "Client":
         """A client with other settings that shares this one's thread and connections."""

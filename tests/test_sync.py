@@ -38,8 +38,7 @@ def test_both_clients_have_the_same_verbs_and_signatures() -> None:
     assert {names.get(name, name) for name in asynchronous} == {
         name for name in vars(Client) if not name.startswith("_")
     }
-    verbs = ("chat", "stream", "request", "list_models", "embed", "rerank", "with_options")
-    for name in ("__init__", *verbs):
+    for name in ("__init__", "chat", "stream", "request", "list_models", "with_options"):
         assert parameters(getattr(Client, name)) == parameters(getattr(AsyncClient, name)), name
     stream = {name for name in vars(ChatStream) if not name.startswith("_")} - {"aclose", "tee"}
     assert stream == {name for name in vars(SyncChatStream) if not name.startswith("_")} - {"close"}
@@ -195,9 +194,3 @@ def test_the_other_ways_to_read_a_stream(mock_ernie: MockErnie) -> None:
                 pass
         assert stream.usage is not None
         assert stream.usage.is_estimate
-
-
-def test_embed_and_rerank(mock_ernie: MockErnie) -> None:
-    with Client("k", base_url=mock_ernie.base_url) as client:
-        assert len(client.embed(["a", "b"]).vectors) == 2
-        assert client.rerank("北京美食", ["上海", "北京"]).results[0].document == "北京"

@@ -19,9 +19,8 @@ from aiohttp import web
 from anyio.from_thread import start_blocking_portal
 
 from ernie_async.testing import render
-from ernie_async.testing.endpoints import POSTS, model_list
 from ernie_async.testing.play import Exchange, play, send_json, send_whole
-from ernie_async.testing.script import Raw, Refuse, Step
+from ernie_async.testing.script import Refuse, Step
 from ernie_async.testing.seen import Seen, check_chat, parse_body
 
 RATE_WINDOW = 60.0
@@ -35,8 +34,7 @@ STOP_SECONDS = 5.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-CHAT = "/chat/completions"
-MODELS = "/models"
+MODELS = ("ernie-5.1", "ernie-4.5-turbo-128k", "ernie-x1.1-preview", "deepseek-v3.2")
 
 
 class Connections:
@@ -250,31 +248,19 @@ class MockErnie:
 
     async def _route(self, exchange: Exchange) -> web.StreamResponse:
         seen = exchange.seen
-        path = next((end for end in (CHAT, MODELS, *POSTS) if seen.path.endswith(end)), None)
-        if path is None:
+        is_chat = seen.path.endswith("/chat/completions")
+        if not is_chat and not seen.path.endswith("/models"):
             plain = {"Content-Type": "text/plain"}
             return await send_whole(exchange, b"404 page not found", status=404, headers=plain)
         if self._api_key is not None:
             given = seen.headers.get("Authorization")
             if given != f"Bearer {self._api_key}":
                 return await play(Refuse(401), exchange)
-        if path == MODELS:
+        if not is_chat:
             return await send_json(exchange, model_list())
         if seen.method != "POST":
             return await play(Refuse(405), exchange)
-        return await (self._chat(exchange) if path == CHAT else self._post(path, exchange))
-
-    async def _post(self, path: str, exchange: Exchange) -> web.StreamResponse:
-        request = exchange.seen.json
-        is_object = isinstance(request, dict)
-        refusal = self._admit(exchange) if is_object else Refuse(400, "malformed_json")
-        step: Step | None = refusal
-        if step is None and self._script and isinstance(self._script[0], Refuse | Raw):
-            step = self._script.popleft()  # the other steps tell chat answers, and wait for chat
-        answer = step or POSTS[path](request, exchange.body_id)
-        if isinstance(answer, bytes):
-            return await send_json(exchange, answer)
-        return await play(answer, exchange)
+        return await self._chat(exchange)
 
     async def _chat(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.seen.json
@@ -307,3 +293,9 @@ class MockErnie:
         exchange.headers["X-Ratelimit-Limit-Requests"] = str(limit)
         exchange.headers["X-Ratelimit-Remaining-Requests"] = str(limit - len(self._let_in))
         return Refuse(429, "rpm_rate_limit_exceeded") if is_full else None
+
+
+def model_list() -> bytes:
+    """The answer of `GET /models`."""
+    models = [{"id": id_, "object": "model", "owned_by": "", "created": 0} for id_ in MODELS]
+    return render.to_json({"object": "list", "data": models})

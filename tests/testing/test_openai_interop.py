@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ernie_async.testing import MockErnie, cut, error_event, refuse, reply
-from ernie_async.testing.endpoints import vector
 
 openai = pytest.importorskip("openai")
 
@@ -101,11 +100,3 @@ async def test_a_cut_raises(server, client) -> None:
 
 async def test_the_models_are_listed(client) -> None:
     assert "ernie-5.1" in [model.id async for model in client.models.list()]
-
-
-async def test_embeddings(server, client) -> None:
-    answer = await client.embeddings.create(
-        model="embedding-v1", input=["你好", "再见"], encoding_format="float"
-    )
-    assert [item.embedding for item in answer.data] == [vector("你好"), vector("再见")]
-    assert server.requests[0].path == "/v2/embeddings"
