@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -14,6 +15,7 @@ from ernie_async.sansio.embedding import (
     embedding_tokens,
     join_batches,
     limit_of,
+    read_batch,
     read_inputs,
     split,
 )
@@ -65,7 +67,9 @@ async def embed(
                 _numbered(call, place, len(batches)),
                 prompt_tokens=embedding_tokens(batch) if is_counted else 0,
             )
-            answers[place] = await asked.answer(request, Embeddings)
+            answers[place] = await asked.answer(
+                request, Embeddings, check=partial(read_batch, n_texts=len(batch))
+            )
 
     if len(batches) == 1:
         await work()

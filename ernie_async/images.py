@@ -75,7 +75,7 @@ async def save_image(
 
 async def _images(desk: Desk, path: str, fields: Mapping[str, Any], options: CallOptions) -> Images:
     asked, request = post(desk, path, fields, options)
-    return read_images(await asked.answer(request, Images))
+    return await asked.answer(request, Images, check=read_images)
 
 
 async def _receive(reply: Reply) -> bytes:

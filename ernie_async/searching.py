@@ -23,7 +23,11 @@ async def rerank(
     path = given.pop("path", "/rerank")
     fields = rerank_fields(query, documents, given, DEFAULT_MODEL)
     asked, request = post(desk, path, fields, call)
-    return order_ranking(await asked.answer(request, Ranking), documents)
+
+    def ordered(answer: Ranking) -> Ranking:
+        return order_ranking(answer, documents)
+
+    return await asked.answer(request, Ranking, check=ordered)
 
 
 async def web_search(desk: Desk, query: str, options: SearchOptions) -> SearchAnswer:

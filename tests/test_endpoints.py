@@ -305,10 +305,15 @@ async def test_an_expired_address_says_so(server, client, tmp_path) -> None:
 async def test_a_failed_picture_is_an_error_and_paid_for_once(server, client) -> None:
     body = b'{"id":"as-1","data":[{"task_status":"FAILED","task_error_code":"x"}]}'
     server.script(raw(body), path="/images/generations")
+    seen = []
     with pytest.raises(APIError) as caught:
-        await client.generate_image("a")
+        await client.with_options(hooks=[seen.append]).generate_image("a")
     assert (caught.value.code, caught.value.status) == ("x", 200)
-    assert len(server.requests) == 1
+    assert len(caught.value.attempts) == len(server.requests) == 1
+    assert [r.outcome for r in seen if isinstance(r, CallEnded)] == ["error"]
+    server.script(raw(body.replace(b'"x"', b'"internal_error"')), path="/images/generations")
+    assert (await client.generate_image("a")).first.url
+    assert len(server.requests) == 3
 
 
 # Files

@@ -61,8 +61,15 @@ class Desk(NamedTuple):
     output: OutputEstimate
     max_event_bytes: int
 
-    async def answer(self, request: Request, model: type[M]) -> M:
+    async def answer(
+        self, request: Request, model: type[M], *, check: Callable[[M], M] | None = None
+    ) -> M:
         """Make a call whose answer comes in one piece, and read it.
+
+        Args:
+            request: What to ask.
+            model: What the answer is.
+            check: Puts an answer in order, or says what is wrong with it.
 
         Raises:
             ErnieError: See the tree in `errors`.
@@ -70,7 +77,8 @@ class Desk(NamedTuple):
 
         async def receive(reply: Reply) -> M:
             body = await read_body(reply)
-            return read_answer(model, reply.status, reply.headers, body, utc_now=time())
+            answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
+            return answer if check is None else check(answer)
 
         return await self.fetch(request, receive)
 

@@ -106,8 +106,8 @@ def embedding_tokens(batch: Sequence[EmbeddingInput]) -> int:
     return sum(map(estimate_tokens, texts))
 
 
-def read_batch(answer: Embeddings, n_texts: int) -> list[Embedding]:
-    """The vectors of one request, in the order of its texts.
+def read_batch(answer: Embeddings, n_texts: int) -> Embeddings:
+    """The answer to one request, its vectors in the order of its texts.
 
     Raises:
         DecodeError: There is not exactly one for each text.
@@ -118,21 +118,24 @@ def read_batch(answer: Embeddings, n_texts: int) -> list[Embedding]:
             f"expected one vector for each of {n_texts} texts, got {len(answer.data)} "
             f"with the indexes {shorten(places)}"
         )
-    return [item for _, item in sorted(zip(places, answer.data, strict=True), key=lambda p: p[0])]
+    ordered: list[Embedding] = [answer.data[0]] * n_texts
+    for place, item in zip(places, answer.data, strict=True):
+        ordered[place] = item
+    return answer.model_copy(update={"data": ordered})
 
 
 def join_batches(
     batches: Sequence[Sequence[EmbeddingInput]], answers: Sequence[Embeddings]
 ) -> Embeddings:
-    """One answer out of those of all requests.
+    """One answer out of those of all requests, each in order already.
 
     Raises:
-        DecodeError: Vectors are missing, or their lengths differ.
+        DecodeError: The lengths of the vectors differ.
     """
     vectors: list[Any] = []
     usage: Usage | None = None
     for batch, answer in zip(batches, answers, strict=True):
-        for item in read_batch(answer, len(batch)):
+        for item in answer.data:
             vectors.append(item.model_copy(update={"index": len(vectors)}))
         told = answer.usage
         if "usage" not in answer.model_fields_set:

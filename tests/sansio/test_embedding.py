@@ -8,6 +8,7 @@ from ernie_async.sansio.embedding import (
     embedding_tokens,
     join_batches,
     limit_of,
+    read_batch,
     read_inputs,
     split,
 )
@@ -64,7 +65,10 @@ def test_batches_hold_everything_in_order() -> None:
 def test_vectors_are_ordered_by_index_and_numbered_through() -> None:
     joined = join_batches(
         [["a", "b"], ["c"]],
-        [answer((1, [2.0]), (0, [1.0]), tokens=3), answer((None, [3.0]), tokens=4)],
+        [
+            read_batch(answer((1, [2.0]), (0, [1.0]), tokens=3), 2),
+            read_batch(answer((None, [3.0]), tokens=4), 1),
+        ],
     )
     assert joined.vectors == [[1.0], [2.0], [3.0]]
     assert [item.index for item in joined.data] == [0, 1, 2]
@@ -88,4 +92,4 @@ def test_usage_that_was_not_told_is_estimated() -> None:
 )
 def test_vectors_that_are_not_one_for_each_text_are_refused(vectors) -> None:
     with pytest.raises(DecodeError, match="expected"):
-        join_batches([["a", "b"]], [answer(*vectors)])
+        join_batches([["a", "b"]], [read_batch(answer(*vectors), 2)])
