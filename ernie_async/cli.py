@@ -11,20 +11,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from io import TextIOWrapper
-from json import dumps
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.table import Table
 
 from ernie_async.cli_chat import Asker, converse, explain
-from ernie_async.cli_service import OFFLINE_CHUNK_MS, Service, connected
-from ernie_async.cli_terminal import note, printable
+from ernie_async.cli_endpoints import embed, files, image, models, print_json, rerank
+from ernie_async.cli_service import OFFLINE_CHUNK_MS, STDIN, Service, Whole, connected
+from ernie_async.cli_terminal import note
 from ernie_async.errors import ConfigError, ErnieError
 from ernie_async.settings import ChatOptions
 from ernie_async.version import __version__
@@ -39,15 +36,12 @@ EPILOGUE = (
     "130 Ctrl-C; 141 nobody reads the output any more."
 )
 
-# Stands for the argument `-`, which would be taken for an option. No real argument can be it.
-STDIN = "\0"
-
 # A program that starts this one may leave standard input open and never write to it. Beside a
 # prompt, text is expected to begin within so many seconds; without one it is waited for.
 STDIN_SECONDS = 3.0
 
 # Options that take no value.
-FLAGS = {"--no-stream", "--json", "--verbose", "--offline", "--local"}
+FLAGS = {"--no-stream", "--json", "--verbose", "--offline", "--local", "--overwrite"}
 
 app = App(
     name="ernie-async",
@@ -56,18 +50,6 @@ app = App(
     version=f"ernie-async {__version__}",
     default_parameter=Parameter(negative=(), show_default=False),
 )
-
-
-def read_int(_: Any, tokens: Sequence[Token]) -> int:
-    """A whole number; cyclopts itself would round 1.5."""
-    word = tokens[0].value
-    try:
-        return int(word)
-    except ValueError:
-        raise ValueError(f"expected a whole number, got {word}") from None
-
-
-Whole = Parameter(converter=read_int)
 
 
 @app.command
@@ -128,29 +110,9 @@ def chat(
     return 0
 
 
-@app.command
-def models(*, json: bool = False, service: Service = Service()) -> int:  # noqa: B008 - frozen
-    """List the models that this key may use.
-
-    Args:
-        json: Print all that is known of them, as one JSON array.
-        service: Whom to ask.
-    """
-    with connected(service) as (runner, client):
-        cards = runner.run(client.list_models())
-    if json:
-        print_json([card.model_dump(mode="json", exclude_unset=True) for card in cards])
-        return 0
-    console = Console()
-    if not console.is_terminal:
-        print("\n".join(card.id for card in cards))
-        return 0
-    table = Table("model", "owner", "since")
-    for card in cards:
-        since = f"{datetime.fromtimestamp(card.created, UTC):%Y-%m-%d}" if card.created else ""
-        table.add_row(printable(card.id), printable(card.owned_by or ""), since)
-    console.print(table)
-    return 0
+for command in (embed, rerank, image, models):
+    app.command(command)
+app.command(files)
 
 
 @app.command
@@ -283,8 +245,3 @@ def begins_soon() -> bool:
         return bool(select.select([sys.stdin], [], [], STDIN_SECONDS)[0])
     except (OSError, ValueError):
         return True  # nothing that can be waited for, such as a pipe on Windows
-
-
-def print_json(value: Any) -> None:
-    """One line of JSON in UTF-8, whatever else the terminal speaks."""
-    sys.stdout.buffer.write(dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n")

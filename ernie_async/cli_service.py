@@ -6,13 +6,13 @@ The options that `chat` and `models` share, and the client that follows from the
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from ernie_async.cli_terminal import note
@@ -21,12 +21,27 @@ from ernie_async.errors import ConfigError
 from ernie_async.net.hooks import Record, RetryScheduled
 from ernie_async.sansio.timeouts import Timeouts
 
-__all__ = ["OFFLINE_CHUNK_MS", "Service", "connected"]
+__all__ = ["OFFLINE_CHUNK_MS", "STDIN", "Service", "Whole", "connected"]
 
 OFFLINE_CHUNK_MS = 20
 
+# Stands for the argument `-`, which would be taken for an option. No real argument can be it.
+STDIN = "\0"
+
 # A large model on a small machine may read the prompt for minutes before its first word.
 LOCAL_SECONDS = 600.0
+
+
+def read_int(_: Any, tokens: Sequence[Token]) -> int:
+    """A whole number; cyclopts itself would round 1.5."""
+    word = tokens[0].value
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"expected a whole number, got {word}") from None
+
+
+Whole = Parameter(converter=read_int)
 
 
 @Parameter(name="*")
@@ -53,11 +68,17 @@ class Service:
 
 
 @contextmanager
-def connected(service: Service) -> Iterator[tuple[asyncio.Runner, AsyncClient]]:
+def connected(
+    service: Service, *, embeds: bool = False
+) -> Iterator[tuple[asyncio.Runner, AsyncClient]]:
     """A client of the chosen service, and what runs its calls.
 
     A runner and not one coroutine for everything: whatever happens between two calls, waiting for
     the keyboard above all, happens outside of asyncio, where Ctrl-C breaks it off at once.
+
+    Args:
+        service: The choice.
+        embeds: Whether a model on this machine has to make vectors.
 
     Raises:
         ConfigError: The choice makes no sense, or something that it needs is missing.
@@ -79,7 +100,7 @@ def connected(service: Service) -> Iterator[tuple[asyncio.Runner, AsyncClient]]:
                 from ernie_async.local import LocalServer  # noqa: PLC0415 - an extra of its own
             except ImportError as error:
                 raise ConfigError(f"--local: {error}") from error
-            server = LocalServer(service.local_model)
+            server = LocalServer(service.local_model, embeddings=embeds)
             if sys.stderr.isatty():
                 note(f"loading {server.model}")
             stack.enter_context(server)

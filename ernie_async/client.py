@@ -6,29 +6,32 @@ nothing. Reads the environment once, when it is made; opens nothing before the f
 
 import os
 from collections.abc import Sequence
-from random import getrandbits
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import aiohttp
 
-from ernie_async.errors import ConfigError
-from ernie_async.net.call import Desk
+from ernie_async.calling import ask, ask_chat
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
+from ernie_async.options import (
+    EmbedOptions,
+    ImageOptions,
+    RerankOptions,
+    SearchOptions,
+    VideoOptions,
+)
 from ernie_async.sansio.auth import ApiKey
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
+from ernie_async.sansio.chat_request import Prompt, json_body
 from ernie_async.sansio.read_buffer import ReadBuffer
-from ernie_async.sansio.rest import Request
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import estimate_prompt
 from ernie_async.settings import (
-    CALL_OPTIONS,
     DEFAULT_MODEL,
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
@@ -40,16 +43,21 @@ from ernie_async.settings import (
     ClientOptions,
     ClientSettings,
     changed_desk,
-    check_headers,
-    check_kind,
     make_desk,
 )
 from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.embeddings import Embeddings
+from ernie_async.types.images import ImageResult, Images
 from ernie_async.types.models import AnyAnswer, ModelCard, ModelList
+from ernie_async.types.rerank import Ranking
+from ernie_async.types.search import SearchAnswer
+from ernie_async.types.video import VideoTask
+
+if TYPE_CHECKING:
+    from ernie_async.files import Files
+    from ernie_async.sansio.embedding import EmbeddingInput
 
 __all__ = ["AsyncClient"]
-
-CHAT_PATH = "/chat/completions"
 
 
 class AsyncClient:
@@ -132,7 +140,7 @@ class AsyncClient:
             ConfigError: The request cannot be right; nothing was sent.
             ErnieError: See the tree in `errors`.
         """
-        desk, request = self._chat_request(messages, options, is_stream=False)
+        desk, request = ask_chat(self._desk, messages, options, model=self._model, is_stream=False)
         return await desk.answer(request, ChatCompletion)
 
     def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatStream:
@@ -145,7 +153,9 @@ class AsyncClient:
         Raises:
             ConfigError: The request cannot be right; nothing was sent.
         """
-        return ChatStream(*self._chat_request(messages, options, is_stream=True))
+        return ChatStream(
+            *ask_chat(self._desk, messages, options, model=self._model, is_stream=True)
+        )
 
     async def request(
         self,
@@ -172,7 +182,7 @@ class AsyncClient:
         extra = options.get("extra_body")
         content = {**(json or {}), **extra} if extra else json
         body = None if content is None else json_body(content)
-        desk, request = self._request(method, path, body, options)
+        desk, request = ask(self._desk, method, path, body, options)
         return (await desk.answer(request, AnyAnswer)).model_extra or {}
 
     async def list_models(self, **options: Unpack[CallOptions]) -> list[ModelCard]:
@@ -181,8 +191,132 @@ class AsyncClient:
         Raises:
             ErnieError: See the tree in `errors`.
         """
-        desk, request = self._request("GET", "/models", None, options)
+        desk, request = ask(self._desk, "GET", "/models", None, options)
         return (await desk.answer(request, ModelList)).data
+
+    # What the verbs below need besides is imported by their first call: many programs only chat.
+
+    async def embed(
+        self,
+        texts: "EmbeddingInput | Sequence[EmbeddingInput]",
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:
+        """Turn texts into vectors, in as many requests as their number takes.
+
+        Args:
+            texts: One or many. A multimodal model takes `{"text": ..., "image": ...}` instead, the
+                image as a URL or in base64.
+            **options: See `EmbedOptions`.
+
+        Raises:
+            ConfigError: A text is empty or too long; nothing was sent.
+            ErnieError: One request failed, so there is no answer at all.
+        """
+        from ernie_async.embedding import embed  # noqa: PLC0415
+
+        return await embed(self._desk, texts, options)
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
+    ) -> Ranking:
+        """Order documents by how well they answer a query, the best first.
+
+        Raises:
+            ConfigError: A text is empty, or more than the model takes; nothing was sent.
+            ErnieError: See the tree in `errors`.
+        """
+        from ernie_async.searching import rerank  # noqa: PLC0415
+
+        return await rerank(self._desk, query, documents, options)
+
+    async def generate_image(self, prompt: str, **options: Unpack[ImageOptions]) -> Images:
+        """Have a model draw; `qwen-image`, if none is named. Takes up to a minute.
+
+        Raises:
+            ConfigError: The request cannot be right; nothing was sent.
+            ErnieError: See the tree in `errors`. If no picture could be made, it is an `APIError`.
+        """
+        from ernie_async.images import generate_image  # noqa: PLC0415
+
+        return await generate_image(self._desk, prompt, options)
+
+    async def edit_image(
+        self, image: str | Sequence[str], prompt: str, **options: Unpack[ImageOptions]
+    ) -> Images:
+        """Have a model change a picture, or merge several; `qwen-image-edit`, if none is named.
+
+        Args:
+            image: A URL or data URI. Several are sent as a list, which is not documented.
+            prompt: What to change.
+            **options: See `ImageFields` and `CallOptions`.
+
+        Raises:
+            ErnieError: As for `generate_image`.
+        """
+        from ernie_async.images import edit_image  # noqa: PLC0415
+
+        return await edit_image(self._desk, image, prompt, options)
+
+    async def download_image(self, image: ImageResult, **options: Unpack[CallOptions]) -> bytes:
+        """The bytes of a picture, downloaded if only its address came.
+
+        Raises:
+            NotFoundError: The address leads nowhere any more; it is valid for 24 hours.
+        """
+        from ernie_async.images import download_image  # noqa: PLC0415
+
+        return await download_image(self._desk, image, options)
+
+    async def save_image(
+        self, image: ImageResult, path: str | os.PathLike[str], **options: Unpack[CallOptions]
+    ) -> Path:
+        """Write a picture into a file, which is there only if it is whole; return its path.
+
+        Raises:
+            ConfigError: The path cannot be written.
+            NotFoundError: The address leads nowhere any more; it is valid for 24 hours.
+        """
+        from ernie_async.images import save_image  # noqa: PLC0415
+
+        return await save_image(self._desk, image, path, options)
+
+    async def web_search(self, query: str, **options: Unpack[SearchOptions]) -> SearchAnswer:
+        """Search the web with Baidu, without a model.
+
+        Raises:
+            ErnieError: See the tree in `errors`.
+        """
+        from ernie_async.searching import web_search  # noqa: PLC0415
+
+        return await web_search(self._desk, query, options)
+
+    async def generate_video(
+        self, prompt: str, *, model: str, **options: Unpack[VideoOptions]
+    ) -> VideoTask:
+        """Have a model make a video, and wait until it is there.
+
+        Raises:
+            DeadlineError: It is not ready yet; `video_task` asks for it later.
+            ErnieError: See the tree in `errors`. If the task failed, it is an `APIError`.
+        """
+        from ernie_async.video import generate_video  # noqa: PLC0415
+
+        return await generate_video(self._desk, prompt, model, options)
+
+    async def video_task(
+        self, task_id: str, *, path: str = "/video/generations", **options: Unpack[CallOptions]
+    ) -> VideoTask:
+        """How far a video is. `path` is the one it was made with."""
+        from ernie_async.video import video_task  # noqa: PLC0415
+
+        return await video_task(self._desk, task_id, path, options)
+
+    @property
+    def files(self) -> "Files":
+        """The files that the service keeps: `upload`, `list`, `all`, `content` and others."""
+        from ernie_async.files import Files  # noqa: PLC0415
+
+        return Files(self._desk)
 
     def with_options(self, **changes: Unpack[ClientOptions]) -> "AsyncClient":
         """A client with other settings that shares this one's connections and limiter.
@@ -228,61 +362,6 @@ class AsyncClient:
     def __reduce__(self) -> tuple[Any, ...]:
         settings = dict(self._settings)
         return _make_client, (settings,)
-
-    def _chat_request(
-        self, messages: Prompt, options: ChatOptions, *, is_stream: bool
-    ) -> tuple[Desk, Request]:
-        fields = {name: value for name, value in options.items() if name not in CALL_OPTIONS}
-        request = chat_request(messages, fields)
-        model = request.model or self._model
-        added: dict[str, Any] = {"model": model}
-        if is_stream:
-            added["stream"] = True
-        elif request.stream_options is not None:
-            raise ConfigError(
-                "stream_options: only for client.stream(...), not for client.chat(...)"
-            )
-        body = chat_body(request, {**added, **options.get("extra_body", {})})
-        limiter = self._desk.limiter
-        is_counted = limiter is not None and limiter.counts_tokens
-        return self._request(
-            "POST",
-            CHAT_PATH,
-            body,
-            options,
-            model=model,
-            is_stream=is_stream,
-            n=request.n or 1,
-            messages=request.messages,
-            prompt_tokens=estimate_prompt(request.messages) if is_counted else 0,
-            answer_tokens=self._desk.output.tokens(request) if is_counted else 0,
-        )
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        options: CallOptions,
-        **known: Any,
-    ) -> tuple[Desk, Request]:
-        headers = options.get("extra_headers")
-        request_id = options.get("request_id")
-        if request_id is not None:
-            check_headers({"request_id": request_id}, "request_id")
-        request = Request(
-            method=method,
-            path=path,
-            body=body,
-            headers=check_headers(headers, "extra_headers") if headers else {},
-            request_id=request_id or f"ea-{getrandbits(64):016x}",
-            **known,
-        )
-        timeouts = options.get("timeouts")
-        if timeouts is not None:
-            check_kind("timeouts", timeouts, Timeouts)
-        desk = self._desk if timeouts is None else self._desk._replace(timeouts=timeouts)
-        return desk, request
 
 
 def _make_client(settings: dict[str, Any]) -> AsyncClient:

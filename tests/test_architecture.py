@@ -19,7 +19,20 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("words", ["version.py", "types/*", "errors.py"]),
     ("thought", ["sansio/*"]),
     ("wire", ["net/*"]),
-    ("desk", ["settings.py", "client.py"]),
+    (
+        "desk",
+        [
+            "settings.py",
+            "options.py",
+            "calling.py",
+            "embedding.py",
+            "searching.py",
+            "images.py",
+            "files.py",
+            "video.py",
+            "client.py",
+        ],
+    ),
     ("wings", ["sync.py", "local.py", "testing/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]

@@ -30,19 +30,28 @@ from ernie_async import (
     ChatRequest,
     ClientOptions,
     DeadlineError,
+    EmbedOptions,
     ErnieError,
+    ImageFields,
+    ImageOptions,
     Limits,
     RateLimitError,
     ReadBuffer,
     Record,
+    RerankOptions,
     ResumePolicy,
     RetryPolicy,
+    SearchOptions,
     ServerError,
     Timeouts,
+    VideoOptions,
+    images,
     settings,
+    video,
 )
+from ernie_async import embedding as embedding_desk
 from ernie_async.net import transport, watch
-from ernie_async.sansio import address, auth, bucket, tokens
+from ernie_async.sansio import address, auth, bucket, embedding, files, rerank, tokens
 from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
@@ -150,6 +159,9 @@ def test_test_examples_pass(tmp_path: Path) -> None:
 # Commands
 
 
+COMMANDS_OF_COMMANDS = {"files"}
+
+
 def ernie_commands() -> list[tuple[str, list[str]]]:
     """Every `ernie-async ...` of the pages, split into words."""
     found = []
@@ -181,7 +193,7 @@ def run_command(*words: str) -> subprocess.CompletedProcess[str]:
 
 @cache
 def help_of(command: str) -> str:
-    done = run_command(command, "--help")
+    done = run_command(*command.split(), "--help")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -190,6 +202,8 @@ def test_options_of_commands_exist() -> None:
     pytest.importorskip("cyclopts")
     for where, words in ernie_commands():
         command, *rest = words
+        if command in COMMANDS_OF_COMMANDS:
+            command = f"{command} {rest.pop(0)}"
         for option in (word.partition("=")[0] for word in rest if word.startswith("-")):
             is_known = re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", help_of(command))
             assert is_known, f"{where}: ernie-async {command} has no {option}"
@@ -271,6 +285,10 @@ def missing(names: list[str] | set[str], text: str) -> list[str]:
     return sorted(name for name in names if not re.search(rf"\b{re.escape(name)}\b", text))
 
 
+def own_options(kind: type) -> set[str]:
+    return set(kind.__annotations__) - set(CallOptions.__annotations__)
+
+
 def test_every_public_name_is_documented() -> None:
     assert missing(set(ernie_async.__all__), all_text()) == []
 
@@ -289,6 +307,12 @@ def test_every_field_is_documented() -> None:
     assert missing(set(ResumePolicy.__dataclass_fields__), resume) == []
     streaming = page_text("docs/guides/streaming.md")
     assert missing(set(ReadBuffer.__dataclass_fields__), streaming) == []
+    vectors = page_text("docs/guides/embeddings.md")
+    for options in (EmbedOptions, RerankOptions, SearchOptions):
+        assert missing(own_options(options), vectors) == []
+    pictures = page_text("docs/guides/images.md")
+    for options in (ImageFields, ImageOptions, VideoOptions):
+        assert missing(own_options(options), pictures) == []
     limits = page_text("docs/guides/limits.md")
     assert missing(set(Limits.__dataclass_fields__), limits) == []
     for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
@@ -358,6 +382,22 @@ FACTS = {
         f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
         f"which is {WHOLE:g} s for `chat`",
     ],
+    "docs/guides/embeddings.md": [
+        *(
+            f"| {limit.texts} | {f'{limit.characters:,} ' if limit.characters else ''}|"
+            for limit in embedding.LIMITS.values()
+        ),
+        f"{embedding_desk.CONCURRENCY} of them under way at a time",
+        f"`{embedding_desk.DEFAULT_MODEL}` (the default)",
+        f"at most {rerank.LIMITS['bce-reranker-base'].query:,} characters",
+        f"at most {rerank.LIMITS['bce-reranker-base'].documents} documents",
+    ],
+    "docs/guides/images.md": [
+        f"{WHOLE:g} s for an answer in one piece",
+        f"asking every {video.POLL_SECONDS:g} s",
+        f"`{images.DEFAULT_MODEL}` draws",
+    ],
+    "docs/guides/files.md": [f"at most {files.MAX_UPLOAD_BYTES // 2**20} MB"],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",
         f"remembered for {transport.DNS_CACHE_SECONDS:g} s",

@@ -10,7 +10,16 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from ernie_async import AsyncClient, BadRequestError, Client, StreamOptions, system, user
+from ernie_async import (
+    AsyncClient,
+    BadRequestError,
+    Client,
+    RetryPolicy,
+    ServerError,
+    StreamOptions,
+    system,
+    user,
+)
 
 if importlib.util.find_spec("xllamacpp") is None:
     pytest.skip("xllamacpp is not installed: pip install '.[local]'", allow_module_level=True)
@@ -120,6 +129,29 @@ async def test_streams_one_after_the_other(client: AsyncClient) -> None:
 @pytest.mark.anyio
 async def test_models(client: AsyncClient, server: LocalServer) -> None:
     assert [card.id for card in await client.list_models()] == [server.model]
+
+
+@pytest.mark.anyio
+async def test_embeddings() -> None:
+    texts = ["The cat sleeps.", "A cat is sleeping.", "Stock markets fell sharply on Monday."]
+    with LocalServer(context_tokens=512, embeddings=True) as server:
+        async with AsyncClient(base_url=server.base_url) as client:
+            answer = await client.embed(texts, batch_size=2)
+            chatted = await client.chat(QUESTION, **SAME)
+    assert [len(vector) for vector in answer.vectors] == [576] * 3
+    near, far = (
+        sum(a * b for a, b in zip(answer.vectors[0], other, strict=True))
+        for other in answer.vectors[1:]
+    )
+    assert near > far
+    assert answer.usage.prompt_tokens > 10
+    assert chatted.text
+
+
+@pytest.mark.anyio
+async def test_a_server_without_embeddings_says_so(client: AsyncClient) -> None:
+    with pytest.raises(ServerError, match="does not support embeddings"):
+        await client.with_options(retry=RetryPolicy(attempts=1)).embed("a")
 
 
 def test_sync_client(server: LocalServer) -> None:

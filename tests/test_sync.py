@@ -19,8 +19,10 @@ from ernie_async import (
     InterruptedStreamError,
     Limits,
     SyncChatStream,
+    SyncFiles,
     Timeouts,
 )
+from ernie_async.files import Files
 from ernie_async.testing import MockErnie, cut, reply, stall
 
 
@@ -38,8 +40,12 @@ def test_both_clients_have_the_same_verbs_and_signatures() -> None:
     assert {names.get(name, name) for name in asynchronous} == {
         name for name in vars(Client) if not name.startswith("_")
     }
-    for name in ("__init__", "chat", "stream", "request", "list_models", "with_options"):
+    verbs = {name for name in vars(Client) if inspect.isfunction(vars(Client)[name])}
+    for name in {"__init__", *verbs} & vars(AsyncClient).keys() - {"__repr__", "__reduce__"}:
         assert parameters(getattr(Client, name)) == parameters(getattr(AsyncClient, name)), name
+    for name, method in vars(Files).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            assert parameters(getattr(SyncFiles, name)) == parameters(method), name
     stream = {name for name in vars(ChatStream) if not name.startswith("_")} - {"aclose", "tee"}
     assert stream == {name for name in vars(SyncChatStream) if not name.startswith("_")} - {"close"}
 

@@ -61,8 +61,34 @@ class Desk(NamedTuple):
     output: OutputEstimate
     max_event_bytes: int
 
-    async def answer(self, request: Request, model: type[M]) -> M:
+    async def answer(
+        self, request: Request, model: type[M], *, check: Callable[[M], M] | None = None
+    ) -> M:
         """Make a call whose answer comes in one piece, and read it.
+
+        Args:
+            request: What to ask.
+            model: What the answer is.
+            check: Puts an answer in order, or says what is wrong with it.
+
+        Raises:
+            ErnieError: See the tree in `errors`.
+        """
+
+        async def receive(reply: Reply) -> M:
+            body = await read_body(reply)
+            answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
+            return answer if check is None else check(answer)
+
+        return await self.fetch(request, receive)
+
+    async def fetch(self, request: Request, receive: Callable[[Reply], Awaitable[T]]) -> T:
+        """Make a call whose answer comes in one piece, whatever it is.
+
+        Args:
+            request: What to ask.
+            receive: Reads an answer to its end, or says what is wrong with it; once for each
+                attempt.
 
         Raises:
             ErnieError: See the tree in `errors`.
@@ -70,7 +96,7 @@ class Desk(NamedTuple):
         call = Call(self, request)
         try:
             async with asyncio.timeout(call.total):
-                answer = await call.until_it_works(lambda: _one_answer(call, model))
+                answer = await call.until_it_works(lambda: _one_answer(call, receive))
         except ErnieError as error:
             call.end("error", error=error)
             raise
@@ -221,9 +247,9 @@ class Call:
         self.sent += 1
         request = self.request
         headers = {"X-Request-Id": request.request_id, **request.headers}
-        if request.body is not None:
+        if isinstance(request.body, bytes):
             headers["Content-Type"] = "application/json"
-        if self.desk.key is not None:
+        if self.desk.key is not None and self.desk.transport.is_home(request.path):
             headers["Authorization"] = self.desk.key.header()
         return await self.desk.transport.open(
             request.method,
@@ -279,7 +305,8 @@ class Call:
         """Add to the list of failed attempts, which the error then carries."""
         if isinstance(error, NotFoundError) and error.code is None:
             # A bare 404 comes from a wrong base URL more often than not.
-            url = f"{self.desk.transport.base_url}{self.request.path}"
+            path = self.request.path
+            url = f"{self.desk.transport.base_url}{path}" if path.startswith("/") else path
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
         refusal = error if isinstance(error, APIError) else None
         self.failures.append(
@@ -306,12 +333,14 @@ def brief(error: ErnieError) -> str:
     return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
 
 
-async def _one_answer(call: Call, model: type[M]) -> M:
+async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
     permit = await call.admit()
     try:
         reply = await call.send()
-        body = await read_body(reply)
-        answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
+        try:
+            answer = await receive(reply)
+        finally:
+            reply.close()
     except ErnieError as error:
         if permit is not None:
             settle_failed(permit, error)
@@ -325,10 +354,12 @@ async def _one_answer(call: Call, model: type[M]) -> M:
     return answer
 
 
-def _told_usage(answer: BaseModel) -> Usage | None:
-    """The tokens that the service counted, unless it did not say."""
-    usage = getattr(answer, "usage", None)
-    return usage if isinstance(usage, Usage) and "usage" in answer.model_fields_set else None
+def _told_usage(answer: object) -> Usage | None:
+    """The usage that an answer tells; `None` if it tells none."""
+    if not isinstance(answer, BaseModel) or "usage" not in answer.model_fields_set:
+        return None
+    usage = answer.__dict__.get("usage")  # one of unknown form is no field
+    return usage if isinstance(usage, Usage) and not usage.is_estimate else None
 
 
 def settle_failed(permit: Permit, error: ErnieError) -> None:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import textwrap
 import warnings
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextvars import ContextVar
 from time import monotonic
 from weakref import WeakSet
@@ -21,6 +21,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
 from ernie_async.errors import ConfigError, ConnectError, DeadlineError, ErnieError
+from ernie_async.sansio.address import origin
+from ernie_async.sansio.rest import Body
 
 __all__ = ["Reply", "Transport"]
 
@@ -135,12 +137,16 @@ class Transport:
                 source=self,
             )
 
+    def is_home(self, path: str) -> bool:
+        """Whether a path leads to the host of the base URL, which alone may see who asks."""
+        return path.startswith("/") or origin(path) == origin(self.base_url)
+
     async def open(
         self,
         method: str,
         path: str,
         *,
-        body: bytes | None,
+        body: Body | None,
         headers: Mapping[str, str],
         connect: float | None,
     ) -> "Reply":
@@ -151,9 +157,9 @@ class Transport:
 
         Args:
             method: The HTTP method.
-            path: Below the base URL.
-            body: What to send.
-            headers: Besides those of every request.
+            path: Below the base URL, or a whole address.
+            body: What to send; made anew for each sending, if it is not bytes.
+            headers: Besides those of every request; another host is sent these alone.
             connect: Seconds to find the host and to connect, TLS and proxy included.
 
         Raises:
@@ -175,21 +181,25 @@ class Transport:
         self,
         method: str,
         path: str,
-        body: bytes | None,
+        body: Body | None,
         headers: Mapping[str, str],
         connect: float | None,
     ) -> "Reply":
         session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
-        data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
+        data: bytes | io.BytesIO | AsyncIterator[bytes] | None
+        if callable(body):
+            data = body()
+        else:
+            data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
         reuse = [False]
         started = monotonic()
         token = _was_reused.set(reuse)
         try:
             response = await session.request(
                 method,
-                self.base_url + path,
+                self.base_url + path if path.startswith("/") else path,
                 data=data,
-                headers={**self._headers, **headers},
+                headers={**self._headers, **headers} if self.is_home(path) else headers,
                 proxy=self._proxy,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect),

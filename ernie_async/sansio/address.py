@@ -8,7 +8,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from ernie_async.errors import ConfigError, shorten
 
-__all__ = ["DEFAULT_BASE_URL", "find_proxy", "is_qianfan", "read_base_url", "read_proxy"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "find_proxy",
+    "is_qianfan",
+    "origin",
+    "read_base_url",
+    "read_proxy",
+]
 
 DEFAULT_BASE_URL = "https://qianfan.baidubce.com/v2"
 
@@ -60,6 +67,18 @@ def is_qianfan(base_url: str) -> bool:
     """Whether this is Baidu's own service, which takes no request without a key."""
     host = urlsplit(base_url).hostname or ""
     return host == "baidubce.com" or host.endswith(".baidubce.com")
+
+
+def origin(url: str) -> str:
+    """The scheme, host and port of an address, such as `https://qianfan.baidubce.com`.
+
+    Raises:
+        ConfigError: It is no address of HTTP.
+    """
+    parts = _split(url)
+    if parts is None or parts.scheme not in {"http", "https"}:
+        raise ConfigError(f"expected an http or https address, got {shorten(url)}")
+    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def find_proxy(base_url: str, environ: Mapping[str, str]) -> str | None:

@@ -76,6 +76,7 @@ _PLAN_SPENT = Meaning(
     "The plan's quota is used up or the plan is not active; wait for the next period or buy more.",
     "套餐额度已用完或套餐未生效；请等待下一周期或续购。",
 )
+_OVERDUE = Meaning(QuotaError, "The account is in arrears; top it up.", "账号欠费；请充值。")
 _ARGUMENT = Meaning(
     BadRequestError,
     "Correct the parameter that the message names.",
@@ -137,9 +138,7 @@ CODES: Mapping[str, Meaning] = {
     "coding_plan_api_key_required": _PLAN_KEY,
     "token_plan_person_api_key_not_allowed": _PLAN_KEY,
     "token_plan_person_api_key_required": _PLAN_KEY,
-    "account_overdue": Meaning(
-        QuotaError, "The account is in arrears; top it up.", "账号欠费；请充值。"
-    ),
+    "account_overdue": _OVERDUE,
     "model_offline": Meaning(
         NotFoundError,
         "This model was retired; choose another (`ernie-async models` lists them).",
@@ -176,6 +175,13 @@ CODES: Mapping[str, Meaning] = {
     "dispatch_internal_error": _INTERNAL,
     "image_genration_interal_error": _INTERNAL,
     "image_generation_internal_error": _INTERNAL,
+    # AI search, whose own page is ai.baidu.com/ai-doc/AppBuilder/4m8sgh88y.
+    "rate_limit_total_qps": _WAIT_RPM,
+    "rate_limit_search_total_qps": _WAIT_RPM,
+    "rate_limit_search_qps": _WAIT_RPM,
+    "quota_user_daily_request": _PLAN_SPENT,
+    "quota_user_daily_free": _PLAN_SPENT,
+    "billing_insufficient_balance": _OVERDUE,
     # V1 numbers.
     "2": _OVERLOAD,
     "4": _WAIT_RPM,

@@ -3,7 +3,7 @@
 What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.refusals`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,7 @@ from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.messages import Message
 
 __all__ = [
+    "Body",
     "Request",
     "is_error",
     "is_event_stream",
@@ -27,14 +28,18 @@ __all__ = [
 
 T = TypeVar("T", bound=BaseModel)
 
+# What is sent: bytes, or what makes the same pieces anew each time they have to be sent.
+Body = bytes | Callable[[], AsyncIterator[bytes]]
+
 
 class Request(NamedTuple):
     """What one call asks for, whatever number of attempts it takes.
 
     Attributes:
         method: The HTTP method.
-        path: Below the base URL, with a slash in front.
-        body: The JSON to send; `None` for no body.
+        path: Below the base URL, with a slash in front; or a whole address. Only the base URL's
+            own host is sent the credential.
+        body: The JSON to send; `None` for no body. A body in pieces has its type in `headers`.
         headers: Headers besides those of every call.
         request_id: Sent as `X-Request-Id`.
         model: The model asked for, if any.
@@ -47,7 +52,7 @@ class Request(NamedTuple):
 
     method: str
     path: str
-    body: bytes | None
+    body: Body | None
     headers: Mapping[str, str]
     request_id: str
     model: str | None = None

@@ -201,7 +201,8 @@ def resume_request(request: Request, form: Form, text: str, *, last_event_id: st
 
 
 def _read(request: Request) -> _Conversation:
-    fields = from_json(request.body or b"{}")
+    assert isinstance(request.body, bytes)
+    fields = from_json(request.body)
     return _Conversation(fields, list(fields.get("messages", ())))
 
 

@@ -38,13 +38,19 @@ class Exchange:
     headers: dict[str, str]
 
 
-async def play(step: Step, exchange: Exchange) -> web.StreamResponse:
-    """Answer as the step says, to its end."""
+async def play(step: Step, exchange: Exchange, *, whole: bytes | None = None) -> web.StreamResponse:
+    """Answer as the step says, to its end.
+
+    Args:
+        step: What to do.
+        exchange: The request.
+        whole: The answer that the step tells or breaks, in JSON; None for that of a chat.
+    """
     if isinstance(step, Refuse):
         return await refuse(step, exchange)
     if isinstance(step, Raw):
         return await send_raw(step, exchange)
-    return await tell(step, exchange)
+    return await tell(step, exchange, whole)
 
 
 async def refuse(step: Refuse, exchange: Exchange) -> web.StreamResponse:
@@ -74,13 +80,13 @@ async def send_whole(
     return response
 
 
-async def tell(step: Telling, exchange: Exchange) -> web.StreamResponse:
+async def tell(step: Telling, exchange: Exchange, whole: bytes | None = None) -> web.StreamResponse:
     """Tell an answer, as far as the step goes."""
     if isinstance(step, Cut) and step.before_headers:
         return await hang_up(exchange, web.StreamResponse(), how=step.how)
     if isinstance(step, Stall) and step.before_headers:
         await silence()
-    request, is_stream = exchange.seen.json, exchange.seen.is_stream
+    request, is_stream = exchange.seen.json, whole is None and exchange.seen.is_stream
     reply = render.told_reply(step)
     now = int(time.time())
     if is_stream:
@@ -92,10 +98,12 @@ async def tell(step: Telling, exchange: Exchange) -> web.StreamResponse:
         return await send_json(exchange, error_of(step, exchange))
     else:
         await asyncio.sleep(reply.first_ms / 1000)
-        answer = render.completion(reply, request, body_id=exchange.body_id, created=now)
+        body = whole or render.to_json(
+            render.completion(reply, request, body_id=exchange.body_id, created=now)
+        )
         if isinstance(step, Reply):
-            return await send_json(exchange, render.to_json(answer), headers=reply.headers)
-        before, after = render.split_body(step, render.to_json(answer))
+            return await send_json(exchange, body, headers=reply.headers)
+        before, after = render.split_body(step, body)
 
     content_type = "text/event-stream" if is_stream else "application/json"
     response = web.StreamResponse(

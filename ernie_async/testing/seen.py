@@ -5,8 +5,8 @@ Knows requests and their bodies; does not answer, and knows no quota.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from ernie_async.testing.script import Refuse
 
@@ -42,6 +42,54 @@ class Seen:
     def is_stream(self) -> bool:
         """Whether the request asks for events."""
         return isinstance(self.json, dict) and bool(self.json.get("stream"))
+
+
+class StoredFile(NamedTuple):
+    """A file that was uploaded: what is told of it, and its bytes."""
+
+    fields: dict[str, Any]
+    content: bytes
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What the mock remembers from one request to the next.
+
+    Attributes:
+        files: By id, oldest first.
+        n_files: Files ever uploaded.
+        tasks: How often each video task was asked for.
+    """
+
+    files: dict[str, StoredFile] = field(default_factory=dict)
+    n_files: int = 0
+    tasks: dict[str, int] = field(default_factory=dict)
+
+
+class Asked(NamedTuple):
+    """One request as the handler of an endpoint sees it.
+
+    Attributes:
+        json: The parsed body, None if it is not JSON.
+        body: Its bytes.
+        headers: Names in any case.
+        query: The query of the path.
+        name: The part of the path that names something, if the route has one.
+        origin: This server, such as `http://127.0.0.1:8000`.
+        body_id: The id for the answer.
+        created: Seconds since 1970.
+        shelf: What was remembered.
+    """
+
+    json: Any
+    body: bytes
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    name: str
+    origin: str
+    body_id: str
+    created: int
+    shelf: Shelf
 
 
 def parse_body(body: bytes) -> Any:

@@ -1,14 +1,15 @@
-"""`MockErnie`: Qianfan V2 chat on a free port of 127.0.0.1, answering as the script says.
+"""`MockErnie`: Qianfan V2 on a free port of 127.0.0.1, answering as the script says.
 
 Knows who may ask (key, quotas, well-formed requests), which step comes next, and what is open.
-Playing a step is left to `play`. It judges no sampling parameter and no model name.
+Playing a step is left to `play`, and what other endpoints than chat say to `endpoints`. It judges
+no sampling parameter and no model name.
 """
 
 import asyncio
 import random
 import string
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -19,9 +20,10 @@ from aiohttp import web
 from anyio.from_thread import start_blocking_portal
 
 from ernie_async.testing import render
-from ernie_async.testing.play import Exchange, play, send_json, send_whole
-from ernie_async.testing.script import Refuse, Step
-from ernie_async.testing.seen import Seen, check_chat, parse_body
+from ernie_async.testing.endpoints import Route, find_route, takes_method
+from ernie_async.testing.play import Exchange, play, send_whole
+from ernie_async.testing.script import ErrorEvent, Raw, Refuse, Reply, Step
+from ernie_async.testing.seen import Asked, Seen, Shelf, check_chat, parse_body
 
 RATE_WINDOW = 60.0
 """Seconds that `requests_per_minute` looks back."""
@@ -34,7 +36,7 @@ STOP_SECONDS = 5.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-MODELS = ("ernie-5.1", "ernie-4.5-turbo-128k", "ernie-x1.1-preview", "deepseek-v3.2")
+CHAT = "/chat/completions"
 
 
 class Connections:
@@ -67,17 +69,18 @@ class CountingServer(web.Server):
 
 
 class MockErnie:
-    """A server that speaks Qianfan V2 chat, JSON and SSE.
+    """A server that speaks Qianfan V2: chat as JSON and SSE, and the endpoints around it.
 
     Enter it with `async with`, and it runs in the same event loop; or with `with`, and it runs in
     a thread with a loop of its own. Without a script it repeats what it was told, and says that
-    the answer is canned.
+    the answer is canned. Vectors, rankings and pictures
+    are made from what was asked, and files are kept as long as it runs.
 
     Args:
         port: TCP port; 0 takes a free one.
         api_key: The only key accepted; None accepts anything, even nothing.
-        requests_per_minute: Chat requests let in within any 60 seconds; None is no limit.
-        concurrency: Chat requests answered at the same time; None is no limit.
+        requests_per_minute: Requests to models let in within any 60 seconds; None is no limit.
+        concurrency: Requests to models answered at the same time; None is no limit.
         chunk_ms: Milliseconds between the chunks of the canned answer.
     """
 
@@ -99,9 +102,11 @@ class MockErnie:
         self._concurrency = concurrency
         self._chunk_ms = chunk_ms
         self._script: deque[Step] = deque()
+        self._scripts: defaultdict[str, deque[Step]] = defaultdict(deque)
+        self._shelf = Shelf()
         self._default: Step | None = None
         self._let_in: deque[float] = deque()
-        self._n_chats = 0
+        self._n_counted = 0
         self._running: dict[asyncio.Task[Any], Seen] = {}
         self._connections = Connections()
         self._runner: web.ServerRunner | None = None
@@ -131,11 +136,16 @@ class MockErnie:
 
     @property
     def steps_left(self) -> int:
-        """Steps of the script not yet played."""
-        return len(self._script)
+        """Steps of all scripts not yet played."""
+        return len(self._script) + sum(map(len, self._scripts.values()))
 
-    def script(self, *steps: Step) -> None:
-        """Append steps. Each chat request that is let in takes the next one.
+    def script(self, *steps: Step, path: str = CHAT) -> None:
+        """Append steps. Each request to this path that is let in takes the next one.
+
+        Args:
+            *steps: What to do. For another path than that of chat, `reply()` is its usual answer,
+                which other steps break or refuse.
+            path: What the path ends with, such as `/embeddings` or `/files`.
 
         Raises:
             TypeError: One is not a step.
@@ -143,7 +153,7 @@ class MockErnie:
         for step in steps:
             if not isinstance(step, Step):
                 raise TypeError(f"expected a step such as reply('hi'), got {step!r}")
-        self._script.extend(steps)
+        (self._script if path == CHAT else self._scripts[path]).extend(steps)
 
     def default(self, step: Step) -> None:
         """Answer with this step whenever the script is used up, instead of the canned text."""
@@ -248,19 +258,48 @@ class MockErnie:
 
     async def _route(self, exchange: Exchange) -> web.StreamResponse:
         seen = exchange.seen
-        is_chat = seen.path.endswith("/chat/completions")
-        if not is_chat and not seen.path.endswith("/models"):
+        is_chat = seen.path.endswith(CHAT)
+        found = find_route(seen.method, seen.path)
+        if not is_chat and found is None and not takes_method(seen.path):
             plain = {"Content-Type": "text/plain"}
             return await send_whole(exchange, b"404 page not found", status=404, headers=plain)
-        if self._api_key is not None:
+        if self._api_key is not None and (found is None or found[0].needs_key):
             given = seen.headers.get("Authorization")
             if given != f"Bearer {self._api_key}":
                 return await play(Refuse(401), exchange)
-        if not is_chat:
-            return await send_json(exchange, model_list())
-        if seen.method != "POST":
+        if is_chat and seen.method == "POST":
+            return await self._chat(exchange)
+        if found is None:
             return await play(Refuse(405), exchange)
-        return await self._chat(exchange)
+        return await self._endpoint(*found, exchange)
+
+    async def _endpoint(self, route: Route, name: str, exchange: Exchange) -> web.StreamResponse:
+        seen = exchange.seen
+        refusal = self._admit(exchange) if route.is_counted else None
+        steps = next((held for path, held in self._scripts.items() if seen.path.endswith(path)), ())
+        step = refusal or (steps.popleft() if steps else Reply())
+        self._n_counted += route.is_counted
+        try:
+            if isinstance(step, Refuse | Raw | ErrorEvent):
+                return await play(step, exchange, whole=b"{}")
+            answer = route.handler(
+                Asked(
+                    json=seen.json,
+                    body=seen.body,
+                    headers=seen.headers,
+                    query=exchange.request.query,
+                    name=name,
+                    origin=self.base_url.removesuffix("/v2"),
+                    body_id=exchange.body_id,
+                    created=int(time.time()),
+                    shelf=self._shelf,
+                )
+            )
+            if isinstance(answer, Refuse | Raw):
+                return await play(answer, exchange)
+            return await play(step, exchange, whole=render.to_json(answer))
+        finally:
+            self._n_counted -= route.is_counted
 
     async def _chat(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.seen.json
@@ -271,15 +310,15 @@ class MockErnie:
             step = self._script.popleft()
         else:
             step = self._default or render.canned_reply(request, chunk_ms=self._chunk_ms)
-        self._n_chats += 1
+        self._n_counted += 1
         try:
             return await play(step, exchange)
         finally:
-            self._n_chats -= 1
+            self._n_counted -= 1
 
     def _admit(self, exchange: Exchange) -> Refuse | None:
         """Refuse what is over a quota; a refused request does not use any up."""
-        if self._concurrency is not None and self._n_chats >= self._concurrency:
+        if self._concurrency is not None and self._n_counted >= self._concurrency:
             return Refuse(429, "cluster_rate_limit_exceeded")
         limit = self._requests_per_minute
         if limit is None:
@@ -293,9 +332,3 @@ class MockErnie:
         exchange.headers["X-Ratelimit-Limit-Requests"] = str(limit)
         exchange.headers["X-Ratelimit-Remaining-Requests"] = str(limit - len(self._let_in))
         return Refuse(429, "rpm_rate_limit_exceeded") if is_full else None
-
-
-def model_list() -> bytes:
-    """The answer of `GET /models`."""
-    models = [{"id": id_, "object": "model", "owned_by": "", "created": 0} for id_ in MODELS]
-    return render.to_json({"object": "list", "data": models})

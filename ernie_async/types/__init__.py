@@ -3,6 +3,9 @@
 from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
 from ernie_async.types.completion import ChatCompletion, Choice, SearchResult
 from ernie_async.types.content import ImagePart, ImageURL, TextPart, VideoPart, VideoURL
+from ernie_async.types.embeddings import Embedding, Embeddings
+from ernie_async.types.files import FileObject, FilePage
+from ernie_async.types.images import ImageFields, ImageResult, Images
 from ernie_async.types.messages import (
     AnswerMessage,
     Message,
@@ -22,6 +25,8 @@ from ernie_async.types.request import (
     Thinking,
     WebSearch,
 )
+from ernie_async.types.rerank import RankedDocument, Ranking
+from ernie_async.types.search import SearchAnswer, SearchReference
 from ernie_async.types.tools import (
     FunctionCall,
     FunctionName,
@@ -32,6 +37,7 @@ from ernie_async.types.tools import (
     ToolChoice,
 )
 from ernie_async.types.usage import Timing, Usage
+from ernie_async.types.video import VideoTask
 
 __all__ = [
     "AnswerMessage",
@@ -42,15 +48,26 @@ __all__ = [
     "Choice",
     "ChunkChoice",
     "Delta",
+    "Embedding",
+    "Embeddings",
+    "FileObject",
+    "FilePage",
     "FunctionCall",
     "FunctionName",
     "FunctionSpec",
+    "ImageFields",
     "ImagePart",
+    "ImageResult",
     "ImageURL",
+    "Images",
     "Message",
     "MessageInput",
     "ModelCard",
+    "RankedDocument",
+    "Ranking",
     "ResponseFormat",
+    "SearchAnswer",
+    "SearchReference",
     "SearchResult",
     "StreamOptions",
     "TextPart",
@@ -62,6 +79,7 @@ __all__ = [
     "ToolChoice",
     "Usage",
     "VideoPart",
+    "VideoTask",
     "VideoURL",
     "WebSearch",
     "assistant",

@@ -65,6 +65,12 @@ RECORDED: dict[str, tuple[type[APIError], str | None, str | None]] = {
 # The vendor's table, row by row: status, code, what it means here.
 TABLE: list[tuple[int, str, type[APIError]]] = [
     (400, "malformed_json", BadRequestError),
+    (429, "RATE_LIMIT_TOTAL_QPS", RateLimitError),
+    (429, "RATE_LIMIT_SEARCH_TOTAL_QPS", RateLimitError),
+    (429, "RATE_LIMIT_SEARCH_QPS", RateLimitError),
+    (429, "QUOTA_USER_DAILY_REQUEST", QuotaError),
+    (429, "QUOTA_USER_DAILY_FREE", QuotaError),
+    (429, "BILLING_INSUFFICIENT_BALANCE", QuotaError),
     (400, "invalid_model", NotFoundError),
     (400, "invalid_messages", BadRequestError),
     (400, "characters_too_long", BadRequestError),

@@ -157,7 +157,7 @@ def test_list_of_models_is_read() -> None:
     body = b'{"object":"list","data":[{"id":"ernie-5.1","context_length":131072}]}'
     models = read_answer(ModelList, 200, {}, body, utc_now=0.0)
     assert models.data[0].id == "ernie-5.1"
-    assert models.data[0].model_extra == {"context_length": 131072}
+    assert models.data[0].context_length == 131072
 
 
 def test_chunk_keeps_every_field() -> None:

@@ -1,5 +1,6 @@
 """`MockErnie` through openai-python, a client that nobody here wrote."""
 
+from base64 import b64decode
 from collections.abc import AsyncIterator
 
 import pytest
@@ -96,6 +97,36 @@ async def test_a_cut_raises(server, client) -> None:
     with pytest.raises(openai.APIConnectionError):
         async for _ in stream:
             pass
+
+
+async def test_embeddings(server, client) -> None:
+    answer = await client.embeddings.create(model="embedding-v1", input=["上海天气", "天气"])
+    assert [item.index for item in answer.data] == [0, 1]
+    assert [len(item.embedding) for item in answer.data] == [384, 384]
+    assert answer.usage.total_tokens == 6
+    again = await client.embeddings.create(
+        model="embedding-v1", input="天气", encoding_format="float"
+    )
+    assert again.data[0].embedding == answer.data[1].embedding
+    with pytest.raises(openai.BadRequestError, match="empty"):
+        await client.embeddings.create(model="embedding-v1", input=[""])
+
+
+async def test_files(server, client) -> None:
+    file = await client.files.create(file=("a.jsonl", b"{}\n" * 1000), purpose="batch")
+    assert (file.filename, file.bytes, file.purpose) == ("a.jsonl", 3000, "batch")
+    assert (await client.files.content(file.id)).content == b"{}\n" * 1000
+    assert [held.id async for held in client.files.list(purpose="batch")] == [file.id]
+    assert (await client.files.delete(file.id)).deleted
+    with pytest.raises(openai.NotFoundError):
+        await client.files.content(file.id)
+
+
+async def test_images(server, client) -> None:
+    answer = await client.images.generate(model="qwen-image", prompt="小狗", size="1024x1024")
+    assert answer.data[0].url.startswith(server.base_url.removesuffix("/v2"))
+    inline = await client.images.generate(model="m", prompt="小狗", response_format="b64_json")
+    assert b64decode(inline.data[0].b64_json).startswith(b"\x89PNG")
 
 
 async def test_the_models_are_listed(client) -> None:

@@ -13,9 +13,12 @@ from pydantic import BaseModel, ValidationError
 from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
 from ernie_async.types.completion import ChatCompletion, Choice, SearchResult
 from ernie_async.types.embeddings import Embedding, Embeddings
+from ernie_async.types.files import FileObject, FilePage
+from ernie_async.types.images import ImageResult, Images
 from ernie_async.types.messages import AnswerMessage
 from ernie_async.types.models import AnyAnswer, ModelCard, ModelList
-from ernie_async.types.rerank import Reranking, RerankResult
+from ernie_async.types.rerank import RankedDocument, Ranking
+from ernie_async.types.search import SearchAnswer, SearchReference
 from ernie_async.types.tools import FunctionCall, FunctionCallDelta, ToolCall, ToolCallDelta
 from ernie_async.types.usage import (
     CompletionTokensDetails,
@@ -23,6 +26,7 @@ from ernie_async.types.usage import (
     Timing,
     Usage,
 )
+from ernie_async.types.video import VideoTask
 from ernie_async.types.wire import AnswerModel
 
 # Every model of an answer, with the fields it cannot do without.
@@ -35,19 +39,26 @@ ANSWERS: dict[type[AnswerModel], dict[str, Any]] = {
     ChunkChoice: {},
     CompletionTokensDetails: {},
     Delta: {},
-    Embedding: {},
-    Embeddings: {},
+    Embedding: {"embedding": [0.5]},
+    Embeddings: {"data": []},
+    FileObject: {"id": "file-1"},
+    FilePage: {},
     FunctionCall: {"name": "f"},
     FunctionCallDelta: {},
+    ImageResult: {},
+    Images: {"data": []},
     ModelCard: {"id": "ernie-5.1"},
     ModelList: {},
     PromptTokensDetails: {},
-    RerankResult: {"index": 0, "relevance_score": 0.5},
-    Reranking: {},
+    RankedDocument: {"index": 0, "relevance_score": 0.5},
+    Ranking: {"results": []},
+    SearchAnswer: {},
+    SearchReference: {},
     SearchResult: {},
     ToolCall: {"id": "c1", "function": {"name": "f"}},
     ToolCallDelta: {},
     Usage: {},
+    VideoTask: {},
 }
 TIMING = Timing(queued=0.0, first_token=0.1, total=0.2, attempts=1)
 

@@ -4,9 +4,12 @@ A line that must not pass carries an ignore; mypy complains if it passes after a
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, assert_type
 
 import aiohttp
+import numpy
+from numpy.typing import NDArray
 
 from ernie_async import (
     APIError,
@@ -24,10 +27,15 @@ from ernie_async import (
     ConnectError,
     DeadlineError,
     DecodeError,
+    Embeddings,
     ErnieError,
     FailedAttempt,
+    FileObject,
+    FilePage,
     HeartbeatSeen,
     ImagePart,
+    ImageResult,
+    Images,
     ImageURL,
     InterruptedStreamError,
     Limiter,
@@ -35,14 +43,18 @@ from ernie_async import (
     Message,
     ModelCard,
     Permit,
+    RankedDocument,
+    Ranking,
     RateLimitError,
     Record,
     ResponseFormat,
     RetryPolicy,
     RetryScheduled,
+    SearchAnswer,
     StreamOptions,
     StreamResumed,
     SyncChatStream,
+    SyncFiles,
     TextPart,
     Thinking,
     Timeouts,
@@ -51,6 +63,7 @@ from ernie_async import (
     ToolCall,
     ToolLoopError,
     Usage,
+    VideoTask,
     WebSearch,
     assistant,
     from_env,
@@ -124,6 +137,61 @@ async def every_verb(client: AsyncClient) -> None:
     assert_type(client.with_options(timeouts=Timeouts(idle=5)), AsyncClient)
     assert_type(client.base_url, str)
     assert_type(client.limiter, Limiter | None)
+
+
+async def every_other_capability(client: AsyncClient, path: Path) -> None:
+    vectors = await client.embed(["a", {"text": "b", "image": "https://a"}], batch_size=2)
+    assert_type(vectors, Embeddings)
+    assert_type(vectors.vectors, list[list[float]])
+    assert_type(vectors.usage, Usage)
+    assert_type(vectors.to_numpy(), NDArray[numpy.float32])
+    await client.embed("a", max_characters=None, concurrency=2, timeouts=Timeouts(total=5))
+    await client.embed("a", batchsize=2)  # type: ignore[call-arg]
+    await client.embed(5)  # type: ignore[arg-type]
+    ranking = await client.rerank("q", ("a", "b"), top_n=1, path="/rerankers")
+    assert_type(ranking, Ranking)
+    assert_type(ranking.results[0], RankedDocument)
+    assert_type(ranking.results[0].document, str | None)
+    images = await client.generate_image("p", n=2, size="1024x1024", request_id="r")
+    assert_type(images, Images)
+    assert_type(images.first, ImageResult)
+    assert_type(images.first.content, bytes | None)
+    assert_type(await client.edit_image(["data:a"], "p", seed=1), Images)
+    assert_type(await client.download_image(images.first), bytes)
+    assert_type(await client.save_image(images.first, "a.png"), Path)
+    await client.generate_image("p", sise="1")  # type: ignore[call-arg]
+    found = await client.web_search("q", top_k={"web": 3}, sites=["a.com"])
+    assert_type(found, SearchAnswer)
+    assert_type(found.references[0].url, str | None)
+    video = await client.generate_video("p", model="m", deadline=None)
+    assert_type(video, VideoTask)
+    assert_type(video.video_url, str | None)
+    assert_type(await client.video_task("t"), VideoTask)
+    card = (await client.list_models())[0]
+    assert_type(card.context_length, int | None)
+    assert_type(card.prompt_price, float | None)
+    file = await client.files.upload(path, purpose="batch", on_progress=lambda n, total: None)
+    assert_type(file, FileObject)
+    assert_type(await client.files.upload(b"x", purpose="batch"), FileObject)
+    assert_type(await client.files.list(limit=2), FilePage)
+    async for held in client.files.all():
+        assert_type(held, FileObject)
+    assert_type(await client.files.content("f"), bytes)
+    assert_type(await client.files.download("f", path), Path)
+    assert_type(await client.files.delete("f"), bool)
+    await client.files.upload(path)  # type: ignore[call-arg]
+
+
+def every_other_capability_without_await(client: Client) -> None:
+    assert_type(client.embed("a"), Embeddings)
+    assert_type(client.rerank("q", ["a"]), Ranking)
+    assert_type(client.generate_image("p"), Images)
+    assert_type(client.web_search("q"), SearchAnswer)
+    assert_type(client.generate_video("p", model="m"), VideoTask)
+    assert_type(client.files, SyncFiles)
+    assert_type(client.files.content("f"), bytes)
+    for held in client.files.all():
+        assert_type(held, FileObject)
 
 
 async def every_way_to_write_a_prompt(client: AsyncClient, earlier: ChatCompletion) -> None:
