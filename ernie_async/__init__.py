@@ -47,7 +47,7 @@ from ernie_async.net.hooks import (
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas
-from ernie_async.sansio.auth import ApiKey, from_env
+from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
@@ -114,6 +114,7 @@ __all__ = [
     "FunctionSpec",
     "HeartbeatSeen",
     "Hook",
+    "IamKeys",
     "ImagePart",
     "ImageURL",
     "InterruptedStreamError",

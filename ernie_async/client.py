@@ -17,7 +17,7 @@ from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
-from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
 from ernie_async.sansio.read_buffer import ReadBuffer
@@ -61,8 +61,8 @@ class AsyncClient:
     pickle holds the key if it was passed, and not if it came from the environment.
 
     Args:
-        api_key: An API key (`bce-v3/ALTAK-...`); `None` to read `QIANFAN_API_KEY`. A server that is
-            not Baidu's may need none.
+        api_key: An API key (`bce-v3/ALTAK-...`) or `IamKeys`; `None` to look into the environment,
+            for `QIANFAN_API_KEY` first. A server that is not Baidu's may need none.
         base_url: Where to send requests; `None` to read `QIANFAN_BASE_URL`, else Qianfan V2.
         model: For calls that name none; `None` to read `QIANFAN_MODEL`, else `ernie-5.1`.
         timeouts: How long calls may take.
@@ -85,7 +85,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        api_key: str | ApiKey | None = None,
+        api_key: str | ApiKey | IamKeys | None = None,
         *,
         base_url: str | None = None,
         model: str | None = None,
@@ -207,7 +207,7 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop. A closed client makes no more calls."""
-        await self._desk.transport.aclose()
+        await self._desk.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,13 +5,14 @@ Knows the environment as a mapping that it is handed. Opens nothing.
 
 import os
 from collections.abc import Mapping, Sequence
-from types import UnionType
-from typing import Any, TypedDict
+from types import NoneType, UnionType
+from typing import Any, TypedDict, get_args
 
 import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.call import Desk
+from ernie_async.net.credentials import IamTokens
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.transport import Transport
@@ -22,7 +23,7 @@ from ernie_async.sansio.address import (
     read_base_url,
     read_proxy,
 )
-from ernie_async.sansio.auth import KEY_PAGE, ApiKey, MaskedStr, from_env
+from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
@@ -93,7 +94,7 @@ class ClientOptions(TypedDict, total=False):
 class ClientSettings(TypedDict):
     """What `AsyncClient` was given, except a session: what a pickle or a copy of it is made of."""
 
-    api_key: ApiKey | None
+    api_key: ApiKey | IamKeys | None
     base_url: str | None
     model: str | None
     timeouts: Timeouts
@@ -127,24 +128,30 @@ def make_desk(
     # Masked, since a tool that prints the locals of a traceback would print the whole of it.
     environ = {name: MaskedStr(value) for name, value in environ.items()}
     key = given["api_key"] or from_env(environ)
+    check_kind("api_key", key, ApiKey | IamKeys | None)
     if key is None and is_qianfan(url):
         raise ConfigError(
             "no API key: pass api_key or set QIANFAN_API_KEY (bce-v3/ALTAK-...); "
             f"keys are made at {KEY_PAGE}"
         )
-    headers = {"User-Agent": f"ernie-async/{__version__}"}
+    agent = {"User-Agent": f"ernie-async/{__version__}"}
+    headers = dict(agent)
     if given["app_id"] is not None:
         headers |= check_headers({"appid": given["app_id"]}, "app_id")
     proxy = given["proxy"]
-    return Desk(
-        transport=Transport(
+
+    def way_to(url: str, headers: dict[str, str]) -> Transport:
+        return Transport(
             url,
             headers=headers,
             session=session,
             proxy=find_proxy(url, environ) if proxy is None else read_proxy(proxy),
             ca_file=given["ca_file"],
-        ),
-        key=key,
+        )
+
+    return Desk(
+        transport=way_to(url, headers),
+        key=IamTokens(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
         retry=given["retry"],
         resume=read_resume(given["resume"]),
@@ -180,7 +187,8 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:
     """Refuse a number where a policy is expected, before it fails far from here."""
     if not isinstance(value, kind):
-        expected = getattr(kind, "__name__", "Limits or a Limiter")
+        kinds = [part for part in get_args(kind) or (kind,) if part is not NoneType]
+        expected = " or ".join(part.__name__ for part in kinds)
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
 
 

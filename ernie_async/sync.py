@@ -17,7 +17,7 @@ from ernie_async.errors import ConfigError
 from ernie_async.net.hooks import Hook, StreamResumed
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
-from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
@@ -56,7 +56,7 @@ class Client:
 
     def __init__(
         self,
-        api_key: str | ApiKey | None = None,
+        api_key: str | ApiKey | IamKeys | None = None,
         *,
         base_url: str | None = None,
         model: str | None = None,

@@ -39,6 +39,7 @@ PUBLIC = [
     "FunctionSpec",
     "HeartbeatSeen",
     "Hook",
+    "IamKeys",
     "ImagePart",
     "ImageURL",
     "InterruptedStreamError",

@@ -15,17 +15,19 @@ from pydantic import BaseModel
 
 from ernie_async.errors import (
     APIError,
+    AuthError,
     ConnectError,
     DeadlineError,
-    DecodeError,
     ErnieError,
     FailedAttempt,
     NotFoundError,
 )
+from ernie_async.net.body import read_body
+from ernie_async.net.credentials import IamTokens
 from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.transport import Reply, Transport
-from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.auth import ApiKey, MaskedStr
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
@@ -35,14 +37,13 @@ from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
-__all__ = ["Call", "Desk", "brief", "read_body", "settle_failed"]
+__all__ = ["Call", "Desk", "brief", "settle_failed"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-# An answer in one piece may hold pictures or thousands of vectors; an error never needs so much.
-MAX_ANSWER_BYTES = 256 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
+# The service says this of a token that has expired, as of one that was never good.
+TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
 
 _numbers = itertools.count(1)
 
@@ -51,7 +52,7 @@ class Desk(NamedTuple):
     """What all calls of a client share."""
 
     transport: Transport
-    key: ApiKey | None
+    key: ApiKey | IamTokens | None
     limiter: Limiter | None
     retry: RetryPolicy
     resume: ResumePolicy
@@ -95,6 +96,12 @@ class Desk(NamedTuple):
         call.end("error", error=failure)
         raise failure
 
+    async def aclose(self) -> None:
+        """Close the connections of the running loop."""
+        if isinstance(self.key, IamTokens):
+            await self.key.aclose()
+        await self.transport.aclose()
+
 
 class Call:
     """One call while it runs: its clock, its attempts, and what observers hear of them.
@@ -104,6 +111,8 @@ class Call:
     """
 
     __slots__ = (
+        "_has_renewed",
+        "_token",
         "_waits",
         "desk",
         "failures",
@@ -125,6 +134,8 @@ class Call:
         self.sent = 0
         self.failures: list[FailedAttempt] = []
         self._waits = [0.0]
+        self._token: MaskedStr | None = None  # the header that a short-lived token became
+        self._has_renewed = False
         tell(
             desk.hooks,
             CallStarted(
@@ -199,9 +210,28 @@ class Call:
                 return await attempt()
             except ErnieError as error:
                 self.note_failure(error)
+                if not self._renews(error):
+                    raise
+            # Once more at once, with another token: no failure of the service's, so it costs no
+            # attempt of the policy.
+            try:
+                return await attempt()
+            except ErnieError as error:
+                self.note_failure(error)
                 raise
 
         return noted
+
+    def _renews(self, error: ErnieError) -> bool:
+        """Whether a short-lived token was refused, and this call may ask for another one."""
+        key = self.desk.key
+        is_refused = isinstance(error, AuthError) and error.code == TOKEN_REFUSED
+        if not is_refused or self._has_renewed or self._token is None or key is None:
+            return False
+        assert isinstance(key, IamTokens)
+        key.forget(self._token)
+        self._has_renewed = True
+        return True
 
     async def admit(self) -> Permit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
@@ -214,13 +244,18 @@ class Call:
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
-        self.sent += 1
         request = self.request
         headers = {"X-Request-Id": request.request_id, **request.headers}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        if self.desk.key is not None:
-            headers["Authorization"] = self.desk.key.header()
+        key = self.desk.key
+        if isinstance(key, ApiKey):
+            headers["Authorization"] = key.header()
+        elif key is not None:
+            self._token = None  # of an earlier attempt
+            self._token = await key.header(connect=self.desk.timeouts.connect)
+            headers["Authorization"] = self._token
+        self.sent += 1
         return await self.desk.transport.open(
             request.method,
             request.path,
@@ -326,24 +361,3 @@ def settle_failed(permit: Permit, error: ErnieError) -> None:
         permit.give_back()
     elif isinstance(error, APIError):
         permit.settle(tokens=0)
-
-
-async def read_body(reply: Reply) -> bytes:
-    """Read a whole body, within a bound, and give its connection back.
-
-    Raises:
-        ConnectError: It was cut.
-        DecodeError: It is larger than any answer.
-    """
-    limit = MAX_ANSWER_BYTES if reply.status < 300 else MAX_ERROR_BYTES
-    parts: list[bytes] = []
-    size = 0
-    try:
-        while part := await reply.read(limit):
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise DecodeError(f"the answer is larger than {limit:,} bytes", body=parts[0])
-    finally:
-        reply.close()
-    return b"".join(parts)
