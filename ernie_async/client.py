@@ -201,6 +201,11 @@ class AsyncClient:
         return self._desk.transport.base_url
 
     @property
+    def model(self) -> str:
+        """The model of calls that name none."""
+        return self._model
+
+    @property
     def limiter(self) -> Limiter | None:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._desk.limiter

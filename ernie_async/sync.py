@@ -119,6 +119,11 @@ class Client:
         return self._client.base_url
 
     @property
+    def model(self) -> str:
+        """The model of calls that name none."""
+        return self._client.model
+
+    @property
     def limiter(self) -> Limiter | None:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._client.limiter

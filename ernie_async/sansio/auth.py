@@ -66,6 +66,11 @@ class ApiKey:
         """The value of the `Authorization` header."""
         return MaskedStr(f"Bearer {self._secret}")
 
+    @property
+    def is_baidu(self) -> bool:
+        """Whether it has the form of Baidu's keys; those of other servers have any."""
+        return self._secret.startswith("bce-v3/")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ApiKey) and other._secret == self._secret
 
