@@ -52,6 +52,7 @@ from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.settings import CallOptions, ChatOptions, ClientOptions
 from ernie_async.sync import Client, SyncChatStream
@@ -136,6 +137,7 @@ __all__ = [
     "ResumePolicy",
     "RetryPolicy",
     "RetryScheduled",
+    "Server",
     "ServerError",
     "StreamOptions",
     "StreamResumed",

@@ -190,7 +190,7 @@ def doctor(
             tell(credential)
             tell(Finding("base URL", "ok", client.base_url))
             asked = client if model is None else client.with_options(model=model)
-            runner.run(examine(asked, asked.model, asks=chat, tell=tell))
+            runner.run(examine(asked, asked.model or "", asks=chat, tell=tell))
     except ConfigError as error:
         if error.message.startswith("no API key"):
             remedy = "set QIANFAN_API_KEY; --offline and --local need none"

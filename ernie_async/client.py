@@ -24,12 +24,12 @@ from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server, ServerName
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import estimate_prompt
 from ernie_async.settings import (
     CALL_OPTIONS,
-    DEFAULT_MODEL,
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
@@ -42,6 +42,7 @@ from ernie_async.settings import (
     changed_desk,
     check_headers,
     check_kind,
+    choose_model,
     make_desk,
 )
 from ernie_async.types.completion import ChatCompletion
@@ -63,8 +64,12 @@ class AsyncClient:
     Args:
         api_key: An API key (`bce-v3/ALTAK-...`) or `IamKeys`; `None` to look into the environment,
             for `QIANFAN_API_KEY` first. A server that is not Baidu's may need none.
-        base_url: Where to send requests; `None` to read `QIANFAN_BASE_URL`, else Qianfan V2.
-        model: For calls that name none; `None` to read `QIANFAN_MODEL`, else `ernie-5.1`.
+        server: Who speaks at the base URL, where servers differ: `"qianfan"`, `"aistudio"`,
+            `"fastdeploy"`, `"vllm"`, `"sglang"`, `"llama.cpp"`, or a `Server` of your own. For all
+            but the first, no variable `QIANFAN_...` is read.
+        base_url: Where to send requests; `None` to read `QIANFAN_BASE_URL`, else the server's own.
+        model: For calls that name none; `None` to read `QIANFAN_MODEL`, else the server's own, if
+            it has one, such as `ernie-5.1`.
         timeouts: How long calls may take.
         retry: How often, and how patiently, a failed call is tried again.
         resume: What to do when a stream breaks after its first chunk: `"server"`, `"continue"`,
@@ -87,6 +92,7 @@ class AsyncClient:
         self,
         api_key: str | ApiKey | IamKeys | None = None,
         *,
+        server: ServerName | Server = "qianfan",
         base_url: str | None = None,
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
@@ -105,6 +111,7 @@ class AsyncClient:
             api_key = ApiKey(api_key)
         self._settings = ClientSettings(
             api_key=api_key,
+            server=server,
             base_url=base_url,
             model=model,
             timeouts=timeouts,
@@ -119,7 +126,7 @@ class AsyncClient:
             max_event_bytes=max_event_bytes,
         )
         self._desk = make_desk(self._settings, session, os.environ)
-        self._model = model or os.environ.get("QIANFAN_MODEL") or DEFAULT_MODEL
+        self._model = choose_model(self._settings, os.environ)
 
     async def chat(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatCompletion:
         """Ask, and wait for the whole answer.
@@ -201,8 +208,8 @@ class AsyncClient:
         return self._desk.transport.base_url
 
     @property
-    def model(self) -> str:
-        """The model of calls that name none."""
+    def model(self) -> str | None:
+        """The model of calls that name none; `None` if they have to."""
         return self._model
 
     @property
@@ -239,7 +246,9 @@ class AsyncClient:
     ) -> tuple[Desk, Request]:
         fields = {name: value for name, value in options.items() if name not in CALL_OPTIONS}
         request = chat_request(messages, fields)
-        model = request.model or self._model
+        model = request.model or self._model or options.get("extra_body", {}).get("model")
+        if model is None:
+            raise ConfigError(f"model: name the one that {self._desk.server.name} serves")
         added: dict[str, Any] = {"model": model}
         if is_stream:
             added["stream"] = True
@@ -247,7 +256,7 @@ class AsyncClient:
             raise ConfigError(
                 "stream_options: only for client.stream(...), not for client.chat(...)"
             )
-        body = chat_body(request, {**added, **options.get("extra_body", {})})
+        body = chat_body(request, {**added, **options.get("extra_body", {})}, self._desk.server)
         limiter = self._desk.limiter
         is_counted = limiter is not None and limiter.counts_tokens
         return self._request(

@@ -5,6 +5,7 @@ Knows the environment as a mapping that it is handed. Opens nothing.
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import NoneType, UnionType
 from typing import Any, TypedDict, get_args
 
@@ -17,7 +18,6 @@ from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.transport import Transport
 from ernie_async.sansio.address import (
-    DEFAULT_BASE_URL,
     find_proxy,
     is_qianfan,
     read_base_url,
@@ -28,6 +28,7 @@ from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server, ServerName, read_server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate
 from ernie_async.types.request import ChatFields
@@ -35,7 +36,6 @@ from ernie_async.version import __version__
 
 __all__ = [
     "CALL_OPTIONS",
-    "DEFAULT_MODEL",
     "DEFAULT_READ_BUFFER",
     "DEFAULT_RESUME",
     "DEFAULT_RETRY",
@@ -48,11 +48,9 @@ __all__ = [
     "changed_desk",
     "check_headers",
     "check_kind",
+    "choose_model",
     "make_desk",
 ]
-
-# The newest text model that is no preview, as of November 2026.
-DEFAULT_MODEL = "ernie-5.1"
 
 DEFAULT_TIMEOUTS = Timeouts()
 DEFAULT_RETRY = RetryPolicy()
@@ -95,6 +93,7 @@ class ClientSettings(TypedDict):
     """What `AsyncClient` was given, except a session: what a pickle or a copy of it is made of."""
 
     api_key: ApiKey | IamKeys | None
+    server: ServerName | Server
     base_url: str | None
     model: str | None
     timeouts: Timeouts
@@ -124,10 +123,14 @@ def make_desk(
     check_kind("retry", given["retry"], RetryPolicy)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
     check_kind("limits", given["limits"], Limits | Limiter)
-    url = read_base_url(given["base_url"] or environ.get("QIANFAN_BASE_URL") or DEFAULT_BASE_URL)
+    server = read_server(given["server"])
+    # What the environment says of Qianfan is not for other servers, its key least of all.
+    is_default = server.name == "qianfan"
+    url_of_environ = environ.get("QIANFAN_BASE_URL") if is_default else None
+    url = read_base_url(given["base_url"] or url_of_environ or server.base_url)
     # Masked, since a tool that prints the locals of a traceback would print the whole of it.
     environ = {name: MaskedStr(value) for name, value in environ.items()}
-    key = given["api_key"] or from_env(environ)
+    key = given["api_key"] or (from_env(environ) if is_default else _key_of(server, environ))
     check_kind("api_key", key, ApiKey | IamKeys | None)
     if key is None and is_qianfan(url):
         raise ConfigError(
@@ -154,7 +157,8 @@ def make_desk(
         key=IamTokens(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
         retry=given["retry"],
-        resume=read_resume(given["resume"]),
+        server=server,
+        resume=_resume(given["resume"], server),
         read_buffer=given["read_buffer"],
         timeouts=given["timeouts"],
         hooks=tuple(given["hooks"]),
@@ -179,9 +183,33 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
     return desk._replace(
         timeouts=changes.get("timeouts", desk.timeouts),
         retry=changes.get("retry", desk.retry),
-        resume=read_resume(changes.get("resume", desk.resume)),
+        resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
     )
+
+
+def choose_model(given: ClientSettings, environ: Mapping[str, str]) -> str | None:
+    """The model of calls that name none; `None` if they have to."""
+    server = read_server(given["server"])
+    of_environ = environ.get("QIANFAN_MODEL") if server.name == "qianfan" else None
+    return given["model"] or of_environ or server.model
+
+
+def _key_of(server: Server, environ: Mapping[str, str]) -> ApiKey | None:
+    name = server.key_variable
+    if name is None:
+        return None
+    value = environ.get(name, "")
+    if not value.strip():
+        raise ConfigError(f"no API key for {server.name}: pass api_key or set {name}")
+    return ApiKey(value, source=name)
+
+
+def _resume(resume: ResumeMode | ResumePolicy, server: Server) -> ResumePolicy:
+    policy = read_resume(resume)
+    if policy.continuation == "auto":
+        policy = replace(policy, continuation=server.continuation)
+    return policy
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:

@@ -23,6 +23,7 @@ from ernie_async.sansio.chat_request import Prompt
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server, ServerName
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.settings import (
@@ -58,6 +59,7 @@ class Client:
         self,
         api_key: str | ApiKey | IamKeys | None = None,
         *,
+        server: ServerName | Server = "qianfan",
         base_url: str | None = None,
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
@@ -73,6 +75,7 @@ class Client:
     ) -> None:
         self._client = AsyncClient(
             api_key,
+            server=server,
             base_url=base_url,
             model=model,
             timeouts=timeouts,
@@ -119,8 +122,8 @@ class Client:
         return self._client.base_url
 
     @property
-    def model(self) -> str:
-        """The model of calls that name none."""
+    def model(self) -> str | None:
+        """The model of calls that name none; `None` if they have to."""
         return self._client.model
 
     @property

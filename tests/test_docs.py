@@ -40,9 +40,8 @@ from ernie_async import (
     ServerError,
     Timeouts,
 )
-from ernie_async import client as client_module
 from ernie_async.net import transport, watch
-from ernie_async.sansio import address, auth, bucket, tokens
+from ernie_async.sansio import address, auth, bucket, servers, tokens
 from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
@@ -333,7 +332,7 @@ CLOCKS = [
 FACTS = {
     "docs/quickstart.md": [
         f"`{address.DEFAULT_BASE_URL}`",
-        f"`{client_module.DEFAULT_MODEL}`",
+        f"`{servers.DEFAULT_MODEL}`",
         f"at most {WHOLE:g} s",
         auth.KEY_PAGE,
     ],
@@ -343,7 +342,7 @@ FACTS = {
         f"given {watch.SECONDS_AFTER_FINISH:g} s",
         f"nothing else for {T.idle:g} s",
     ],
-    "docs/guides/requests.md": [f"'model': '{client_module.DEFAULT_MODEL}'"],
+    "docs/guides/requests.md": [f"'model': '{servers.DEFAULT_MODEL}'"],
     "docs/guides/errors-and-retry.md": [
         *wait_rows(),
         f"up to {R.attempts} requests",
@@ -360,7 +359,7 @@ FACTS = {
     ],
     "docs/zh/quickstart.md": [
         f"`{address.DEFAULT_BASE_URL}`",
-        f"`{client_module.DEFAULT_MODEL}`",
+        f"`{servers.DEFAULT_MODEL}`",
         f"{WHOLE:g} 秒",
         auth.KEY_PAGE,
     ],

@@ -61,6 +61,7 @@ PUBLIC = [
     "ResumePolicy",
     "RetryPolicy",
     "RetryScheduled",
+    "Server",
     "ServerError",
     "StreamOptions",
     "StreamResumed",

@@ -32,6 +32,7 @@ from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
+from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
 from ernie_async.types.completion import ChatCompletion
@@ -55,6 +56,7 @@ class Desk(NamedTuple):
     key: ApiKey | IamTokens | None
     limiter: Limiter | None
     retry: RetryPolicy
+    server: Server
     resume: ResumePolicy
     read_buffer: ReadBuffer
     timeouts: Timeouts

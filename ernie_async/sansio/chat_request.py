@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.sansio.servers import Server
 from ernie_async.types.messages import MessageInput
 from ernie_async.types.request import ChatRequest
 
@@ -82,15 +83,13 @@ def _plain_containers(value: Any) -> Any:
     return value
 
 
-def chat_body(request: ChatRequest, extra: Mapping[str, Any]) -> bytes:
-    """The request as JSON: what the caller set, and `extra` on top.
+def chat_body(request: ChatRequest, extra: Mapping[str, Any], server: Server) -> bytes:
+    """The request as JSON: what the caller set, as this server takes it, and `extra` on top.
 
     Raises:
         ConfigError: A text or an extra value cannot be written as JSON.
     """
-    fields = request.model_dump(exclude_none=True)
-    fields.update(extra)
-    return json_body(fields)
+    return json_body(server.body(request.model_dump(exclude_none=True), extra))
 
 
 def json_body(fields: Any) -> bytes:
