@@ -49,6 +49,7 @@ from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
@@ -153,6 +154,7 @@ __all__ = [
     "ToolLoopError",
     "TransportError",
     "Usage",
+    "V1Translation",
     "VideoPart",
     "VideoURL",
     "WebSearch",
@@ -162,5 +164,6 @@ __all__ = [
     "from_env",
     "system",
     "tool_result",
+    "translate_v1",
     "user",
 ]

@@ -77,6 +77,7 @@ PUBLIC = [
     "ToolLoopError",
     "TransportError",
     "Usage",
+    "V1Translation",
     "VideoPart",
     "VideoURL",
     "WebSearch",
@@ -86,6 +87,7 @@ PUBLIC = [
     "from_env",
     "system",
     "tool_result",
+    "translate_v1",
     "user",
 ]
 
