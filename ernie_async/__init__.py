@@ -49,6 +49,7 @@ from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
@@ -123,6 +124,7 @@ __all__ = [
     "Limiter",
     "Limits",
     "Message",
+    "MessageFinding",
     "MessageInput",
     "ModelCard",
     "NotFoundError",
@@ -161,7 +163,9 @@ __all__ = [
     "__version__",
     "assistant",
     "developer",
+    "fix_messages",
     "from_env",
+    "lint_messages",
     "system",
     "tool_result",
     "translate_v1",
