@@ -50,6 +50,7 @@ from ernie_async.net.tee import ChunkBranch, TextDeltas
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
@@ -87,6 +88,7 @@ from ernie_async.types import (
     tool_result,
     user,
 )
+from ernie_async.types.prices import Price, Prices, standard_prices
 from ernie_async.version import __version__
 
 __all__ = [
@@ -130,6 +132,8 @@ __all__ = [
     "NotFoundError",
     "OutputError",
     "Permit",
+    "Price",
+    "Prices",
     "QuotaError",
     "RateLimitError",
     "ReadBuffer",
@@ -154,6 +158,7 @@ __all__ = [
     "ToolCall",
     "ToolChoice",
     "ToolLoopError",
+    "Totals",
     "TransportError",
     "Usage",
     "V1Translation",
@@ -166,6 +171,7 @@ __all__ = [
     "fix_messages",
     "from_env",
     "lint_messages",
+    "standard_prices",
     "system",
     "tool_result",
     "translate_v1",

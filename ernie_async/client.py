@@ -20,6 +20,7 @@ from ernie_async.net.stream import ChatStream
 from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
+from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
@@ -27,7 +28,7 @@ from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.servers import Server, ServerName
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import estimate_prompt
+from ernie_async.sansio.tokens import estimate_prompt, is_countable
 from ernie_async.settings import (
     CALL_OPTIONS,
     DEFAULT_READ_BUFFER,
@@ -47,6 +48,7 @@ from ernie_async.settings import (
 )
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import AnyAnswer, ModelCard, ModelList
+from ernie_async.types.prices import Prices
 
 __all__ = ["AsyncClient"]
 
@@ -78,6 +80,7 @@ class AsyncClient:
         limits: What may be asked of the service. A `Limiter` is shared with the other clients that
             were given it.
         hooks: Told of every call, retry and end.
+        prices: For `totals`; `None` for the table that comes with this version.
         app_id: A V2 application id (`app-...`), sent as `appid`.
         session: Used instead of our own, and never closed. Its own timeouts do not apply.
         proxy: An HTTP proxy; `None` to read `https_proxy` and its relatives.
@@ -101,6 +104,7 @@ class AsyncClient:
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
+        prices: Prices | None = None,
         app_id: str | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
@@ -120,6 +124,7 @@ class AsyncClient:
             read_buffer=read_buffer,
             limits=limits,
             hooks=tuple(hooks),
+            prices=prices,
             app_id=app_id,
             proxy=proxy,
             ca_file=ca_file,
@@ -217,6 +222,25 @@ class AsyncClient:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._desk.limiter
 
+    @property
+    def totals(self) -> Totals:
+        """What this client, and those that `with_options` made of it, used for chats so far."""
+        return self._desk.ledger.totals
+
+    def estimate_tokens(self, messages: Prompt, *, model: str | None = None) -> int:
+        """Tokens of a prompt, roughly, corrected by what earlier answers of the model told.
+
+        Args:
+            messages: Text, a conversation, or a `ChatRequest`.
+            model: Instead of the client's.
+
+        Raises:
+            ConfigError: The request cannot be right.
+        """
+        request = chat_request(messages, {})
+        name = model or request.model or self._model
+        return self._desk.ledger.correction.corrected(name, estimate_prompt(request.messages))
+
     async def aclose(self) -> None:
         """Close the connections of the running loop. A closed client makes no more calls."""
         await self._desk.aclose()
@@ -259,6 +283,10 @@ class AsyncClient:
         body = chat_body(request, {**added, **options.get("extra_body", {})}, self._desk.server)
         limiter = self._desk.limiter
         is_counted = limiter is not None and limiter.counts_tokens
+        correction = self._desk.ledger.correction
+        is_countable_text = is_countable(request)
+        is_estimated = is_counted or (is_countable_text and correction.wants(model))
+        estimate = estimate_prompt(request.messages) if is_estimated else 0
         return self._request(
             "POST",
             CHAT_PATH,
@@ -268,8 +296,9 @@ class AsyncClient:
             is_stream=is_stream,
             n=request.n or 1,
             messages=request.messages,
-            prompt_tokens=estimate_prompt(request.messages) if is_counted else 0,
+            prompt_tokens=correction.corrected(model, estimate) if is_counted else 0,
             answer_tokens=self._desk.output.tokens(request) if is_counted else 0,
+            estimate=estimate if is_countable_text else 0,
         )
 
     def _request(

@@ -25,12 +25,14 @@ from ernie_async.sansio.address import (
 )
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.servers import Server, ServerName, read_server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate
+from ernie_async.types.prices import Prices, standard_prices
 from ernie_async.types.request import ChatFields
 from ernie_async.version import __version__
 
@@ -103,6 +105,7 @@ class ClientSettings(TypedDict):
     limits: Limits | Limiter
     hooks: Sequence[Hook]
     app_id: str | None
+    prices: Prices | None
     proxy: str | None
     ca_file: str | os.PathLike[str] | None
     max_event_bytes: int
@@ -141,7 +144,8 @@ def make_desk(
     headers = dict(agent)
     if given["app_id"] is not None:
         headers |= check_headers({"appid": given["app_id"]}, "app_id")
-    proxy = given["proxy"]
+    proxy, prices = given["proxy"], given["prices"]
+    check_kind("prices", prices, Prices | None)
 
     def way_to(url: str, headers: dict[str, str]) -> Transport:
         return Transport(
@@ -163,6 +167,7 @@ def make_desk(
         timeouts=given["timeouts"],
         hooks=tuple(given["hooks"]),
         output=OutputEstimate(),
+        ledger=Ledger(standard_prices if prices is None else lambda: prices),
         max_event_bytes=given["max_event_bytes"],
     )
 

@@ -20,6 +20,7 @@ from ernie_async.net.stream import ChatStream
 from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
+from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
@@ -39,6 +40,7 @@ from ernie_async.settings import (
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import ModelCard
+from ernie_async.types.prices import Prices
 from ernie_async.types.usage import Timing, Usage
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Client:
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
+        prices: Prices | None = None,
         app_id: str | None = None,
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
@@ -84,6 +87,7 @@ class Client:
             read_buffer=read_buffer,
             limits=limits,
             hooks=hooks,
+            prices=prices,
             app_id=app_id,
             proxy=proxy,
             ca_file=ca_file,
@@ -130,6 +134,15 @@ class Client:
     def limiter(self) -> Limiter | None:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._client.limiter
+
+    @property
+    def totals(self) -> Totals:
+        """What this client used for chats so far. See `AsyncClient.totals`."""
+        return self._client.totals
+
+    def estimate_tokens(self, messages: Prompt, *, model: str | None = None) -> int:
+        """Tokens of a prompt, roughly. See `AsyncClient.estimate_tokens`."""
+        return self._client.estimate_tokens(messages, model=model)
 
     def close(self) -> None:
         """Close the connections and end the thread. A closed client makes no more calls.

@@ -39,9 +39,10 @@ from ernie_async import (
     RetryScheduled,
     ServerError,
     Timeouts,
+    standard_prices,
 )
-from ernie_async.net import transport, watch
-from ernie_async.sansio import address, auth, bucket, servers, tokens
+from ernie_async.net import credentials, transport, watch
+from ernie_async.sansio import address, auth, bucket, iam, ledger, servers, tokens
 from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
@@ -352,6 +353,20 @@ FACTS = {
     "docs/guides/limits.md": [
         f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
         f"which is {WHOLE:g} s for `chat`",
+    ],
+    "docs/guides/credentials.md": [
+        f"lives {auth.TOKEN_SECONDS} s",
+        f"between {iam.LEAD_SECONDS:g} and {2 * iam.LEAD_SECONDS:g} s before its end",
+        f"may take {credentials.FETCH_SECONDS:g} s",
+        *(f"`{name}`" for name in (*auth.KEY_VARIABLES, *auth.IAM_VARIABLES)),
+        f"`{auth.IAM_URL_VARIABLE}`",
+    ],
+    "docs/guides/servers.md": [
+        f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
+    ],
+    "docs/guides/cost.md": [
+        f"on its `date`, {standard_prices().date}",
+        f"less than {ledger.LEAST_TOKENS} tokens",
     ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",

@@ -28,6 +28,7 @@ from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, 
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
+from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
@@ -62,6 +63,7 @@ class Desk(NamedTuple):
     timeouts: Timeouts
     hooks: Sequence[Hook]
     output: OutputEstimate
+    ledger: Ledger
     max_event_bytes: int
 
     async def answer(self, request: Request, model: type[M]) -> M:
@@ -89,14 +91,28 @@ class Desk(NamedTuple):
             usage = answer.usage
             if answer.has_usage:
                 self.output.note(usage.completion_tokens)
+                self.learn(request, usage)
             else:
-                usage = estimate_usage(request.messages, answer.reasoning + answer.text)
+                usage = self.estimate(request, answer.reasoning + answer.text)
+            self.ledger.note(request.model, usage)
             timing = call.end("ok", usage=usage, request_id=answer.request_id)
             answer.observed(request_id=request.request_id, timing=timing, usage=usage)
             return answer
         # Raised outside the handler: the cancellation inside is no news to the caller.
         call.end("error", error=failure)
         raise failure
+
+    def learn(self, request: Request, usage: Usage) -> None:
+        """Compare what was estimated with what the service told."""
+        if request.estimate and request.model is not None:
+            self.ledger.correction.note(
+                request.model, estimated=request.estimate, real=usage.prompt_tokens
+            )
+
+    def estimate(self, request: Request, answer: str) -> Usage:
+        """What a call consumed, by our own count and what was learnt of the model."""
+        ratio = self.ledger.correction.ratio(request.model)
+        return estimate_usage(request.messages, answer, ratio=ratio)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
