@@ -220,7 +220,7 @@ def _resume(resume: ResumeMode | ResumePolicy, server: Server) -> ResumePolicy:
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:
     """Refuse a number where a policy is expected, before it fails far from here."""
     if not isinstance(value, kind):
-        kinds = [part for part in get_args(kind) or (kind,) if part is not NoneType]
+        kinds: list[Any] = [part for part in get_args(kind) or (kind,) if part is not NoneType]
         expected = " or ".join(part.__name__ for part in kinds)
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
 
