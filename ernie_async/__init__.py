@@ -54,11 +54,15 @@ from ernie_async.options import (
     SearchOptions,
     VideoOptions,
 )
-from ernie_async.sansio.auth import ApiKey, from_env
+from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.ledger import Totals
+from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.settings import CallOptions, ChatOptions, ClientOptions
 from ernie_async.sync import Client, SyncChatStream, SyncFiles
@@ -103,6 +107,7 @@ from ernie_async.types import (
     tool_result,
     user,
 )
+from ernie_async.types.prices import Price, Prices, standard_prices
 from ernie_async.version import __version__
 
 __all__ = [
@@ -138,6 +143,7 @@ __all__ = [
     "FunctionSpec",
     "HeartbeatSeen",
     "Hook",
+    "IamKeys",
     "ImageFields",
     "ImageOptions",
     "ImagePart",
@@ -148,11 +154,14 @@ __all__ = [
     "Limiter",
     "Limits",
     "Message",
+    "MessageFinding",
     "MessageInput",
     "ModelCard",
     "NotFoundError",
     "OutputError",
     "Permit",
+    "Price",
+    "Prices",
     "QuotaError",
     "RankedDocument",
     "Ranking",
@@ -169,6 +178,7 @@ __all__ = [
     "SearchAnswer",
     "SearchOptions",
     "SearchReference",
+    "Server",
     "ServerError",
     "StreamOptions",
     "StreamResumed",
@@ -183,8 +193,10 @@ __all__ = [
     "ToolCall",
     "ToolChoice",
     "ToolLoopError",
+    "Totals",
     "TransportError",
     "Usage",
+    "V1Translation",
     "VideoOptions",
     "VideoPart",
     "VideoTask",
@@ -193,8 +205,12 @@ __all__ = [
     "__version__",
     "assistant",
     "developer",
+    "fix_messages",
     "from_env",
+    "lint_messages",
+    "standard_prices",
     "system",
     "tool_result",
+    "translate_v1",
     "user",
 ]

@@ -12,7 +12,7 @@ from ernie_async.net.call import Desk
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
 from ernie_async.sansio.rest import Body, Request
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import estimate_prompt
+from ernie_async.sansio.tokens import estimate_prompt, is_countable
 from ernie_async.settings import CALL_OPTIONS, CallOptions, ChatOptions, check_headers, check_kind
 
 __all__ = ["ask", "ask_chat", "post", "split_options"]
@@ -102,7 +102,7 @@ def split_options(given: Mapping[str, Any], kind: type) -> tuple[dict[str, Any],
 
 
 def ask_chat(
-    desk: Desk, messages: Prompt, options: ChatOptions, *, model: str, is_stream: bool
+    desk: Desk, messages: Prompt, options: ChatOptions, *, model: str | None, is_stream: bool
 ) -> tuple[Desk, Request]:
     """The request of a chat, streamed or not.
 
@@ -110,7 +110,7 @@ def ask_chat(
         desk: The client's.
         messages: What to say.
         options: The caller's.
-        model: If none is named in the options or the messages.
+        model: If none is named in the options or the messages; `None` if one has to be.
         is_stream: Whether the answer is to be streamed.
 
     Raises:
@@ -118,14 +118,20 @@ def ask_chat(
     """
     fields = {name: value for name, value in options.items() if name not in CALL_OPTIONS}
     request = chat_request(messages, fields)
-    model = request.model or model
+    model = request.model or model or options.get("extra_body", {}).get("model")
+    if model is None:
+        raise ConfigError(f"model: name the one that {desk.server.name} serves")
     added: dict[str, Any] = {"model": model}
     if is_stream:
         added["stream"] = True
     elif request.stream_options is not None:
         raise ConfigError("stream_options: only for client.stream(...), not for client.chat(...)")
-    body = chat_body(request, {**added, **options.get("extra_body", {})})
+    body = chat_body(request, {**added, **options.get("extra_body", {})}, desk.server)
     is_counted = desk.limiter is not None and desk.limiter.counts_tokens
+    correction = desk.ledger.correction
+    is_comparable = is_countable(request)
+    is_estimated = is_counted or (is_comparable and correction.wants(model))
+    estimate = estimate_prompt(request.messages) if is_estimated else 0
     return ask(
         desk,
         "POST",
@@ -136,6 +142,7 @@ def ask_chat(
         is_stream=is_stream,
         n=request.n or 1,
         messages=request.messages,
-        prompt_tokens=estimate_prompt(request.messages) if is_counted else 0,
+        prompt_tokens=correction.corrected(model, estimate) if is_counted else 0,
         answer_tokens=desk.output.tokens(request) if is_counted else 0,
+        estimate=estimate if is_comparable else 0,
     )

@@ -21,7 +21,7 @@ from cyclopts.validators import Number
 from ernie_async.cli_chat import Asker, converse, explain
 from ernie_async.cli_endpoints import embed, files, image, models, print_json, rerank
 from ernie_async.cli_service import OFFLINE_CHUNK_MS, STDIN, Service, Whole, connected
-from ernie_async.cli_terminal import note
+from ernie_async.cli_terminal import note, printable
 from ernie_async.errors import ConfigError, ErnieError
 from ernie_async.settings import ChatOptions
 from ernie_async.version import __version__
@@ -41,7 +41,7 @@ EPILOGUE = (
 STDIN_SECONDS = 3.0
 
 # Options that take no value.
-FLAGS = {"--no-stream", "--json", "--verbose", "--offline", "--local", "--overwrite"}
+FLAGS = {"--no-stream", "--json", "--verbose", "--offline", "--local", "--overwrite", "--chat"}
 
 app = App(
     name="ernie-async",
@@ -113,6 +113,56 @@ def chat(
 for command in (embed, rerank, image, models):
     app.command(command)
 app.command(files)
+
+
+@app.command
+def doctor(
+    *,
+    model: str | None = None,
+    chat: bool = False,
+    json: bool = False,
+    service: Service = Service(),  # noqa: B008 - frozen
+) -> int:
+    """Look for what stands between this machine and an answer.
+
+    Each line says ok, warn or fail, and what to do. The exit code is 1 if one says fail.
+
+    Args:
+        model: The model that you want to use.
+        chat: Also ask for an answer of one token, which costs something.
+        json: Print all findings as one JSON object.
+        service: Whom to ask.
+    """
+    from ernie_async.cli_doctor import Finding, examine, find_credential
+
+    found: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        found.append(finding)
+        if not json:
+            remedy = f" - {finding.remedy}" if finding.remedy else ""
+            print(printable(f"{finding.state:4} {finding.check:10} {finding.text}{remedy}"))
+
+    is_embedded = service.offline or service.local or service.local_model is not None
+    credential = find_credential("none" if is_embedded else None)
+    if credential.state == "fail":
+        tell(credential)
+    try:
+        with connected(service) as (runner, client):
+            tell(credential)
+            tell(Finding("base URL", "ok", client.base_url))
+            asked = client if model is None else client.with_options(model=model)
+            runner.run(examine(asked, asked.model or "", asks=chat, tell=tell))
+    except ConfigError as error:
+        if error.message.startswith("no API key"):
+            remedy = "set QIANFAN_API_KEY; --offline and --local need none"
+            tell(Finding("credential", "fail", "none found in the environment", remedy))
+        elif not found:
+            tell(Finding("settings", "fail", error.message))
+    is_well = all(finding.state != "fail" for finding in found)
+    if json:
+        print_json({"ok": is_well, "checks": [finding._asdict() for finding in found]})
+    return 0 if is_well else FAILED
 
 
 @app.command

@@ -23,16 +23,18 @@ from ernie_async.options import (
     SearchOptions,
     VideoOptions,
 )
-from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.chat_request import Prompt, json_body
+from ernie_async.sansio.chat_request import Prompt, chat_request, json_body
+from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server, ServerName
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.sansio.tokens import estimate_prompt
 from ernie_async.settings import (
-    DEFAULT_MODEL,
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
@@ -43,12 +45,14 @@ from ernie_async.settings import (
     ClientOptions,
     ClientSettings,
     changed_desk,
+    choose_model,
     make_desk,
 )
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.embeddings import Embeddings
 from ernie_async.types.images import ImageResult, Images
 from ernie_async.types.models import AnyAnswer, ModelCard, ModelList
+from ernie_async.types.prices import Prices
 from ernie_async.types.rerank import Ranking
 from ernie_async.types.search import SearchAnswer
 from ernie_async.types.video import VideoTask
@@ -69,10 +73,14 @@ class AsyncClient:
     pickle holds the key if it was passed, and not if it came from the environment.
 
     Args:
-        api_key: An API key (`bce-v3/ALTAK-...`); `None` to read `QIANFAN_API_KEY`. A server that is
-            not Baidu's may need none.
-        base_url: Where to send requests; `None` to read `QIANFAN_BASE_URL`, else Qianfan V2.
-        model: For calls that name none; `None` to read `QIANFAN_MODEL`, else `ernie-5.1`.
+        api_key: An API key (`bce-v3/ALTAK-...`) or `IamKeys`; `None` to look into the environment,
+            for `QIANFAN_API_KEY` first. A server that is not Baidu's may need none.
+        server: Who speaks at the base URL, where servers differ: `"qianfan"`, `"aistudio"`,
+            `"fastdeploy"`, `"vllm"`, `"sglang"`, `"llama.cpp"`, or a `Server` of your own. For all
+            but the first, no variable `QIANFAN_...` is read.
+        base_url: Where to send requests; `None` to read `QIANFAN_BASE_URL`, else the server's own.
+        model: For calls that name none; `None` to read `QIANFAN_MODEL`, else the server's own, if
+            it has one, such as `ernie-5.1`.
         timeouts: How long calls may take.
         retry: How often, and how patiently, a failed call is tried again.
         resume: What to do when a stream breaks after its first chunk: `"server"`, `"continue"`,
@@ -81,6 +89,7 @@ class AsyncClient:
         limits: What may be asked of the service. A `Limiter` is shared with the other clients that
             were given it.
         hooks: Told of every call, retry and end.
+        prices: For `totals`; `None` for the table that comes with this version.
         app_id: A V2 application id (`app-...`), sent as `appid`.
         session: Used instead of our own, and never closed. Its own timeouts do not apply.
         proxy: An HTTP proxy; `None` to read `https_proxy` and its relatives.
@@ -93,8 +102,9 @@ class AsyncClient:
 
     def __init__(
         self,
-        api_key: str | ApiKey | None = None,
+        api_key: str | ApiKey | IamKeys | None = None,
         *,
+        server: ServerName | Server = "qianfan",
         base_url: str | None = None,
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
@@ -103,6 +113,7 @@ class AsyncClient:
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
+        prices: Prices | None = None,
         app_id: str | None = None,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
@@ -113,6 +124,7 @@ class AsyncClient:
             api_key = ApiKey(api_key)
         self._settings = ClientSettings(
             api_key=api_key,
+            server=server,
             base_url=base_url,
             model=model,
             timeouts=timeouts,
@@ -121,13 +133,14 @@ class AsyncClient:
             read_buffer=read_buffer,
             limits=limits,
             hooks=tuple(hooks),
+            prices=prices,
             app_id=app_id,
             proxy=proxy,
             ca_file=ca_file,
             max_event_bytes=max_event_bytes,
         )
         self._desk = make_desk(self._settings, session, os.environ)
-        self._model = model or os.environ.get("QIANFAN_MODEL") or DEFAULT_MODEL
+        self._model = choose_model(self._settings, os.environ)
 
     async def chat(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatCompletion:
         """Ask, and wait for the whole answer.
@@ -335,13 +348,37 @@ class AsyncClient:
         return self._desk.transport.base_url
 
     @property
+    def model(self) -> str | None:
+        """The model of calls that name none; `None` if they have to."""
+        return self._model
+
+    @property
     def limiter(self) -> Limiter | None:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._desk.limiter
 
+    @property
+    def totals(self) -> Totals:
+        """What this client, and those that `with_options` made of it, used for chats so far."""
+        return self._desk.ledger.totals
+
+    def estimate_tokens(self, messages: Prompt, *, model: str | None = None) -> int:
+        """Tokens of a prompt, roughly, corrected by what earlier answers of the model told.
+
+        Args:
+            messages: Text, a conversation, or a `ChatRequest`.
+            model: Instead of the client's.
+
+        Raises:
+            ConfigError: The request cannot be right.
+        """
+        request = chat_request(messages, {})
+        name = model or request.model or self._model
+        return self._desk.ledger.correction.corrected(name, estimate_prompt(request.messages))
+
     async def aclose(self) -> None:
         """Close the connections of the running loop. A closed client makes no more calls."""
-        await self._desk.transport.aclose()
+        await self._desk.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,7 +10,8 @@ from typing import TypeVar, Unpack
 
 from ernie_async.calling import ask, split_options
 from ernie_async.errors import ConfigError
-from ernie_async.net.call import Desk, read_body
+from ernie_async.net.body import read_body
+from ernie_async.net.call import Desk
 from ernie_async.net.files import FileSource, Progress, receive_into
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.address import is_qianfan

@@ -13,7 +13,8 @@ from typing import Any
 
 from ernie_async.calling import ask, post, split_options
 from ernie_async.errors import ConfigError
-from ernie_async.net.call import Desk, read_body
+from ernie_async.net.body import read_body
+from ernie_async.net.call import Desk
 from ernie_async.net.files import write_whole
 from ernie_async.net.transport import Reply
 from ernie_async.options import ImageOptions

@@ -5,36 +5,39 @@ Knows the environment as a mapping that it is handed. Opens nothing.
 
 import os
 from collections.abc import Mapping, Sequence
-from types import UnionType
-from typing import Any, TypedDict
+from dataclasses import replace
+from types import NoneType, UnionType
+from typing import Any, TypedDict, get_args
 
 import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.call import Desk
+from ernie_async.net.credentials import IamTokens
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.transport import Transport
 from ernie_async.sansio.address import (
-    DEFAULT_BASE_URL,
     find_proxy,
     is_qianfan,
     read_base_url,
     read_proxy,
 )
-from ernie_async.sansio.auth import KEY_PAGE, ApiKey, MaskedStr, from_env
+from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server, ServerName, read_server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate
+from ernie_async.types.prices import Prices, standard_prices
 from ernie_async.types.request import ChatFields
 from ernie_async.version import __version__
 
 __all__ = [
     "CALL_OPTIONS",
-    "DEFAULT_MODEL",
     "DEFAULT_READ_BUFFER",
     "DEFAULT_RESUME",
     "DEFAULT_RETRY",
@@ -47,11 +50,9 @@ __all__ = [
     "changed_desk",
     "check_headers",
     "check_kind",
+    "choose_model",
     "make_desk",
 ]
-
-# The newest text model that is no preview, as of November 2026.
-DEFAULT_MODEL = "ernie-5.1"
 
 DEFAULT_TIMEOUTS = Timeouts()
 DEFAULT_RETRY = RetryPolicy()
@@ -93,7 +94,8 @@ class ClientOptions(TypedDict, total=False):
 class ClientSettings(TypedDict):
     """What `AsyncClient` was given, except a session: what a pickle or a copy of it is made of."""
 
-    api_key: ApiKey | None
+    api_key: ApiKey | IamKeys | None
+    server: ServerName | Server
     base_url: str | None
     model: str | None
     timeouts: Timeouts
@@ -103,6 +105,7 @@ class ClientSettings(TypedDict):
     limits: Limits | Limiter
     hooks: Sequence[Hook]
     app_id: str | None
+    prices: Prices | None
     proxy: str | None
     ca_file: str | os.PathLike[str] | None
     max_event_bytes: int
@@ -123,35 +126,48 @@ def make_desk(
     check_kind("retry", given["retry"], RetryPolicy)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
     check_kind("limits", given["limits"], Limits | Limiter)
-    url = read_base_url(given["base_url"] or environ.get("QIANFAN_BASE_URL") or DEFAULT_BASE_URL)
+    server = read_server(given["server"])
+    # What the environment says of Qianfan is not for other servers, its key least of all.
+    is_default = server.name == "qianfan"
+    url_of_environ = environ.get("QIANFAN_BASE_URL") if is_default else None
+    url = read_base_url(given["base_url"] or url_of_environ or server.base_url)
     # Masked, since a tool that prints the locals of a traceback would print the whole of it.
     environ = {name: MaskedStr(value) for name, value in environ.items()}
-    key = given["api_key"] or from_env(environ)
+    key = given["api_key"] or (from_env(environ) if is_default else _key_of(server, environ))
+    check_kind("api_key", key, ApiKey | IamKeys | None)
     if key is None and is_qianfan(url):
         raise ConfigError(
             "no API key: pass api_key or set QIANFAN_API_KEY (bce-v3/ALTAK-...); "
             f"keys are made at {KEY_PAGE}"
         )
-    headers = {"User-Agent": f"ernie-async/{__version__}"}
+    agent = {"User-Agent": f"ernie-async/{__version__}"}
+    headers = dict(agent)
     if given["app_id"] is not None:
         headers |= check_headers({"appid": given["app_id"]}, "app_id")
-    proxy = given["proxy"]
-    return Desk(
-        transport=Transport(
+    proxy, prices = given["proxy"], given["prices"]
+    check_kind("prices", prices, Prices | None)
+
+    def way_to(url: str, headers: dict[str, str]) -> Transport:
+        return Transport(
             url,
             headers=headers,
             session=session,
             proxy=find_proxy(url, environ) if proxy is None else read_proxy(proxy),
             ca_file=given["ca_file"],
-        ),
-        key=key,
+        )
+
+    return Desk(
+        transport=way_to(url, headers),
+        key=IamTokens(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
         retry=given["retry"],
-        resume=read_resume(given["resume"]),
+        server=server,
+        resume=_resume(given["resume"], server),
         read_buffer=given["read_buffer"],
         timeouts=given["timeouts"],
         hooks=tuple(given["hooks"]),
         output=OutputEstimate(),
+        ledger=Ledger(standard_prices if prices is None else lambda: prices),
         max_event_bytes=given["max_event_bytes"],
     )
 
@@ -172,15 +188,40 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
     return desk._replace(
         timeouts=changes.get("timeouts", desk.timeouts),
         retry=changes.get("retry", desk.retry),
-        resume=read_resume(changes.get("resume", desk.resume)),
+        resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
     )
+
+
+def choose_model(given: ClientSettings, environ: Mapping[str, str]) -> str | None:
+    """The model of calls that name none; `None` if they have to."""
+    server = read_server(given["server"])
+    of_environ = environ.get("QIANFAN_MODEL") if server.name == "qianfan" else None
+    return given["model"] or of_environ or server.model
+
+
+def _key_of(server: Server, environ: Mapping[str, str]) -> ApiKey | None:
+    name = server.key_variable
+    if name is None:
+        return None
+    value = environ.get(name, "")
+    if not value.strip():
+        raise ConfigError(f"no API key for {server.name}: pass api_key or set {name}")
+    return ApiKey(value, source=name)
+
+
+def _resume(resume: ResumeMode | ResumePolicy, server: Server) -> ResumePolicy:
+    policy = read_resume(resume)
+    if policy.continuation == "auto":
+        policy = replace(policy, continuation=server.continuation)
+    return policy
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:
     """Refuse a number where a policy is expected, before it fails far from here."""
     if not isinstance(value, kind):
-        expected = getattr(kind, "__name__", "Limits or a Limiter")
+        kinds: list[Any] = [part for part in get_args(kind) or (kind,) if part is not NoneType]
+        expected = " or ".join(part.__name__ for part in kinds)
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
 
 

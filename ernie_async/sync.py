@@ -25,12 +25,14 @@ from ernie_async.options import (
     SearchOptions,
     VideoOptions,
 )
-from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
+from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.servers import Server, ServerName
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.settings import (
@@ -49,6 +51,7 @@ from ernie_async.types.embeddings import Embeddings
 from ernie_async.types.files import FileObject, FilePage
 from ernie_async.types.images import ImageResult, Images
 from ernie_async.types.models import ModelCard
+from ernie_async.types.prices import Prices
 from ernie_async.types.rerank import Ranking
 from ernie_async.types.search import SearchAnswer
 from ernie_async.types.usage import Timing, Usage
@@ -73,8 +76,9 @@ class Client:
 
     def __init__(
         self,
-        api_key: str | ApiKey | None = None,
+        api_key: str | ApiKey | IamKeys | None = None,
         *,
+        server: ServerName | Server = "qianfan",
         base_url: str | None = None,
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
@@ -83,6 +87,7 @@ class Client:
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
+        prices: Prices | None = None,
         app_id: str | None = None,
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
@@ -90,6 +95,7 @@ class Client:
     ) -> None:
         self._client = AsyncClient(
             api_key,
+            server=server,
             base_url=base_url,
             model=model,
             timeouts=timeouts,
@@ -98,6 +104,7 @@ class Client:
             read_buffer=read_buffer,
             limits=limits,
             hooks=hooks,
+            prices=prices,
             app_id=app_id,
             proxy=proxy,
             ca_file=ca_file,
@@ -191,9 +198,23 @@ class Client:
         return self._client.base_url
 
     @property
+    def model(self) -> str | None:
+        """The model of calls that name none; `None` if they have to."""
+        return self._client.model
+
+    @property
     def limiter(self) -> Limiter | None:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._client.limiter
+
+    @property
+    def totals(self) -> Totals:
+        """What this client used for chats so far. See `AsyncClient.totals`."""
+        return self._client.totals
+
+    def estimate_tokens(self, messages: Prompt, *, model: str | None = None) -> int:
+        """Tokens of a prompt, roughly. See `AsyncClient.estimate_tokens`."""
+        return self._client.estimate_tokens(messages, model=model)
 
     def close(self) -> None:
         """Close the connections and end the thread. A closed client makes no more calls.

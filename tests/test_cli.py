@@ -15,10 +15,11 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 
 import pytest
 
-from ernie_async import APIError, AsyncClient, RetryPolicy, cli
+from ernie_async import APIError, AsyncClient, RetryPolicy, cli, cli_doctor
 from ernie_async.cli import main, translate
 from ernie_async.cli_terminal import printable, split_blocks
 from ernie_async.testing import MockErnie, cut, error_event, refuse, reply
@@ -601,3 +602,115 @@ def wait_until(is_so) -> None:
     while not is_so():
         assert time.monotonic() < ends
         time.sleep(0.01)
+
+
+# The doctor
+
+
+def findings(call, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
+    code, out, _ = call("doctor", "--json", *arguments)
+    told = json.loads(out)
+    assert told["ok"] == (code == 0)
+    return code, {finding["check"]: finding for finding in told["checks"]}
+
+
+PLANTED = "bce-v3/ALTAK-planted/0123"
+
+
+def test_doctor_finds_all_well_offline(call) -> None:
+    code, out, _ = call("doctor", "--offline", "--chat")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["ok"] * 8
+    assert "ernie-5.1 among them" in out
+    assert call("doctor", "--offline")[1].count("\n") == 7
+
+
+@pytest.mark.parametrize(
+    ("environ", "text"),
+    [
+        ({"QIANFAN_API_KEY": PLANTED}, "an API key, from QIANFAN_API_KEY"),
+        ({"WENXIN_API_KEY": "planted"}, "not of Baidu's form"),
+        ({}, "none; this server may want none"),
+    ],
+)
+def test_doctor_says_which_credential_it_found(
+    mock_ernie: MockErnie, call, monkeypatch, environ, text: str
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    code, found = findings(call, "--base-url", mock_ernie.base_url)
+    assert code == 0
+    assert text in found["credential"]["text"]
+    assert "planted" not in json.dumps(found)
+
+
+def test_doctor_makes_a_token_of_iam_keys(call, monkeypatch) -> None:
+    with MockErnie(iam_keys=("ALTAKplanted", "planted")) as server:
+        monkeypatch.setenv("QIANFAN_ACCESS_KEY", "ALTAKplanted")
+        monkeypatch.setenv("QIANFAN_SECRET_KEY", "planted")
+        monkeypatch.setenv("QIANFAN_IAM_BASE_URL", server.iam_url)
+        code, found = findings(call, "--base-url", server.base_url)
+        assert (code, server.tokens.issued) == (0, 1)
+        assert "IAM key pair" in found["credential"]["text"]
+        monkeypatch.setenv("QIANFAN_SECRET_KEY", "planted-wrong")
+        code, found = findings(call, "--base-url", server.base_url)
+    assert code == 1
+    assert "secret key does not belong" in found["models"]["text"]
+    assert "planted" not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("environ", "check", "remedy"),
+    [
+        ({}, "credential", "set QIANFAN_API_KEY"),
+        ({"QIANFAN_AK": "planted"}, "credential", "create a V2 API key"),
+        ({"QIANFAN_SECRET_KEY": "planted"}, "credential", "QIANFAN_API_KEY"),
+        ({"QIANFAN_API_KEY": PLANTED, "QIANFAN_BASE_URL": "x"}, "settings", ""),
+    ],
+)
+def test_doctor_fails_at_once_without_a_credential_or_an_address(
+    call, monkeypatch, environ, check: str, remedy: str
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    code, found = findings(call)
+    assert (code, list(found)) == (1, [check])
+    assert remedy in found[check]["remedy"]
+    assert "planted" not in json.dumps(found)
+
+
+def test_doctor_stops_at_the_first_obstacle(call) -> None:
+    with MockErnie() as gone:
+        url = gone.base_url
+    code, found = findings(call, "--base-url", url)
+    assert (code, list(found)[-1]) == (1, "connect")
+    assert "Connection refused" in found["connect"]["text"]
+    code, found = findings(call, "--base-url", "http://no-such-host.invalid/v2")
+    assert (code, list(found)[-1]) == (1, "dns")
+
+
+def test_doctor_says_that_a_key_is_refused_and_a_model_unknown(call, monkeypatch) -> None:
+    with MockErnie(api_key=PLANTED) as server:
+        code, found = findings(call, "--base-url", server.base_url)
+        assert (code, found["models"]["state"]) == (1, "fail")
+        monkeypatch.setenv("QIANFAN_API_KEY", PLANTED)
+        code, found = findings(call, "--base-url", server.base_url, "--model", "no-such")
+        assert (code, found["models"]["state"]) == (0, "warn")
+        assert "not no-such" in found["models"]["text"]
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(0, "ok"), (-100, "warn"), (4000, "fail")])
+def test_doctor_reads_the_clock(seconds: int, state: str) -> None:
+    date = formatdate(time.time() - seconds, usegmt=True)
+    assert cli_doctor._clock(date).state == state
+    assert cli_doctor._clock(None).state == cli_doctor._clock("soon").state == "ok"
+
+
+def test_doctor_tells_no_password_of_a_proxy(mock_ernie: MockErnie, call, monkeypatch) -> None:
+    monkeypatch.delenv("no_proxy")
+    port = mock_ernie.base_url.split(":")[2].split("/")[0]
+    monkeypatch.setenv("http_proxy", f"http://me:planted@127.0.0.1:{port}")
+    code, found = findings(call, "--base-url", "http://some.test/v2")
+    assert code == 0
+    assert "127.0.0.1" in found["proxy"]["text"]
+    assert "planted" not in json.dumps(found)

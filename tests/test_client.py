@@ -172,7 +172,7 @@ def test_a_wrong_setting_is_a_clear_error_when_the_client_is_made(
         ({"timeouts": 30}, "timeouts: expected Timeouts, got 30"),
         ({"timeouts": None}, "timeouts: expected Timeouts, got None"),
         ({"retry": 3}, "retry: expected RetryPolicy, got 3"),
-        ({"limits": {"concurrency": 1}}, "limits: expected Limits or a Limiter"),
+        ({"limits": {"concurrency": 1}}, "limits: expected Limits or Limiter"),
     ],
 )
 def test_a_setting_of_the_wrong_kind_is_a_clear_error(settings, said: str) -> None:

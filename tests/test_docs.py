@@ -46,12 +46,23 @@ from ernie_async import (
     Timeouts,
     VideoOptions,
     images,
-    settings,
+    standard_prices,
     video,
 )
 from ernie_async import embedding as embedding_desk
-from ernie_async.net import transport, watch
-from ernie_async.sansio import address, auth, bucket, embedding, files, rerank, tokens
+from ernie_async.net import credentials, transport, watch
+from ernie_async.sansio import (
+    address,
+    auth,
+    bucket,
+    embedding,
+    files,
+    iam,
+    ledger,
+    rerank,
+    servers,
+    tokens,
+)
 from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
@@ -361,7 +372,7 @@ CLOCKS = [
 FACTS = {
     "docs/quickstart.md": [
         f"`{address.DEFAULT_BASE_URL}`",
-        f"`{settings.DEFAULT_MODEL}`",
+        f"`{servers.DEFAULT_MODEL}`",
         f"at most {WHOLE:g} s",
         auth.KEY_PAGE,
     ],
@@ -371,7 +382,7 @@ FACTS = {
         f"given {watch.SECONDS_AFTER_FINISH:g} s",
         f"nothing else for {T.idle:g} s",
     ],
-    "docs/guides/requests.md": [f"'model': '{settings.DEFAULT_MODEL}'"],
+    "docs/guides/requests.md": [f"'model': '{servers.DEFAULT_MODEL}'"],
     "docs/guides/errors-and-retry.md": [
         *wait_rows(),
         f"up to {R.attempts} requests",
@@ -398,13 +409,27 @@ FACTS = {
         f"`{images.DEFAULT_MODEL}` draws",
     ],
     "docs/guides/files.md": [f"at most {files.MAX_UPLOAD_BYTES // 2**20} MB"],
+    "docs/guides/credentials.md": [
+        f"lives {auth.TOKEN_SECONDS} s",
+        f"between {iam.LEAD_SECONDS:g} and {2 * iam.LEAD_SECONDS:g} s before its end",
+        f"may take {credentials.FETCH_SECONDS:g} s",
+        *(f"`{name}`" for name in (*auth.KEY_VARIABLES, *auth.IAM_VARIABLES)),
+        f"`{auth.IAM_URL_VARIABLE}`",
+    ],
+    "docs/guides/servers.md": [
+        f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
+    ],
+    "docs/guides/cost.md": [
+        f"on its `date`, {standard_prices().date}",
+        f"less than {ledger.LEAST_TOKENS} tokens",
+    ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",
         f"remembered for {transport.DNS_CACHE_SECONDS:g} s",
     ],
     "docs/zh/quickstart.md": [
         f"`{address.DEFAULT_BASE_URL}`",
-        f"`{settings.DEFAULT_MODEL}`",
+        f"`{servers.DEFAULT_MODEL}`",
         f"{WHOLE:g} 秒",
         auth.KEY_PAGE,
     ],

@@ -8,7 +8,8 @@ import asyncio
 from time import monotonic, time
 
 from ernie_async.errors import ConnectError, DeadlineError, ErnieError, InterruptedStreamError
-from ernie_async.net.call import Call, read_body, settle_failed
+from ernie_async.net.body import read_body
+from ernie_async.net.call import Call, settle_failed
 from ernie_async.net.hooks import HeartbeatSeen, tell
 from ernie_async.net.limiter import Permit
 from ernie_async.net.transport import Reply

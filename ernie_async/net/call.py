@@ -15,34 +15,37 @@ from pydantic import BaseModel
 
 from ernie_async.errors import (
     APIError,
+    AuthError,
     ConnectError,
     DeadlineError,
-    DecodeError,
     ErnieError,
     FailedAttempt,
     NotFoundError,
 )
+from ernie_async.net.body import read_body
+from ernie_async.net.credentials import IamTokens
 from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.transport import Reply, Transport
-from ernie_async.sansio.auth import ApiKey
+from ernie_async.sansio.auth import ApiKey, MaskedStr
+from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
+from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
-__all__ = ["Call", "Desk", "brief", "read_body", "settle_failed"]
+__all__ = ["Call", "Desk", "brief", "settle_failed"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-# An answer in one piece may hold pictures or thousands of vectors; an error never needs so much.
-MAX_ANSWER_BYTES = 256 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
+# The service says this of a token that has expired, as of one that was never good.
+TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
 
 _numbers = itertools.count(1)
 
@@ -51,14 +54,16 @@ class Desk(NamedTuple):
     """What all calls of a client share."""
 
     transport: Transport
-    key: ApiKey | None
+    key: ApiKey | IamTokens | None
     limiter: Limiter | None
     retry: RetryPolicy
+    server: Server
     resume: ResumePolicy
     read_buffer: ReadBuffer
     timeouts: Timeouts
     hooks: Sequence[Hook]
     output: OutputEstimate
+    ledger: Ledger
     max_event_bytes: int
 
     async def answer(
@@ -111,15 +116,35 @@ class Desk(NamedTuple):
                 call.end("ok", usage=usage)
                 return answer
             if usage is None:
-                usage = estimate_usage(request.messages, answer.reasoning + answer.text)
+                usage = self.estimate(request, answer.reasoning + answer.text)
             else:
                 self.output.note(usage.completion_tokens)
+                self.learn(request, usage)
+            self.ledger.note(request.model, usage)
             timing = call.end("ok", usage=usage, request_id=answer.request_id)
             answer.observed(request_id=request.request_id, timing=timing, usage=usage)
             return answer
         # Raised outside the handler: the cancellation inside is no news to the caller.
         call.end("error", error=failure)
         raise failure
+
+    def learn(self, request: Request, usage: Usage) -> None:
+        """Compare what was estimated with what the service told."""
+        if request.estimate and request.model is not None:
+            self.ledger.correction.note(
+                request.model, estimated=request.estimate, real=usage.prompt_tokens
+            )
+
+    def estimate(self, request: Request, answer: str) -> Usage:
+        """What a call consumed, by our own count and what was learnt of the model."""
+        ratio = self.ledger.correction.ratio(request.model)
+        return estimate_usage(request.messages, answer, ratio=ratio)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop."""
+        if isinstance(self.key, IamTokens):
+            await self.key.aclose()
+        await self.transport.aclose()
 
 
 class Call:
@@ -130,6 +155,8 @@ class Call:
     """
 
     __slots__ = (
+        "_has_renewed",
+        "_token",
         "_waits",
         "desk",
         "failures",
@@ -151,6 +178,8 @@ class Call:
         self.sent = 0
         self.failures: list[FailedAttempt] = []
         self._waits = [0.0]
+        self._token: MaskedStr | None = None  # the header that a short-lived token became
+        self._has_renewed = False
         tell(
             desk.hooks,
             CallStarted(
@@ -229,9 +258,28 @@ class Call:
                 return await attempt()
             except ErnieError as error:
                 self.note_failure(error)
+                if not self._renews(error):
+                    raise
+            # Once more at once, with another token: no failure of the service's, so it costs no
+            # attempt of the policy.
+            try:
+                return await attempt()
+            except ErnieError as error:
+                self.note_failure(error)
                 raise
 
         return noted
+
+    def _renews(self, error: ErnieError) -> bool:
+        """Whether a short-lived token was refused, and this call may ask for another one."""
+        key = self.desk.key
+        is_refused = isinstance(error, AuthError) and error.code == TOKEN_REFUSED
+        if not is_refused or self._has_renewed or self._token is None or key is None:
+            return False
+        assert isinstance(key, IamTokens)
+        key.forget(self._token)
+        self._has_renewed = True
+        return True
 
     async def admit(self) -> Permit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
@@ -244,13 +292,19 @@ class Call:
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
-        self.sent += 1
         request = self.request
         headers = {"X-Request-Id": request.request_id, **request.headers}
         if isinstance(request.body, bytes):
             headers["Content-Type"] = "application/json"
-        if self.desk.key is not None and self.desk.transport.is_home(request.path):
-            headers["Authorization"] = self.desk.key.header()
+        key = self.desk.key
+        if key is not None and self.desk.transport.is_home(request.path):
+            if isinstance(key, ApiKey):
+                headers["Authorization"] = key.header()
+            else:
+                self._token = None  # of an earlier attempt
+                self._token = await key.header(connect=self.desk.timeouts.connect)
+                headers["Authorization"] = self._token
+        self.sent += 1
         return await self.desk.transport.open(
             request.method,
             request.path,
@@ -368,24 +422,3 @@ def settle_failed(permit: Permit, error: ErnieError) -> None:
         permit.give_back()
     elif isinstance(error, APIError):
         permit.settle(tokens=0)
-
-
-async def read_body(reply: Reply) -> bytes:
-    """Read a whole body, within a bound, and give its connection back.
-
-    Raises:
-        ConnectError: It was cut.
-        DecodeError: It is larger than any answer.
-    """
-    limit = MAX_ANSWER_BYTES if reply.status < 300 else MAX_ERROR_BYTES
-    parts: list[bytes] = []
-    size = 0
-    try:
-        while part := await reply.read(limit):
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise DecodeError(f"the answer is larger than {limit:,} bytes", body=parts[0])
-    finally:
-        reply.close()
-    return b"".join(parts)

@@ -28,7 +28,7 @@ from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.resume import Form, least_overlap, resume_forms, resume_request
 from ernie_async.sansio.seam import Seam
-from ernie_async.sansio.tokens import estimate_tokens, estimate_usage
+from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
@@ -310,12 +310,17 @@ class ChunkSource:
         if self._call is None or self._timing is not None:
             return
         told = self.answer.usage
+        usage = self.usage if self.answer.chunks or self._desk.hooks else told
         if told is not None:
             self._desk.output.note(told.completion_tokens)
+            if not self.resumes:
+                self._desk.learn(self._request, told)
+        if usage is not None and self.answer.chunks:
+            self._desk.ledger.note(self._request.model, usage)
         self._timing = self._call.end(
             outcome,
             error=error,
-            usage=self.usage if self._desk.hooks else told,
+            usage=usage,
             request_id=self.request_id,
         )
 
@@ -333,7 +338,7 @@ class ChunkSource:
         """What the request under way consumed, by our own count."""
         said = self.answer.reasoning + self.answer.text
         before, here = said[: self._told], said[self._told :]
-        usage = estimate_usage(self._request.messages, here)
+        usage = self._desk.estimate(self._request, here)
         told = Usage.estimated(prompt_tokens=estimate_tokens(before), completion_tokens=0)
         return usage.plus(told) if before else usage
 

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.sansio.servers import Server
 from ernie_async.types.messages import MessageInput
 from ernie_async.types.request import ChatRequest
 
@@ -28,6 +29,10 @@ ELSEWHERE = {
     "stream": "call client.stream(...) for a stream and client.chat(...) for a whole answer",
     "timeout": "pass timeouts=Timeouts(...)",
     "max_output_tokens": "the V2 name is max_completion_tokens",
+    "access_token": "V1 was shut down on 2026-08-31; give the client a V2 API key",
+    "user_id": "the V2 name is user",
+    "functions": "the V2 name is tools; translate_v1(...) translates them",
+    "disable_search": "the V2 name is web_search={'enable': ...}",
     "system": "put system('...') first in the messages",
     "api_key": "give it to the client",
     "base_url": "give it to the client",
@@ -82,15 +87,13 @@ def _plain_containers(value: Any) -> Any:
     return value
 
 
-def chat_body(request: ChatRequest, extra: Mapping[str, Any]) -> bytes:
-    """The request as JSON: what the caller set, and `extra` on top.
+def chat_body(request: ChatRequest, extra: Mapping[str, Any], server: Server) -> bytes:
+    """The request as JSON: what the caller set, as this server takes it, and `extra` on top.
 
     Raises:
         ConfigError: A text or an extra value cannot be written as JSON.
     """
-    fields = request.model_dump(exclude_none=True)
-    fields.update(extra)
-    return json_body(fields)
+    return json_body(server.body(request.model_dump(exclude_none=True), extra))
 
 
 def json_body(fields: Any) -> bytes:

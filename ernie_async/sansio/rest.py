@@ -48,6 +48,7 @@ class Request(NamedTuple):
         messages: The conversation, to estimate its tokens if the service does not tell.
         prompt_tokens: Estimate; 0 if nobody counts tokens.
         answer_tokens: Estimate of the most it will say; 0 if nobody counts tokens.
+        estimate: Of the prompt, not corrected, to be compared with the real number; 0 if not.
     """
 
     method: str
@@ -61,6 +62,7 @@ class Request(NamedTuple):
     messages: Sequence[Message] = ()
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    estimate: int = 0
 
 
 def read_answer(

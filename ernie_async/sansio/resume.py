@@ -17,6 +17,7 @@ from ernie_async.sansio.retry import may_pass
 from ernie_async.sansio.tokens import estimate_tokens
 
 __all__ = [
+    "Continuation",
     "Form",
     "ResumeMode",
     "ResumePolicy",

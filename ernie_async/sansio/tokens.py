@@ -15,7 +15,13 @@ from ernie_async.types.messages import Message
 from ernie_async.types.request import ChatRequest
 from ernie_async.types.usage import Usage
 
-__all__ = ["OutputEstimate", "estimate_prompt", "estimate_tokens", "estimate_usage"]
+__all__ = [
+    "OutputEstimate",
+    "estimate_prompt",
+    "estimate_tokens",
+    "estimate_usage",
+    "is_countable",
+]
 
 # Patterns are left to the cache of `re`, since most programs never count tokens.
 HAN = "[\u4e00-\u9fff]"
@@ -56,10 +62,24 @@ def estimate_prompt(messages: Iterable[Message]) -> int:
     return total
 
 
-def estimate_usage(messages: Iterable[Message], answer: str) -> Usage:
-    """What a conversation and its answer consume, roughly."""
+def estimate_usage(messages: Iterable[Message], answer: str, *, ratio: float = 1.0) -> Usage:
+    """What a conversation and its answer consume, roughly.
+
+    Args:
+        messages: The conversation.
+        answer: All that the model said.
+        ratio: What was learnt of this model's prompts.
+    """
     return Usage.estimated(
-        prompt_tokens=estimate_prompt(messages), completion_tokens=estimate_tokens(answer)
+        prompt_tokens=round(estimate_prompt(messages) * ratio),
+        completion_tokens=estimate_tokens(answer),
+    )
+
+
+def is_countable(request: ChatRequest) -> bool:
+    """Whether the prompt is all text that we see, so that its estimate can be compared."""
+    return not (request.tools or request.web_search) and all(
+        isinstance(message.content, str) for message in request.messages
     )
 
 

@@ -21,7 +21,8 @@ from anyio.from_thread import start_blocking_portal
 
 from ernie_async.testing import render
 from ernie_async.testing.endpoints import Route, find_route, takes_method
-from ernie_async.testing.play import Exchange, play, send_whole
+from ernie_async.testing.iam import TOKEN_PATH, TokenOffice
+from ernie_async.testing.play import Exchange, play, send_json, send_whole
 from ernie_async.testing.script import ErrorEvent, Raw, Refuse, Reply, Step
 from ernie_async.testing.seen import Asked, Seen, Shelf, check_chat, parse_body
 
@@ -79,6 +80,8 @@ class MockErnie:
     Args:
         port: TCP port; 0 takes a free one.
         api_key: The only key accepted; None accepts anything, even nothing.
+        iam_keys: An access key and its secret key. The server then makes short-lived tokens for
+            who signs with them, and accepts those tokens and `api_key` alone.
         requests_per_minute: Requests to models let in within any 60 seconds; None is no limit.
         concurrency: Requests to models answered at the same time; None is no limit.
         chunk_ms: Milliseconds between the chunks of the canned answer.
@@ -89,6 +92,7 @@ class MockErnie:
         port: int = 0,
         *,
         api_key: str | None = None,
+        iam_keys: tuple[str, str] | None = None,
         requests_per_minute: int | None = None,
         concurrency: int | None = None,
         chunk_ms: float = 0,
@@ -98,6 +102,8 @@ class MockErnie:
         self.requests_made = 0
         self._port = port
         self._api_key = api_key
+        self.tokens = None if iam_keys is None else TokenOffice(*iam_keys)
+        """What makes short-lived tokens; None without `iam_keys`."""
         self._requests_per_minute = requests_per_minute
         self._concurrency = concurrency
         self._chunk_ms = chunk_ms
@@ -118,6 +124,11 @@ class MockErnie:
         if not self._port:
             raise RuntimeError("MockErnie has no port before it is entered with `with`")
         return f"http://127.0.0.1:{self._port}/v2"
+
+    @property
+    def iam_url(self) -> str:
+        """What to give `IamKeys` as `iam_url`."""
+        return self.base_url.removesuffix("/v2")
 
     @property
     def connections_made(self) -> int:
@@ -259,14 +270,20 @@ class MockErnie:
     async def _route(self, exchange: Exchange) -> web.StreamResponse:
         seen = exchange.seen
         is_chat = seen.path.endswith(CHAT)
+        if self.tokens is not None and seen.path == TOKEN_PATH:
+            told = self.tokens.answer(
+                seen.method, seen.path, exchange.request.query, exchange.request.headers
+            )
+            if isinstance(told, Refuse):
+                return await play(told, exchange)
+            return await send_json(exchange, told)
         found = find_route(seen.method, seen.path)
         if not is_chat and found is None and not takes_method(seen.path):
             plain = {"Content-Type": "text/plain"}
             return await send_whole(exchange, b"404 page not found", status=404, headers=plain)
-        if self._api_key is not None and (found is None or found[0].needs_key):
-            given = seen.headers.get("Authorization")
-            if given != f"Bearer {self._api_key}":
-                return await play(Refuse(401), exchange)
+        needs_key = found is None or found[0].needs_key
+        if needs_key and not self._may_ask(seen.headers.get("Authorization")):
+            return await play(Refuse(401), exchange)
         if is_chat and seen.method == "POST":
             return await self._chat(exchange)
         if found is None:
@@ -300,6 +317,13 @@ class MockErnie:
             return await play(step, exchange, whole=render.to_json(answer))
         finally:
             self._n_counted -= route.is_counted
+
+    def _may_ask(self, given: str | None) -> bool:
+        if self._api_key is None and self.tokens is None:
+            return True
+        if self.tokens is not None and self.tokens.accepts(given):
+            return True
+        return self._api_key is not None and given == f"Bearer {self._api_key}"
 
     async def _chat(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.seen.json

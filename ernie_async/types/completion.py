@@ -7,6 +7,7 @@ reason are an open vocabulary, so they are plain strings.
 from pydantic import Field, JsonValue, PrivateAttr
 
 from ernie_async.types.messages import AnswerMessage
+from ernie_async.types.prices import Prices, standard_prices
 from ernie_async.types.tools import ToolCall
 from ernie_async.types.usage import Timing, Usage
 from ernie_async.types.wire import AnswerModel
@@ -86,6 +87,17 @@ class ChatCompletion(AnswerModel):
     def finish_reason(self) -> str | None:
         """Why the model stopped; see `Choice`."""
         return self.choices[0].finish_reason if self.choices else None
+
+    def cost(self, prices: Prices | None = None) -> float | None:
+        """What the answer cost, in CNY; `None` if the table does not have its model.
+
+        An estimate as far as `usage` is one. Searches and pictures that are billed by the piece are
+        not in it.
+
+        Args:
+            prices: Instead of the table that comes with this version.
+        """
+        return (standard_prices() if prices is None else prices).cost(self.model, self.usage)
 
     @property
     def conversation_closed(self) -> bool:

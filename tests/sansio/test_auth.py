@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ernie_async.errors import ConfigError
-from ernie_async.sansio.auth import ApiKey, MaskedStr, from_env
+from ernie_async.sansio.auth import ApiKey, IamKeys, MaskedStr, from_env
 
 KEY = "bce-v3/ALTAK-4MzyLzJQ1kZcPfYqSoZ3X/1f2e3d4c5b6a79880716253443526170f1e2d3c4"
 OTHER_KEY = "bce-v3/ALTAK-other/0000"
@@ -97,6 +97,8 @@ def test_masked_text_is_the_text_when_sent() -> None:
         lambda secrets: from_env({"QIANFAN_API_KEY": secrets[0]}),
         lambda secrets: from_env({"QIANFAN_AK": secrets[0], "QIANFAN_SK": secrets[0]}),
         lambda secrets: from_env({"QIANFAN_ACCESS_KEY": secrets[0]}),
+        lambda secrets: IamKeys(secrets[0], secrets[0]),
+        lambda secrets: IamKeys("a", "b", session_token=secrets[0]),
     ],
 )
 @pytest.mark.parametrize("secret", [f"{KEY} x", f"Bearer {KEY}\t\x01", f"{KEY}－"])
@@ -138,8 +140,8 @@ def test_empty_variable_counts_as_none() -> None:
 @pytest.mark.parametrize(
     ("environ", "why"),
     [
-        ({"QIANFAN_ACCESS_KEY": "a", "QIANFAN_SECRET_KEY": "b"}, "sign requests"),
-        ({"QIANFAN_SECRET_KEY": "b"}, "sign requests"),
+        ({"QIANFAN_ACCESS_KEY": "a"}, "QIANFAN_SECRET_KEY is missing"),
+        ({"QIANFAN_SECRET_KEY": "b"}, "QIANFAN_ACCESS_KEY is missing"),
         ({"QIANFAN_AK": "a", "QIANFAN_SK": "b"}, "V1 API"),
         ({"QIANFAN_ACCESS_TOKEN": V1_TOKEN}, "V1 API"),
     ],
@@ -149,3 +151,50 @@ def test_credentials_of_another_kind_alone_are_explained(environ: dict[str, str]
         from_env(environ)
     assert "QIANFAN_API_KEY" in str(caught.value)
     assert from_env({**environ, "WENXIN_API_KEY": KEY}) == ApiKey(KEY)
+
+
+# IAM keys
+
+PAIR = {"QIANFAN_ACCESS_KEY": f" {ACCESS_KEY_ID}", "QIANFAN_SECRET_KEY": "s3cret\n"}
+
+
+def test_pair_of_iam_keys_is_found_where_there_is_no_api_key() -> None:
+    keys = from_env({**PAIR, "QIANFAN_AK": "a"})
+    assert keys == IamKeys(ACCESS_KEY_ID, "s3cret")
+    assert keys is not None
+    assert keys.source == "QIANFAN_ACCESS_KEY and QIANFAN_SECRET_KEY"
+    assert from_env({**PAIR, "WENXIN_API_KEY": KEY}) == ApiKey(KEY)
+
+
+def test_iam_url_of_the_environment_goes_with_its_pair() -> None:
+    keys = from_env({**PAIR, "QIANFAN_IAM_BASE_URL": "http://127.0.0.1:1/"})
+    assert isinstance(keys, IamKeys)
+    assert keys.iam_url == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: IamKeys("", "b"), "access key is missing"),
+        (lambda: IamKeys("a", " "), "secret key is missing"),
+        (lambda: IamKeys(KEY, "b"), "this is an API key"),
+        (lambda: IamKeys("a", "b c"), "without blanks"),
+        (lambda: IamKeys("a", "b", session_token="é"), "session token"),
+        (lambda: IamKeys("a", "b", token_seconds=299), "from 300 to 2592000"),
+        (lambda: IamKeys("a", "b", token_seconds=1e4), "token_seconds"),  # type: ignore[arg-type]
+        (lambda: IamKeys("a", "b", iam_url="iam.example.com"), "iam_url"),
+        (lambda: IamKeys("a", "b", iam_url="https://u:p@iam.example.com"), "iam_url"),
+    ],
+)
+def test_wrong_pair_is_refused_with_its_reason(make: Callable[[], IamKeys], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        make()
+
+
+def test_iam_keys_are_values_and_never_shown() -> None:
+    keys = IamKeys("access-planted", "secret-planted", session_token="sts-planted")
+    assert keys == pickle.loads(pickle.dumps(keys)) == copy.deepcopy(keys)
+    assert keys != IamKeys("access-planted", "secret-planted")
+    assert len({keys, copy.copy(keys)}) == 1
+    shown = f"{keys!r} {keys} {keys.secret_key!r} {[keys.access_key]} {(keys.session_token,)}"
+    assert "planted" not in shown

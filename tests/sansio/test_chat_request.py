@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ernie_async.errors import ConfigError
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
+from ernie_async.sansio.servers import read_server
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.content import ImagePart, ImageURL, TextPart, VideoPart, VideoURL
 from ernie_async.types.messages import AnswerMessage, Message, assistant, system, tool_result, user
@@ -25,6 +26,8 @@ from ernie_async.types.request import (
 )
 from ernie_async.types.tools import FunctionName, FunctionSpec, Tool, ToolChoice
 
+QIANFAN = read_server("qianfan")
+
 WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "default": None}},
@@ -34,7 +37,7 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "argumen
 
 def sent(prompt: Prompt, /, extra: dict[str, Any] | None = None, **options: Any) -> Any:
     """The fields that go on the wire."""
-    return json.loads(chat_body(chat_request(prompt, options), extra or {}))
+    return json.loads(chat_body(chat_request(prompt, options), extra or {}, QIANFAN))
 
 
 def refused(prompt: Any, /, **options: Any) -> str:
@@ -48,7 +51,7 @@ def test_text_is_one_user_message() -> None:
 
 
 def test_text_goes_out_as_utf8() -> None:
-    assert chat_body(chat_request("你好😀", {}), {}) == (
+    assert chat_body(chat_request("你好😀", {}), {}, QIANFAN) == (
         '{"messages":[{"role":"user","content":"你好😀"}]}'.encode()
     )
 
@@ -397,7 +400,7 @@ def test_what_json_cannot_hold_is_refused_with_its_place(
 ) -> None:
     request = chat_request(prompt, options)
     with pytest.raises(ConfigError, match=r"^the request cannot be written as JSON: ") as caught:
-        chat_body(request, extra)
+        chat_body(request, extra, QIANFAN)
     assert said in str(caught.value)
 
 

@@ -33,6 +33,7 @@ from ernie_async import (
     FileObject,
     FilePage,
     HeartbeatSeen,
+    IamKeys,
     ImagePart,
     ImageResult,
     Images,
@@ -41,8 +42,11 @@ from ernie_async import (
     Limiter,
     Limits,
     Message,
+    MessageFinding,
     ModelCard,
     Permit,
+    Price,
+    Prices,
     RankedDocument,
     Ranking,
     RateLimitError,
@@ -51,6 +55,7 @@ from ernie_async import (
     RetryPolicy,
     RetryScheduled,
     SearchAnswer,
+    Server,
     StreamOptions,
     StreamResumed,
     SyncChatStream,
@@ -62,13 +67,19 @@ from ernie_async import (
     Tool,
     ToolCall,
     ToolLoopError,
+    Totals,
     Usage,
+    V1Translation,
     VideoTask,
     WebSearch,
     assistant,
+    fix_messages,
     from_env,
+    lint_messages,
+    standard_prices,
     system,
     tool_result,
+    translate_v1,
     user,
 )
 from ernie_async.types import (
@@ -319,3 +330,31 @@ async def every_error(client: AsyncClient) -> None:
         await client.chat("x")
     except TimeoutError as error:
         assert_type(error, TimeoutError)
+
+
+def credentials_and_servers() -> None:
+    keys = IamKeys("access", "secret", token_seconds=600)
+    AsyncClient(keys, server="vllm", model="m")
+    Client(keys, server=Server(name="mine", base_url="http://127.0.0.1:1/v1"))
+    AsyncClient(server="ollama")  # type: ignore[arg-type]  # pyright: ignore
+    assert_type(from_env({}), ApiKey | IamKeys | None)
+
+
+def counting(client: AsyncClient, answer: ChatCompletion) -> None:
+    assert_type(client.totals, Totals)
+    assert_type(client.totals.cost, float)
+    assert_type(client.estimate_tokens("x", model="m"), int)
+    assert_type(client.model, str | None)
+    prices = standard_prices().with_models({"m": Price(1, 2), "n": [Price(1, 2, up_to=9)]})
+    assert_type(prices, Prices)
+    assert_type(answer.cost(prices), float | None)
+
+
+def conversations() -> None:
+    findings = lint_messages([user("a"), {"role": "user", "content": "b"}], model="m")
+    assert_type(findings, list[MessageFinding])
+    assert_type(findings[0].index, int | None)
+    assert_type(fix_messages([user("a")]), list[Message])
+    translated = translate_v1({"messages": [{"role": "user", "content": "a"}]})
+    assert_type(translated, V1Translation)
+    assert_type(translated.warnings, tuple[str, ...])

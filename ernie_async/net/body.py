@@ -1,0 +1,31 @@
+"""A whole body, within a bound. Knows nothing of what it says."""
+
+from ernie_async.errors import DecodeError
+from ernie_async.net.transport import Reply
+
+__all__ = ["read_body"]
+
+# An answer in one piece may hold pictures or thousands of vectors; an error never needs so much.
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+
+
+async def read_body(reply: Reply) -> bytes:
+    """Read a whole body, within a bound, and give its connection back.
+
+    Raises:
+        ConnectError: It was cut.
+        DecodeError: It is larger than any answer.
+    """
+    limit = MAX_ANSWER_BYTES if reply.status < 300 else MAX_ERROR_BYTES
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while part := await reply.read(limit):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise DecodeError(f"the answer is larger than {limit:,} bytes", body=parts[0])
+    finally:
+        reply.close()
+    return b"".join(parts)

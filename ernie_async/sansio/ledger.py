@@ -1,0 +1,118 @@
+"""What a client has used so far, and how far its estimates are off.
+
+Numbers only: no text is kept. Serves one client and those that `with_options` makes of it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ernie_async.types.prices import Prices
+from ernie_async.types.usage import Usage
+
+__all__ = ["Ledger", "PromptCorrection", "Totals"]
+
+# The newest call counts one eighth: an average over some dozen calls.
+WEIGHT = 1 / 8
+
+# A tokenizer is never further from the estimate than this; a service that reports one token for
+# every prompt, as was recorded, is.
+LEAST, MOST = 0.25, 4.0
+
+# What a shorter prompt says is mostly the overhead of its messages.
+LEAST_TOKENS = 16
+
+# Once a ratio is known that well, every 16th call is enough to keep it.
+SURE_AFTER, LOOK_EVERY = 16, 16
+
+
+class PromptCorrection:
+    """The ratio of real to estimated prompt tokens, for each model: a moving average."""
+
+    __slots__ = ("_ratios", "_seen")
+
+    def __init__(self) -> None:
+        self._ratios: dict[str, float] = {}
+        self._seen: dict[str, int] = {}
+
+    def note(self, model: str, *, estimated: int, real: int) -> None:
+        """Learn from one call. One that says nothing is passed over."""
+        if estimated < LEAST_TOKENS or not LEAST <= real / estimated <= MOST:
+            return
+        ratio = real / estimated
+        before = self._ratios.get(model)
+        self._ratios[model] = ratio if before is None else before + WEIGHT * (ratio - before)
+
+    def wants(self, model: str) -> bool:
+        """Whether it is worth estimating the next call only to learn from it."""
+        seen = self._seen.get(model, 0)
+        self._seen[model] = seen + 1
+        return seen < SURE_AFTER or seen % LOOK_EVERY == 0
+
+    def ratio(self, model: str | None) -> float:
+        """By what to multiply an estimate; 1 for a model of which nothing is known."""
+        return self._ratios.get(model or "", 1.0)
+
+    def corrected(self, model: str | None, estimated: int) -> int:
+        """An estimate, corrected."""
+        return round(estimated * self.ratio(model))
+
+
+class Totals(NamedTuple):
+    """What a client has used since it was made.
+
+    Attributes:
+        calls: Chats that brought an answer, or a part of one.
+        prompt_tokens: Of all of them.
+        cached_tokens: Of these: how many came from a cache.
+        completion_tokens: Of all of them.
+        estimated_calls: Calls whose tokens were estimated, since the service did not tell.
+        cost: CNY, of the calls whose model has a price.
+        unpriced_calls: Calls whose model has none, and which `cost` therefore lacks.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    estimated_calls: int = 0
+    cost: float = 0.0
+    unpriced_calls: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompts and answers together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Ledger:
+    """Adds up what calls used.
+
+    Args:
+        prices: Asked at the first call, so that a table need not be read before.
+
+    Attributes:
+        totals: So far.
+        correction: What was learnt of each model.
+    """
+
+    __slots__ = ("_prices", "correction", "totals")
+
+    def __init__(self, prices: Callable[[], Prices]) -> None:
+        self._prices = prices
+        self.totals = Totals()
+        self.correction = PromptCorrection()
+
+    def note(self, model: str | None, usage: Usage) -> None:
+        """One call is over."""
+        cost = self._prices().cost(model, usage)
+        details = usage.prompt_tokens_details
+        before = self.totals
+        self.totals = Totals(
+            calls=before.calls + 1,
+            prompt_tokens=before.prompt_tokens + usage.prompt_tokens,
+            cached_tokens=before.cached_tokens + ((details and details.cached_tokens) or 0),
+            completion_tokens=before.completion_tokens + usage.completion_tokens,
+            estimated_calls=before.estimated_calls + usage.is_estimate,
+            cost=before.cost + (cost or 0.0),
+            unpriced_calls=before.unpriced_calls + (cost is None),
+        )
