@@ -50,6 +50,7 @@ from ernie_async.net.tee import ChunkBranch, TextDeltas
 from ernie_async.options import (
     EmbedOptions,
     ImageOptions,
+    ParseOptions,
     RerankOptions,
     SearchOptions,
     VideoOptions,
@@ -65,7 +66,7 @@ from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.settings import CallOptions, ChatOptions, ClientOptions
-from ernie_async.sync import Client, SyncChatStream, SyncFiles
+from ernie_async.sync import Client, SyncChatStream, SyncFiles, SyncParsedStream
 from ernie_async.types import (
     ChatChunk,
     ChatCompletion,
@@ -159,6 +160,7 @@ __all__ = [
     "ModelCard",
     "NotFoundError",
     "OutputError",
+    "ParseOptions",
     "Permit",
     "Price",
     "Prices",
@@ -184,6 +186,7 @@ __all__ = [
     "StreamResumed",
     "SyncChatStream",
     "SyncFiles",
+    "SyncParsedStream",
     "TextDeltas",
     "TextPart",
     "Thinking",

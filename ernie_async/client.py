@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import aiohttp
 
@@ -19,6 +19,7 @@ from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
     ImageOptions,
+    ParseOptions,
     RerankOptions,
     SearchOptions,
     VideoOptions,
@@ -59,9 +60,13 @@ from ernie_async.types.video import VideoTask
 
 if TYPE_CHECKING:
     from ernie_async.files import Files
+    from ernie_async.parsing import ParsedStream
     from ernie_async.sansio.embedding import EmbeddingInput
 
 __all__ = ["AsyncClient"]
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
 
 
 class AsyncClient:
@@ -169,6 +174,47 @@ class AsyncClient:
         return ChatStream(
             *ask_chat(self._desk, messages, options, model=self._model, is_stream=True)
         )
+
+    async def parse(self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]) -> T:
+        """Ask, and return the answer as a value of a type.
+
+        Args:
+            messages: Text, a conversation, or a `ChatRequest`.
+            into: A pydantic model, or any type that pydantic knows, such as `list[Invoice]`.
+            **options: See `ParseOptions`.
+
+        Raises:
+            OutputError: The answer does not fit; it has the `text`.
+            ErnieError: See the tree in `errors`.
+        """
+        from ernie_async.parsing import parse  # noqa: PLC0415
+
+        return await parse(self._desk, self._model, messages, into, options)
+
+    @overload
+    def stream_parse(
+        self, messages: Prompt, into: type[list[I]], **options: Unpack[ParseOptions]
+    ) -> "ParsedStream[I, list[I]]": ...
+    @overload
+    def stream_parse(
+        self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]
+    ) -> "ParsedStream[T, T]": ...
+    def stream_parse(
+        self, messages: Prompt, into: type[Any], **options: Unpack[ParseOptions]
+    ) -> "ParsedStream[Any, Any]":
+        """Ask, and read the answer as a value of a type while it is being written. Not awaited.
+
+        Args:
+            messages: Text, a conversation, or a `ChatRequest`.
+            into: As for `parse`. A `list[...]` comes item by item, others as what is there so far.
+            **options: See `ParseOptions`.
+
+        Raises:
+            ConfigError: The request cannot be right; nothing was sent.
+        """
+        from ernie_async.parsing import ParsedStream  # noqa: PLC0415
+
+        return ParsedStream(self._desk, self._model, messages, into, options)
 
     async def request(
         self,

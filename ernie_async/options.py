@@ -7,13 +7,15 @@ sent.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from ernie_async.settings import CallOptions
+from ernie_async.sansio.servers import OutputMethod
+from ernie_async.settings import CallOptions, ChatOptions
 from ernie_async.types.images import ImageFields
 
 __all__ = [
     "Auto",
     "EmbedOptions",
     "ImageOptions",
+    "ParseOptions",
     "RerankOptions",
     "SearchOptions",
     "VideoOptions",
@@ -41,6 +43,22 @@ class EmbedOptions(CallOptions, total=False):
     max_characters: int | Auto | None
     concurrency: int
     user: str
+
+
+class ParseOptions(ChatOptions, total=False):
+    """The keywords of `parse` and `stream_parse`: those of `chat`, and how the form is asked for.
+
+    Attributes:
+        method: `"json_schema"`: by `response_format` with the schema. `"json_object"`: by
+            `response_format` without it, and the schema in the prompt. `"prompt"`: in the prompt
+            alone. `"auto"`, as without it: what the server is known to take, and `"prompt"` after
+            a 400.
+        reasks: How often a model may mend an answer that does not fit, each time told what is
+            wrong; 1 if not given.
+    """
+
+    method: OutputMethod | Auto
+    reasks: int
 
 
 class RerankOptions(CallOptions, total=False):

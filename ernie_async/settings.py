@@ -169,6 +169,7 @@ def make_desk(
         output=OutputEstimate(),
         ledger=Ledger(standard_prices if prices is None else lambda: prices),
         max_event_bytes=given["max_event_bytes"],
+        formless_models=set(),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
@@ -21,6 +21,7 @@ from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
     ImageOptions,
+    ParseOptions,
     RerankOptions,
     SearchOptions,
     VideoOptions,
@@ -61,11 +62,14 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from ernie_async.files import Files, Progress
+    from ernie_async.parsing import ParsedStream
     from ernie_async.sansio.embedding import EmbeddingInput
 
-__all__ = ["Client", "SyncChatStream", "SyncFiles"]
+__all__ = ["Client", "SyncChatStream", "SyncFiles", "SyncParsedStream"]
 
 T = TypeVar("T")
+Y = TypeVar("Y")
+I = TypeVar("I")  # noqa: E741 - an item
 
 
 class Client:
@@ -119,6 +123,28 @@ class Client:
     def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> "SyncChatStream":
         """Ask, and read the answer while it is being written. See `AsyncClient.stream`."""
         return SyncChatStream(self._client.stream(messages, **options), self._thread)
+
+    def parse(self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]) -> T:
+        """Ask, and return the answer as a value of a type. See `AsyncClient.parse`."""
+        return self._thread.run(lambda: self._client.parse(messages, into, **options))
+
+    @overload
+    def stream_parse(
+        self, messages: Prompt, into: type[list[I]], **options: Unpack[ParseOptions]
+    ) -> "SyncParsedStream[I, list[I]]": ...
+    @overload
+    def stream_parse(
+        self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]
+    ) -> "SyncParsedStream[T, T]": ...
+    def stream_parse(
+        self, messages: Prompt, into: type[Any], **options: Unpack[ParseOptions]
+    ) -> "SyncParsedStream[Any, Any]":
+        """Ask, and read the answer as a value of a type while it is being written.
+
+        See `AsyncClient.stream_parse`.
+        """
+        stream = self._client.stream_parse(messages, into, **options)
+        return SyncParsedStream(stream, self._thread)
 
     def request(
         self, method: str, path: str, *, json: Any = None, **options: Unpack[CallOptions]
@@ -399,6 +425,56 @@ class SyncChatStream:
     def timing(self) -> Timing:
         """Where the time went so far, or in all."""
         return self._stream.timing
+
+
+class SyncParsedStream(Generic[Y, T]):
+    """An answer of a type, as it is being written, from `Client.stream_parse`.
+
+    See `parsing.ParsedStream`.
+    """
+
+    def __init__(self, stream: "ParsedStream[Y, T]", thread: "_LoopThread") -> None:
+        self._stream = stream
+        self._thread = thread
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Y:
+        try:
+            return self._thread.run(self._stream.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the stream: the connection is closed at once."""
+        if self._thread.is_running:
+            self._thread.run(self._stream.aclose)
+
+    def final(self) -> T:
+        """Read the rest and return the whole value."""
+        return self._thread.run(self._stream.final)
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens of all answers together; see `ChatStream.usage`."""
+        return self._stream.usage
+
+    @property
+    def request_id(self) -> str:
+        """What to quote to the service's support."""
+        return self._stream.request_id
 
 
 class _LoopThread:

@@ -30,6 +30,7 @@ FLOORS: list[tuple[str, list[str]]] = [
             "images.py",
             "files.py",
             "video.py",
+            "parsing.py",
             "client.py",
         ],
     ),

@@ -20,15 +20,18 @@ from ernie_async import (
     Limits,
     SyncChatStream,
     SyncFiles,
+    SyncParsedStream,
     Timeouts,
 )
 from ernie_async.files import Files
+from ernie_async.parsing import ParsedStream
 from ernie_async.testing import MockErnie, cut, reply, stall
 
 
-def parameters(function: object) -> dict[str, tuple[object, object]]:
+def parameters(function: object) -> dict[str, tuple[str, object]]:
     return {
-        name: (parameter.annotation, parameter.default)
+        # As text: each module has type variables of its own.
+        name: (str(parameter.annotation), parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()  # type: ignore[arg-type]
         if name != "session"  # a session belongs to a loop, which a Client keeps to itself
     }
@@ -48,6 +51,8 @@ def test_both_clients_have_the_same_verbs_and_signatures() -> None:
             assert parameters(getattr(SyncFiles, name)) == parameters(method), name
     stream = {name for name in vars(ChatStream) if not name.startswith("_")} - {"aclose", "tee"}
     assert stream == {name for name in vars(SyncChatStream) if not name.startswith("_")} - {"close"}
+    parsed = {name for name in vars(ParsedStream) if not name.startswith("_")} - {"aclose"}
+    assert parsed == {n for n in vars(SyncParsedStream) if not n.startswith("_")} - {"close"}
 
 
 def test_chat_stream_and_models(mock_ernie: MockErnie) -> None:

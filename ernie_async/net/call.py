@@ -65,6 +65,7 @@ class Desk(NamedTuple):
     output: OutputEstimate
     ledger: Ledger
     max_event_bytes: int
+    formless_models: set[str]  # refused `response_format`
 
     async def answer(
         self, request: Request, model: type[M], *, check: Callable[[M], M] | None = None

@@ -12,9 +12,12 @@ from ernie_async.errors import ConfigError
 from ernie_async.sansio.address import DEFAULT_BASE_URL
 from ernie_async.sansio.resume import Continuation
 
-__all__ = ["DEFAULT_MODEL", "Server", "ServerName", "read_server"]
+__all__ = ["DEFAULT_MODEL", "OutputMethod", "Server", "ServerName", "read_server"]
 
 ServerName = Literal["qianfan", "aistudio", "fastdeploy", "vllm", "sglang", "llama.cpp"]
+
+# How an answer of a certain form is demanded: by its schema, by "some JSON object", or in words.
+OutputMethod = Literal["json_schema", "json_object", "prompt"]
 
 # The newest text model that is no preview, as of November 2026.
 DEFAULT_MODEL = "ernie-5.1"
@@ -30,6 +33,7 @@ class Server:
         model: Asked when a call and the client name none; `None` if one has to be named.
         key_variable: The environment variable with its key; `None` if none is read.
         continuation: How a model is asked to go on after a cut, unless the `ResumePolicy` says.
+        output_method: How an answer of a certain form is demanded.
         template_switch: Whether `enable_thinking` is sent inside `chat_template_kwargs`.
     """
 
@@ -38,6 +42,7 @@ class Server:
     model: str | None = None
     key_variable: str | None = None
     continuation: Literal["auto"] | Continuation = "emulated"
+    output_method: OutputMethod = "json_schema"
     template_switch: bool = False
 
     def body(self, fields: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,11 +60,19 @@ class Server:
 SERVERS: Mapping[str, Server] = {
     server.name: server
     for server in (
-        Server(name="qianfan", base_url=DEFAULT_BASE_URL, model=DEFAULT_MODEL, continuation="auto"),
+        # That any ERNIE model takes a schema is not known; `json_object` is documented.
+        Server(
+            name="qianfan",
+            base_url=DEFAULT_BASE_URL,
+            model=DEFAULT_MODEL,
+            continuation="auto",
+            output_method="json_object",
+        ),
         Server(
             name="aistudio",
             base_url="https://aistudio.baidu.com/llm/lmapi/v3",
             key_variable="AI_STUDIO_API_KEY",
+            output_method="json_object",
         ),
         Server(
             name="fastdeploy",

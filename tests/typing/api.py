@@ -10,6 +10,7 @@ from typing import Any, assert_type
 import aiohttp
 import numpy
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from ernie_async import (
     APIError,
@@ -125,6 +126,24 @@ async def stream(client: AsyncClient) -> None:
         assert_type(answer.timing, Timing)
         assert_type(answer.request_id, str)
         assert_type(answer.heartbeats, int)
+
+
+class Invoice(BaseModel):
+    total: float
+
+
+async def structured(client: AsyncClient, plain: Client) -> None:
+    assert_type(await client.parse("...", into=Invoice), Invoice)
+    assert_type(await client.parse("...", into=list[Invoice], reasks=0), list[Invoice])
+    async for invoice in client.stream_parse("...", into=Invoice):
+        assert_type(invoice, Invoice)
+    async with client.stream_parse("...", into=list[Invoice], method="prompt") as items:
+        async for item in items:
+            assert_type(item, Invoice)
+        assert_type(await items.final(), list[Invoice])
+    assert_type(plain.parse("...", into=Invoice), Invoice)
+    for invoice in plain.stream_parse("...", into=list[Invoice]):
+        assert_type(invoice, Invoice)
 
 
 def without_await() -> None:

@@ -1,0 +1,208 @@
+"""JSON of a known type, read while it comes."""
+
+import json
+import time
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, field_validator
+
+from ernie_async.sansio.partial import GROWTH, MISSING, JSONReader, NotJSONError
+from ernie_async.sansio.shapes import shape_of
+
+
+class Item(BaseModel):
+    name: str
+    count: int
+    kind: Literal["new", "newer"] = "new"
+    tags: list[str] = []
+
+
+class Invoice(BaseModel):
+    title: str
+    total: Annotated[float, Field(ge=0)]
+    items: list[Item] = []
+    by_name: dict[str, int] = {}
+    next: "Invoice | None" = None
+    code: str | None = Field(None, alias="Code")
+    upper: str = ""
+
+    @field_validator("upper")
+    @classmethod
+    def _raise(cls, value: str) -> str:
+        return value.upper()
+
+
+INVOICE = {
+    "title": '发票 😀 "q" \\ \n',
+    "total": 12.5,
+    "items": [
+        {"name": "x", "count": 123, "kind": "newer", "tags": ["u", "v"]},
+        {"name": "y", "count": -1},
+    ],
+    "by_name": {"a": 1, "b": 22},
+    "next": {"title": "t", "total": 1e3, "unknown": {"deep": [1, {"a": None}]}},
+    "Code": "C-1",
+    "upper": "low",
+}
+
+
+def read(text: str, kind: Any, cuts: list[int] | None = None) -> tuple[JSONReader, list[str]]:
+    reader = JSONReader(shape_of(kind))
+    shown = []
+    places = range(1, len(text)) if cuts is None else sorted(cuts)
+    for start, end in zip([0, *places], [*places, len(text)], strict=True):
+        if reader.feed(text[start:end]):
+            shown.append(repr(reader.value))
+    if reader.feed("", is_last=True):
+        shown.append(repr(reader.value))
+    return reader, shown
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_what_is_shown_grows_and_is_never_wrong(ascii_only: bool, indent: int | None) -> None:
+    text = json.dumps(INVOICE, ensure_ascii=ascii_only, indent=indent)
+    whole = Invoice.model_validate_json(text)
+    reader = JSONReader(shape_of(Invoice))
+    for at in range(len(text)):
+        reader.feed(text[at])
+        if reader.value is not MISSING:
+            assert_part_of(reader.value, whole)
+    reader.feed("", is_last=True)
+    assert reader.is_over
+    expected = whole.model_dump(exclude_unset=True)
+    del expected["upper"]  # a function has a say in it
+    assert reader.value.model_dump(exclude_unset=True) == expected
+
+
+def assert_part_of(part: Any, whole: Any) -> None:
+    if isinstance(part, BaseModel):
+        for name, value in part.__dict__.items():
+            assert_part_of(value, getattr(whole, name))
+    elif isinstance(part, list):
+        for value, other in zip(part, whole, strict=False):
+            assert_part_of(value, other)
+        assert len(part) <= len(whole)
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            assert_part_of(value, whole[key])
+    elif isinstance(part, str):
+        assert whole.startswith(part)
+    else:
+        assert part == whole
+
+
+def test_what_has_not_come_is_missing_and_not_its_default() -> None:
+    reader = JSONReader(shape_of(Invoice))
+    reader.feed('{"title": "a", "items": [{"name": "x", "kind": "new')
+    invoice = reader.value
+    assert invoice.title == "a"
+    with pytest.raises(AttributeError, match="total"):
+        _ = invoice.total
+    assert invoice.items[0].__dict__ == {"name": "x"}, "the word may become newer"
+
+
+def test_the_same_object_grows() -> None:
+    reader = JSONReader(shape_of(Invoice))
+    reader.feed('{"title": "a", "items": [')
+    invoice = reader.value
+    reader.feed('{"name": "x", "count": 1}, {')
+    assert reader.value is invoice
+    assert len(invoice.items) == 2
+
+
+def test_an_invalid_value_is_left_out() -> None:
+    reader, _ = read('{"title": 5, "total": -1, "items": [{"name": "x"}, 7], "Code": "c"}', Invoice)
+    assert reader.value.__dict__ == {"items": [], "code": "c"}
+    reader, _ = read('{"title": 5, "total": -1, "items": [{"name": "x"}, 7]}', Invoice, [20, 40])
+    assert reader.value.__dict__ == {"items": []}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(alphabet=st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet="ab\"\\é"), inner),
+)  # fmt: skip
+
+
+@given(json_values, st.data(), st.booleans())
+def test_any_chunking_reads_the_same(value: Any, data: st.DataObject, ascii_only: bool) -> None:
+    text = json.dumps({"held": value}, ensure_ascii=ascii_only)
+    cuts = data.draw(st.lists(st.integers(0, len(text))))
+    reader, _ = read(text, dict[str, Any], cuts)
+    assert reader.is_over
+    assert reader.value == {"held": value}
+
+
+@given(st.text(alphabet='{}[]",:\\u0123dntrue .-e', max_size=60), st.data())
+def test_garbage_is_refused_or_waited_for(text: str, data: st.DataObject) -> None:
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=5))
+    try:
+        reader, _ = read(text, list[Item], cuts)
+    except NotJSONError:
+        return
+    if reader.is_over:
+        json.JSONDecoder(strict=False).raw_decode(text.lstrip())
+
+
+@pytest.mark.parametrize(
+    "text", ["{]", "[}", "{1", '{"a" 1', "[1 2", "nul,", "[NaN]", '["\\x"', "]", "-"]
+)
+def test_what_cannot_become_json_is_refused(text: str) -> None:
+    with pytest.raises(NotJSONError):
+        read(text, list[Any])
+
+
+def test_deep_nesting_is_no_crash() -> None:
+    text = "[" * 100_000 + "]" * 100_000
+    reader = JSONReader(shape_of(list[Any]))
+    try:
+        reader.feed(text)
+    except NotJSONError:
+        return
+    assert reader.is_over
+
+
+def test_items_come_when_they_are_complete() -> None:
+    items: list[bytes] = []
+    reader = JSONReader(shape_of(list[Item]), on_item=items.append)
+    text = json.dumps(INVOICE["items"])
+    for at in range(len(text)):
+        reader.feed(text[at])
+        expected = sum(text[: at + 1].count(end) for end in "}")
+        assert len(items) == expected
+    assert [json.loads(item) for item in items] == INVOICE["items"]
+    assert reader.value is MISSING
+    items.clear()
+    reader = JSONReader(shape_of(list[int]), on_item=items.append)
+    reader.feed("[1, 2, 33")
+    assert items == [b"1", b"2"]
+    reader.feed("]", is_last=True)
+    assert items == [b"1", b"2", b"33"]
+
+
+@pytest.mark.parametrize("text", ['{"title":"' + "字" * 1_000_000 + '"}',
+    json.dumps({"title": "t", "items": [{"name": "n" * 20, "count": 1}] * 15_000})],
+    ids=["one text", "many items"])  # fmt: skip
+def test_work_grows_with_the_length_alone(text: str) -> None:
+    def seconds(length: int) -> float:
+        reader = JSONReader(shape_of(Invoice))
+        started = time.perf_counter()
+        for at in range(0, length, 100):
+            reader.feed(text[at : at + 100])
+        return time.perf_counter() - started
+
+    seconds(20_000)
+    short = min(seconds(len(text) // 8) for _ in range(3))
+    long = min(seconds(len(text)) for _ in range(2))
+    # Eight times the length; quadratic work would take 64 times as long.
+    assert long < 32 * short
+
+
+def test_a_long_answer_is_read_in_larger_steps() -> None:
+    reader = JSONReader(shape_of(Invoice))
+    shown = sum(reader.feed("x" * 10 if at else '{"title":"') for at in range(10_000))
+    assert GROWTH < shown < 1_200
