@@ -46,7 +46,7 @@ from ernie_async.net.hooks import (
 )
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.stream import ChatStream
-from ernie_async.net.tee import ChunkBranch, TextDeltas
+from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents
 from ernie_async.options import (
     EmbedOptions,
     ImageOptions,
@@ -65,6 +65,7 @@ from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.sansio.tool_calls import ToolCallEvent
 from ernie_async.settings import CallOptions, ChatOptions, ClientOptions
 from ernie_async.sync import Client, SyncChatStream, SyncFiles, SyncParsedStream
 from ernie_async.types import (
@@ -194,6 +195,8 @@ __all__ = [
     "Timing",
     "Tool",
     "ToolCall",
+    "ToolCallEvent",
+    "ToolCallEvents",
     "ToolChoice",
     "ToolLoopError",
     "Totals",

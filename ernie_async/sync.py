@@ -36,6 +36,7 @@ from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.servers import Server, ServerName
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
+from ernie_async.sansio.tool_calls import ToolCallAssembler, ToolCallEvent
 from ernie_async.settings import (
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
@@ -387,6 +388,11 @@ class SyncChatStream:
     def text_deltas(self) -> Iterator[str]:
         """Iterate over the text alone, piece by piece; none of the pieces is empty."""
         return (chunk.text for chunk in self if chunk.text)
+
+    def tool_events(self) -> Iterator[ToolCallEvent]:
+        """Iterate over the calls of tools alone. See `ChatStream.tool_events`."""
+        assembler = ToolCallAssembler()
+        return (event for chunk in self for event in assembler.feed(chunk))
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Leave the stream from any thread; its consumer is told why. See `ChatStream.cancel`."""

@@ -34,7 +34,7 @@ FLOORS: list[tuple[str, list[str]]] = [
             "client.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "testing/*"]),
+    ("wings", ["sync.py", "local.py", "toolbox.py", "testing/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
 
@@ -52,7 +52,7 @@ ONLY = {
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
-    "pydantic": ["types/*", "sansio/*", "net/call.py"],
+    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py"],
 }  # fmt: skip
 NO_THOUGHT = {
     "asyncio",

@@ -94,6 +94,8 @@ PUBLIC = [
     "Timing",
     "Tool",
     "ToolCall",
+    "ToolCallEvent",
+    "ToolCallEvents",
     "ToolChoice",
     "ToolLoopError",
     "Totals",

@@ -14,7 +14,7 @@ from ernie_async.errors import ErnieError
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import StreamResumed
 from ernie_async.net.source import ChunkSource
-from ernie_async.net.tee import ChunkBranch, TextDeltas, branch_off
+from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents, branch_off
 from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
 from ernie_async.types.chunk import ChatChunk
@@ -151,6 +151,10 @@ class ChatStream:
     def text_deltas(self) -> TextDeltas:
         """Iterate over the text alone, piece by piece; none of the pieces is empty."""
         return TextDeltas(self)
+
+    def tool_events(self) -> ToolCallEvents:
+        """Iterate over the calls of tools alone: their arguments in pieces, and each call whole."""
+        return ToolCallEvents(self)
 
     def tee(self, n: int, *, ahead: int = 1024) -> tuple[ChunkBranch, ...]:
         """Serve several consumers, each at its own pace; iterate over the branches instead of this.

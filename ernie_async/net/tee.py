@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Self
 
 from ernie_async.errors import ConfigError, DeadlineError, ErnieError
+from ernie_async.sansio.tool_calls import ToolCallAssembler, ToolCallEvent
 from ernie_async.types.chunk import ChatChunk
 
-__all__ = ["ChunkBranch", "TextDeltas", "branch_off"]
+__all__ = ["ChunkBranch", "TextDeltas", "ToolCallEvents", "branch_off"]
 
 
 class TextDeltas:
@@ -29,6 +30,25 @@ class TextDeltas:
             chunk = await self._chunks.__anext__()
             if text := chunk.text:
                 return text
+
+
+class ToolCallEvents:
+    """The tool calls of a stream as they are being written, from `ChatStream.tool_events`."""
+
+    __slots__ = ("_assembler", "_chunks", "_ready")
+
+    def __init__(self, chunks: AsyncIterator[ChatChunk]) -> None:
+        self._chunks = chunks
+        self._assembler = ToolCallAssembler()
+        self._ready: deque[ToolCallEvent] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ToolCallEvent:
+        while not self._ready:
+            self._ready.extend(self._assembler.feed(await self._chunks.__anext__()))
+        return self._ready.popleft()
 
 
 class ChunkBranch:

@@ -6,6 +6,7 @@ plain text. Knows nothing of where chunks come from.
 
 from typing import Any
 
+from ernie_async.sansio.tool_calls import call_index
 from ernie_async.types.chunk import ChatChunk, ChunkChoice
 from ernie_async.types.completion import ChatCompletion, SearchResult
 from ernie_async.types.tools import ToolCallDelta
@@ -105,11 +106,8 @@ class _Choice:
 
     def _index_of(self, fragment: ToolCallDelta) -> int:
         """Which call a fragment belongs to, also where the server does not number them."""
-        if fragment.index is not None:
-            return fragment.index
-        last = max(self.tool_calls, default=0)
-        is_new = fragment.id and last in self.tool_calls and self.tool_calls[last].id != fragment.id
-        return last + 1 if is_new else last
+        last = max(self.tool_calls, default=None)
+        return call_index(fragment, last, None if last is None else self.tool_calls[last].id)
 
     def get(self, index: int) -> dict[str, Any]:
         message = {**self.message_fields, "role": self.role, "content": self.content.get()}

@@ -17,7 +17,7 @@ from ernie_async.sansio.shapes import Shape, shape_of
 from ernie_async.types.messages import Message, assistant, system, user
 from ernie_async.types.request import ChatRequest, ResponseFormat
 
-__all__ = ["METHODS", "OutputType", "ask_again", "ask_for"]
+__all__ = ["METHODS", "OutputType", "ask_again", "ask_for", "explain_invalid"]
 
 T = TypeVar("T")
 
@@ -103,7 +103,9 @@ class OutputType(Generic[T]):
                 f"expected JSON for {self.name}, got {shorten(text) if text else 'no text'}",
                 text=text,
             )
-        raise OutputError(f"the answer is no valid {self.name}: {_told(failure)}", text=text)
+        raise OutputError(
+            f"the answer is no valid {self.name}: {explain_invalid(failure)}", text=text
+        )
 
     def read_item(self, found: bytes) -> Any:
         """One item of the list, from JSON.
@@ -114,7 +116,7 @@ class OutputType(Generic[T]):
         try:
             return self.shape.item.adapter.validate_json(found)
         except ValidationError as error:
-            message = f"an item is not valid: {_told(error)}"
+            message = f"an item is not valid: {explain_invalid(error)}"
         raise OutputError(message, text=found.decode(errors="replace"))
 
     def _candidates(self, text: str) -> Iterator[str | bytes]:
@@ -150,7 +152,8 @@ def _as_json(text: str) -> Iterator[str | bytes]:
         yield json.dumps(value)
 
 
-def _told(failure: ValidationError) -> str:
+def explain_invalid(failure: ValidationError) -> str:
+    """What is wrong, in one line: the first few places and what was expected there."""
     errors = failure.errors(include_url=False, include_context=False)
     told = [
         f"{'.'.join(map(str, error['loc'])) or 'all of it'}: {error['msg']}" for error in errors[:5]

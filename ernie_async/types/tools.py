@@ -3,7 +3,8 @@
 Source: cloud.baidu.com/doc/qianfan-docs/s/xm95lyys5 (function calling).
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import MinLen
 
@@ -35,6 +36,34 @@ class Tool(RequestModel):
 
     type: Literal["function"] = "function"
     function: FunctionSpec
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> Self:
+        """Describe a function of Python: its annotations, its docstring, its defaults.
+
+        Args:
+            function: It may be asynchronous. Its arguments may be of any type that pydantic knows.
+            name: Instead of its own.
+            description: Instead of the docstring's text before the arguments.
+
+        Raises:
+            TypeError: It cannot be described, for example since it takes `*args`.
+        """
+        # Imported here: it takes a while, and most programs have no tools.
+        from ernie_async.types.functions import shape_of_function  # noqa: PLC0415
+
+        shape = shape_of_function(function, name=name, description=description)
+        return cls(
+            function=FunctionSpec(
+                name=shape.name, description=shape.description, parameters=shape.schema
+            )
+        )
 
 
 class FunctionName(RequestModel):

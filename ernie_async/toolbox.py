@@ -1,0 +1,478 @@
+"""Functions that a model may call, and the loop that calls them until there is an answer.
+
+Knows the client as everybody else does: by its verbs.
+"""
+
+import asyncio
+import inspect
+import logging
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar, Unpack, overload
+
+import anyio.to_thread
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from ernie_async.client import AsyncClient
+from ernie_async.errors import ConfigError, ToolLoopError
+from ernie_async.net.stream import ChatStream
+from ernie_async.sansio.chat_request import Prompt, chat_request
+from ernie_async.sansio.output import explain_invalid
+from ernie_async.settings import CALL_OPTIONS, ChatOptions
+from ernie_async.types.chunk import ChatChunk
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.functions import FunctionShape, shape_of_function
+from ernie_async.types.messages import Message, tool_result
+from ernie_async.types.request import ChatRequest
+from ernie_async.types.tools import FunctionSpec, Tool, ToolCall
+from ernie_async.types.usage import Usage
+
+__all__ = ["ToolEnded", "ToolRun", "ToolStarted", "ToolStream", "Toolbox"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+logger = logging.getLogger("ernie_async")
+
+TOOL_SECONDS = 60.0
+MOST_ROUNDS = 8
+CONCURRENCY = 8
+
+# Of an error, as the model is told.
+MOST_CHARACTERS = 500
+
+
+class ToolStarted(NamedTuple):
+    """A function is about to be called.
+
+    Attributes:
+        call: What the model asks for.
+        round: Which request asked for it, from 1.
+    """
+
+    call: ToolCall
+    round: int
+
+
+class ToolEnded(NamedTuple):
+    """A function is done.
+
+    Attributes:
+        call: What the model asked for.
+        round: Which request asked for it, from 1.
+        seconds: How long it took.
+        error: What went wrong, as the model is told; `None` if nothing did.
+    """
+
+    call: ToolCall
+    round: int
+    seconds: float
+    error: str | None
+
+
+ToolHook = Callable[[ToolStarted | ToolEnded], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """What came of a conversation with tools.
+
+    Attributes:
+        answer: The last one, which calls no tool.
+        messages: The whole conversation, ready to be gone on with.
+        rounds: How many requests it took.
+        usage: Tokens of all of them.
+    """
+
+    answer: ChatCompletion
+    messages: list[Message]
+    rounds: int
+    usage: Usage
+
+    @property
+    def text(self) -> str:
+        """What the model says in the end."""
+        return self.answer.text
+
+
+class _Function(NamedTuple):
+    """A function of a toolbox."""
+
+    function: Callable[..., Any]
+    shape: FunctionShape
+    timeout: float | None
+
+
+class _ToolError(Exception):
+    """What the model is told in place of a result."""
+
+
+class Toolbox:
+    """Functions offered to a model. Serves any number of conversations at the same time.
+
+    ```python
+    box = Toolbox()
+
+    @box.tool
+    async def weather(city: str) -> str:
+        '''The weather in a city.'''
+        return "晴"
+
+    run = await box.run(client, "北京天气怎么样？")
+    ```
+
+    A coroutine function is awaited; any other runs in a worker thread, which goes on until it
+    returns even if nobody waits any more. An exception is no end: the model is told and decides.
+
+    Args:
+        functions: To begin with; see `add`.
+        timeout: Seconds for one call of a function; `None` for no limit.
+        max_rounds: Requests that may be made before there has to be an answer.
+        deadline: Seconds for all of a conversation; `None` for no limit besides the others.
+        concurrency: Calls of functions under way at a time, in one conversation.
+        hooks: Told of every call of a function.
+
+    Raises:
+        ConfigError: A number makes no sense.
+    """
+
+    def __init__(
+        self,
+        functions: Iterable[Callable[..., Any]] = (),
+        *,
+        timeout: float | None = TOOL_SECONDS,
+        max_rounds: int = MOST_ROUNDS,
+        deadline: float | None = None,
+        concurrency: int = CONCURRENCY,
+        hooks: Iterable[ToolHook] = (),
+    ) -> None:
+        for name, number in (("max_rounds", max_rounds), ("concurrency", concurrency)):
+            if not isinstance(number, int) or number < 1:
+                raise ConfigError(f"{name}: expected a whole number, at least 1, got {number!r}")
+        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
+            if seconds is not None and not seconds > 0:
+                raise ConfigError(f"{name}: expected seconds above 0, or None, got {seconds!r}")
+        self.max_rounds = max_rounds
+        self.deadline = deadline
+        self._timeout = timeout
+        self._concurrency = concurrency
+        self._hooks = tuple(hooks)
+        self._functions: dict[str, _Function] = {}
+        for function in functions:
+            self.add(function)
+
+    def add(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Offer one more function.
+
+        Args:
+            function: Its arguments are validated before it is called; see `Tool.from_function`.
+            name: Instead of its own.
+            description: Instead of its docstring's.
+            timeout: Instead of the toolbox's.
+
+        Raises:
+            ConfigError: There is one of this name.
+            TypeError: It cannot be described.
+        """
+        shape = shape_of_function(function, name=name, description=description)
+        if shape.name in self._functions:
+            raise ConfigError(f"{shape.name}: there is a tool of this name; pass name=...")
+        self._functions[shape.name] = _Function(function, shape, timeout or self._timeout)
+
+    @overload
+    def tool(self, function: F) -> F: ...
+    @overload
+    def tool(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+    ) -> Callable[[F], F]: ...
+    def tool(self, function: Any = None, **options: Any) -> Any:
+        """`add` as a decorator, with or without its options."""
+        if function is None:
+            return partial(self.tool, **options)
+        self.add(function, **options)
+        return function
+
+    @property
+    def tools(self) -> list[Tool]:
+        """What the model is told of the functions."""
+        return [
+            Tool(
+                function=FunctionSpec(
+                    name=held.shape.name,
+                    description=held.shape.description,
+                    parameters=held.shape.schema,
+                )
+            )
+            for held in self._functions.values()
+        ]
+
+    async def run(
+        self, client: AsyncClient, messages: Prompt, **options: Unpack[ChatOptions]
+    ) -> ToolRun:
+        """Ask, call what the model wants called, ask again, until it answers.
+
+        Args:
+            client: Whom to ask.
+            messages: Text, a conversation, or a `ChatRequest`.
+            **options: See `ChatOptions`. A `tool_choice` that makes the model call a tool is for
+                the first request only.
+
+        Raises:
+            ToolLoopError: Rounds or time were used up before there was an answer.
+            ErnieError: As for `AsyncClient.chat`.
+        """
+        conversation = _Conversation(self, messages, options)
+        async with conversation.in_time():
+            while True:
+                request, call_options = conversation.next_request()
+                answer = await client.chat(request, **call_options)
+                if not await conversation.go_on(answer):
+                    return conversation.run(answer)
+
+    def stream(
+        self, client: AsyncClient, messages: Prompt, **options: Unpack[ChatOptions]
+    ) -> "ToolStream":
+        """The same as `run`, with every chunk as it comes. Not awaited.
+
+        Args:
+            client: Whom to ask.
+            messages: Text, a conversation, or a `ChatRequest`.
+            **options: As for `run`.
+        """
+        return ToolStream(client, _Conversation(self, messages, options))
+
+    async def answer(self, calls: Iterable[ToolCall], *, round: int = 1) -> list[Message]:  # noqa: A002
+        """Call the functions, several at a time; return the results as messages, in order.
+
+        Args:
+            calls: What the model asks for.
+            round: For the hooks.
+        """
+        room = asyncio.Semaphore(self._concurrency)
+
+        async def one(call: ToolCall) -> Message:
+            async with room:
+                return tool_result(call.id, await self._call(call, round))
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(call)) for call in calls]
+        return [task.result() for task in tasks]
+
+    async def _call(self, call: ToolCall, round: int) -> str:  # noqa: A002
+        """What the model is told. Only a cancellation gets out."""
+        self._tell(ToolStarted(call, round))
+        started = monotonic()
+        error: str | None = None
+        try:
+            return await self._result(call)
+        except _ToolError as failure:
+            error = str(failure)
+            return to_json({"error": error}).decode()
+        except asyncio.CancelledError:
+            error = "cancelled"
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The function was cancelled from within, which is its own affair.
+            return to_json({"error": error}).decode()
+        finally:
+            self._tell(ToolEnded(call, round, monotonic() - started, error))
+
+    async def _result(self, call: ToolCall) -> str:
+        name = call.function.name
+        held = self._functions.get(name)
+        if held is None:
+            raise _ToolError(f"there is no tool {name!r}, only {', '.join(self._functions)}")
+        try:
+            given = held.shape.arguments.model_validate_json(call.function.arguments or "{}")
+        except ValidationError as error:
+            raise _ToolError(f"wrong arguments: {explain_invalid(error)}") from None
+        arguments = {
+            field.removeprefix("argument_"): getattr(given, field)
+            for field in type(given).model_fields
+        }
+        timer = asyncio.timeout(held.timeout)
+        try:
+            async with timer:
+                value = await _called(held.function, arguments)
+        except TimeoutError as error:
+            if not timer.expired():
+                raise _ToolError(_brief(error)) from None
+            raise _ToolError(f"no result within {held.timeout:g} s") from None
+        except Exception as error:
+            logger.warning("tool %s failed", name, exc_info=True)
+            raise _ToolError(_brief(error)) from None
+        return _as_text(value)
+
+    def _tell(self, record: ToolStarted | ToolEnded) -> None:
+        for hook in self._hooks:
+            try:
+                hook(record)
+            except Exception:  # whatever it is, the caller's answer is worth more
+                logger.exception("a hook failed on %s", type(record).__name__)
+
+
+class _Conversation:
+    """One conversation while it runs: its messages, its rounds, its time."""
+
+    def __init__(self, box: Toolbox, prompt: Prompt, options: ChatOptions) -> None:
+        fields = {name: value for name, value in options.items() if name not in CALL_OPTIONS}
+        if "tools" in fields:
+            raise ConfigError("tools: those of the toolbox are sent; add others to it")
+        self._box = box
+        self._call_options: Any = {
+            name: value for name, value in options.items() if name in CALL_OPTIONS
+        }
+        self._request = chat_request(prompt, {**fields, "tools": box.tools or None})
+        if (self._request.n or 1) > 1:
+            raise ConfigError("n: expected 1, since one conversation is gone on with")
+        self.messages = list(self._request.messages)
+        self.rounds = 0
+        self._usage: Usage | None = None
+        self._started: float | None = None
+
+    def next_request(self) -> tuple[ChatRequest, ChatOptions]:
+        """What to ask next.
+
+        Raises:
+            ToolLoopError: There were as many rounds as there may be.
+        """
+        if self.rounds == self._box.max_rounds:
+            raise ToolLoopError(
+                f"no answer within {self.rounds} rounds of calling tools (max_rounds)",
+                messages=self.messages,
+            )
+        changes: dict[str, Any] = {"messages": list(self.messages)}
+        if self.rounds and self._request.tool_choice not in {None, "none", "auto"}:
+            changes["tool_choice"] = None  # else there would never be an answer
+        self.rounds += 1
+        options = dict(self._call_options)
+        if self.rounds > 1 and "request_id" in options:
+            options["request_id"] = f"{options['request_id']}-{self.rounds}"
+        return self._request.model_copy(update=changes), options  # type: ignore[return-value]
+
+    async def go_on(self, answer: ChatCompletion) -> bool:
+        """Add an answer, call what it wants called; say whether there is something to ask."""
+        self._usage = answer.usage if self._usage is None else self._usage.plus(answer.usage)
+        message = answer.message
+        if message.content or message.tool_calls:
+            self.messages.append(Message.model_validate(message))
+        if not message.tool_calls:
+            return False
+        self.messages += await self._box.answer(message.tool_calls, round=self.rounds)
+        return True
+
+    def run(self, answer: ChatCompletion) -> ToolRun:
+        return ToolRun(answer, self.messages, self.rounds, self._usage or answer.usage)
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Within it, nothing takes longer than the deadline."""
+        now = monotonic()
+        self._started = now if self._started is None else self._started
+        deadline = self._box.deadline
+        left = None if deadline is None else self._started + deadline - now
+        timer = asyncio.timeout(left)
+        try:
+            async with timer:
+                yield
+        except TimeoutError:
+            if not timer.expired():
+                raise
+        else:
+            return
+        raise ToolLoopError(f"no answer within {deadline:g} s (deadline)", messages=self.messages)
+
+
+class ToolStream:
+    """A conversation with tools as it comes, from `Toolbox.stream`: the chunks of all answers.
+
+    The functions are called between two steps of the iteration. Raises what `Toolbox.run` does.
+    """
+
+    def __init__(self, client: AsyncClient, conversation: _Conversation) -> None:
+        self._client = client
+        self._conversation = conversation
+        self._stream: ChatStream | None = None
+        self._run: ToolRun | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChatChunk:
+        conversation = self._conversation
+        async with conversation.in_time():
+            while self._run is None:
+                if self._stream is None:
+                    request, options = conversation.next_request()
+                    self._stream = self._client.stream(request, **options)
+                async for chunk in self._stream:
+                    return chunk
+                answer = await self._stream.final()
+                if await conversation.go_on(answer):
+                    self._stream = None
+                else:
+                    self._run = conversation.run(answer)
+        raise StopAsyncIteration
+
+    async def final(self) -> ToolRun:
+        """Read the rest and return what came of it."""
+        async for _ in self:
+            pass
+        assert self._run is not None
+        return self._run
+
+    async def aclose(self) -> None:
+        """Leave it: the connection is closed at once. Does nothing after the end."""
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+async def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    own_call = getattr(type(function), "__call__", None)  # noqa: B004 - not whether there is one
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(own_call):
+        return await function(**arguments)
+    value = await anyio.to_thread.run_sync(partial(function, **arguments), abandon_on_cancel=True)
+    return await value if isinstance(value, Awaitable) else value
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str) and value:
+        return value
+    try:
+        if isinstance(value, BaseModel):
+            return value.model_dump_json()
+        return to_json(value).decode()
+    except (PydanticSerializationError, UnicodeError) as error:
+        raise _ToolError(f"the result cannot be written as JSON: {error}") from None
+
+
+def _brief(error: BaseException) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", MOST_CHARACTERS)

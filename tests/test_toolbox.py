@@ -1,0 +1,298 @@
+"""The loop that calls the functions a model asks for."""
+
+import asyncio
+import gc
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from ernie_async import AsyncClient, ConfigError, InterruptedStreamError, ServerError, ToolLoopError
+from ernie_async.testing import MockErnie, cut, refuse, reply
+from ernie_async.testing.script import Step
+from ernie_async.toolbox import Toolbox, ToolEnded, ToolStarted
+
+pytestmark = pytest.mark.anyio
+
+
+def asks(*calls: tuple[str, Any]) -> Step:
+    return reply(
+        tool_calls=[
+            {
+                "function": {
+                    "name": name,
+                    "arguments": given if isinstance(given, str) else json.dumps(given),
+                }
+            }
+            for name, given in calls
+        ]
+    )
+
+
+def weather(city: str, days: int = 1) -> dict[str, Any]:
+    """The weather in a city.
+
+    Args:
+        city: Its name.
+        days: How many.
+    """
+    return {"city": city, "days": days, "thread": threading.current_thread().name}
+
+
+async def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def results(server: MockErnie) -> list[str]:
+    """What the model was told of its calls, in the last request."""
+    messages = server.requests[-1].json["messages"]
+    return [message["content"] for message in messages if message["role"] == "tool"]
+
+
+async def test_functions_are_called_until_there_is_an_answer(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    server.script(asks(("add", {"a": 1, "b": 2}), ("weather", {"city": "北京"})), reply("三，晴。"))
+    box = Toolbox([add, weather])
+    run = await box.run(client, "一加二？天气？", temperature=0.5)
+    assert run.text == "三，晴。"
+    assert run.rounds == 2
+    first, second = server.requests
+    assert [tool["function"]["name"] for tool in first.json["tools"]] == ["add", "weather"]
+    assert second.json["tools"] == first.json["tools"]
+    assert second.json["temperature"] == 0.5
+    roles = [message["role"] for message in second.json["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool"]
+    calls = second.json["messages"][1]["tool_calls"]
+    answers = second.json["messages"][2:]
+    assert [answer["tool_call_id"] for answer in answers] == [call["id"] for call in calls]
+    assert answers[0]["content"] == "3"
+    told = json.loads(answers[1]["content"])
+    assert (told["city"], told["days"]) == ("北京", 1)
+    assert told["thread"] != threading.main_thread().name
+    assert [message.role for message in run.messages] == [*roles, "assistant"]
+    assert run.usage.total_tokens > run.answer.usage.total_tokens
+
+
+async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: AsyncClient) -> None:
+    box = Toolbox(timeout=0.05)
+
+    @box.tool
+    def breaks() -> None:
+        raise KeyError("no such row")
+
+    @box.tool(name="hangs", timeout=0.02)
+    async def hang() -> None:
+        await asyncio.sleep(10)
+
+    @box.tool
+    def hangs_in_a_thread() -> None:
+        time.sleep(0.3)
+
+    @box.tool
+    async def cancels_itself() -> None:
+        raise asyncio.CancelledError
+
+    @box.tool
+    async def gives_up() -> None:
+        raise TimeoutError("of its own")
+
+    @box.tool
+    def odd() -> object:
+        return object()
+
+    box.add(add)
+    wanted = [
+        ("breaks", {}, "KeyError: 'no such row'"),
+        ("hangs", {}, "no result within 0.02 s"),
+        ("hangs_in_a_thread", {}, "no result within 0.05 s"),
+        ("cancels_itself", {}, "cancelled"),
+        ("gives_up", {}, "TimeoutError: of its own"),
+        ("odd", {}, "cannot be written as JSON"),
+        ("add", {"a": "x"}, "wrong arguments: a: Input should be a valid integer"),
+        ("add", {"a": 1, "b": 2, "c": 3}, "wrong arguments: c: Extra inputs"),
+        ("add", '{"a": 1, "b', "wrong arguments: all of it: Invalid JSON"),
+        ("nothing", {}, "there is no tool 'nothing', only breaks, hangs"),
+    ]
+    server.script(asks(*((name, given) for name, given, _ in wanted)), reply("好"))
+    started = time.monotonic()
+    assert (await box.run(client, "hi")).text == "好"
+    assert time.monotonic() - started < 0.3, "nobody waits for a thread"
+    for told, (_, _, expected) in zip(results(server), wanted, strict=True):
+        assert expected in json.loads(told)["error"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [("text", "text"), ("", '""'), (None, "null"), ([1, "二"], '[1,"二"]'), (b"ab", '"ab"')],
+)
+async def test_results_become_text(
+    server: MockErnie, client: AsyncClient, value: object, told: str
+) -> None:
+    server.script(asks(("give", "")), reply("好"))
+    await Toolbox([named("give", lambda: value)]).run(client, "hi")
+    assert results(server) == [told]
+
+
+def named(name: str, function: Any) -> Any:
+    function.__name__ = name
+    return function
+
+
+async def test_calls_run_together_up_to_a_limit(server: MockErnie, client: AsyncClient) -> None:
+    running = most = 0
+
+    async def work(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02 - number / 1000)  # the last is done first
+        running -= 1
+        return number
+
+    server.script(asks(*(("work", {"number": n}) for n in range(10))), reply("好"))
+    await Toolbox([work], concurrency=4).run(client, "hi")
+    assert most == 4
+    assert results(server) == [str(n) for n in range(10)]
+
+
+async def test_rounds_end(server: MockErnie, client: AsyncClient) -> None:
+    server.default(asks(("add", {"a": 1, "b": 1})))
+    with pytest.raises(ToolLoopError, match="3 rounds") as caught:
+        await Toolbox([add], max_rounds=3).run(client, "hi")
+    assert len(server.requests) == 3
+    assert [message.role for message in caught.value.messages] == [
+        "user", *["assistant", "tool"] * 3,
+    ]  # fmt: skip
+    with pytest.raises(ToolLoopError, match="3 rounds"):
+        await Toolbox([add], max_rounds=3).stream(client, "hi").final()
+
+
+async def test_time_ends(server: MockErnie, client: AsyncClient) -> None:
+    async def hang() -> None:
+        await asyncio.sleep(10)
+
+    server.default(asks(("hang", {})))
+    box = Toolbox([hang], deadline=0.1)
+    for asked in (box.run(client, "hi"), box.stream(client, "hi").final()):
+        with pytest.raises(ToolLoopError, match="deadline") as caught:
+            await asked
+        assert [message.role for message in caught.value.messages] == ["user", "assistant"]
+    await server.wait_idle()
+
+
+async def test_a_choice_that_forces_a_call_is_for_the_first_round(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    server.script(asks(("add", {"a": 1, "b": 1})), reply("二"))
+    await Toolbox([add]).run(client, "hi", tool_choice="required", request_id="mine")
+    first, second = server.requests
+    assert first.json["tool_choice"] == "required"
+    assert "tool_choice" not in second.json
+    assert [request.headers["X-Request-Id"] for request in (first, second)] == ["mine", "mine-2"]
+
+
+async def test_the_answer_is_streamed(server: MockErnie, client: AsyncClient) -> None:
+    records: list[ToolStarted | ToolEnded] = []
+    server.script(asks(("add", {"a": 1, "b": 2})), reply("一共是三。", chunk_chars=2))
+    async with Toolbox([add], hooks=[records.append]).stream(client, "hi") as stream:
+        text = "".join([chunk.text async for chunk in stream])
+        run = await stream.final()
+    assert text == run.text == "一共是三。"
+    assert run.messages[-1].content == text
+    began, ended = records
+    assert isinstance(began, ToolStarted)
+    assert isinstance(ended, ToolEnded)
+    assert (began.call.function.name, began.round, ended.error) == ("add", 1, None)
+    assert ended.seconds >= 0
+
+
+async def test_failures_of_the_service_are_raised(server: MockErnie, client: AsyncClient) -> None:
+    box = Toolbox([add])
+    for _ in range(2):
+        server.script(asks(("add", {"a": 1, "b": 1})), cut(3))
+        with pytest.raises(InterruptedStreamError):
+            await box.stream(client, "hi").final()
+    server.script(*[refuse(500)] * 3)
+    with pytest.raises(ServerError):
+        await box.run(client, "hi")
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_cancelling_leaves_nothing(
+    server: MockErnie, client: AsyncClient, streams: bool
+) -> None:
+    cancelled = 0
+
+    async def hang() -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    await client.chat("hi")  # the server keeps a task for the connection
+    before = asyncio.all_tasks()
+    server.script(asks(("hang", {}), ("hang", {})))
+    box = Toolbox([hang])
+    waits = box.stream(client, "hi").final() if streams else box.run(client, "hi")
+    task = asyncio.create_task(waits)
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert cancelled == 2
+    assert asyncio.all_tasks() == before
+    await server.wait_idle()
+
+
+async def test_dropping_a_stream_frees_it(server: MockErnie, client: AsyncClient) -> None:
+    server.script(asks(("add", {"a": 1, "b": 1})), reply("字" * 100, chunk_ms=20))
+    gc.disable()  # a cycle that only the collector frees would not count
+    try:
+        async for chunk in Toolbox([add]).stream(client, "hi"):
+            if chunk.text:
+                break
+        await server.wait_idle(connections=True)
+    finally:
+        gc.enable()
+
+
+async def test_a_hook_that_fails_is_not_heard(server: MockErnie, client: AsyncClient) -> None:
+    def fail(record: object) -> None:
+        raise RuntimeError
+
+    server.script(asks(("add", {"a": 1, "b": 1})), reply("二"))
+    assert (await Toolbox([add], hooks=[fail]).run(client, "hi")).text == "二"
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"max_rounds": 0}, {"deadline": -1}, {"concurrency": 1.5}]
+)
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Toolbox(**options)
+
+
+async def test_what_cannot_be_asked_is_refused(server: MockErnie, client: AsyncClient) -> None:
+    with pytest.raises(ConfigError, match="there is a tool of this name"):
+        Toolbox([add, add])
+    with pytest.raises(ConfigError, match="tools: those of the toolbox"):
+        await Toolbox([add]).run(client, "hi", tools=[])
+    with pytest.raises(ConfigError, match="n: expected 1"):
+        Toolbox([add]).stream(client, "hi", n=2)
+    assert not server.requests
+    assert (await Toolbox().run(client, "hi")).rounds == 1
+    assert "tools" not in server.requests[-1].json
+
+
+async def test_events_of_a_stream(server: MockErnie, client: AsyncClient) -> None:
+    server.script(asks(("add", {"a": 1, "b": 2})))
+    *deltas, done = [event async for event in client.stream("hi").tool_events()]
+    assert {event.kind for event in deltas} == {"delta"}
+    assert done.call is not None
+    assert "".join(event.delta for event in deltas) == done.call.function.arguments
