@@ -7,13 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
-from typing import Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.call import Desk
-from ernie_async.net.credentials import IamTokens
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.transport import Transport
@@ -35,6 +34,9 @@ from ernie_async.sansio.tokens import OutputEstimate
 from ernie_async.types.prices import Prices, standard_prices
 from ernie_async.types.request import ChatFields
 from ernie_async.version import __version__
+
+if TYPE_CHECKING:
+    from ernie_async.net.credentials import IamTokens
 
 __all__ = [
     "CALL_OPTIONS",
@@ -158,7 +160,7 @@ def make_desk(
 
     return Desk(
         transport=way_to(url, headers),
-        key=IamTokens(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
+        key=_tokens_of(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
         retry=given["retry"],
         server=server,
@@ -199,6 +201,12 @@ def choose_model(given: ClientSettings, environ: Mapping[str, str]) -> str | Non
     server = read_server(given["server"])
     of_environ = environ.get("QIANFAN_MODEL") if server.name == "qianfan" else None
     return given["model"] or of_environ or server.model
+
+
+def _tokens_of(keys: IamKeys, transport: Transport) -> "IamTokens":
+    from ernie_async.net.credentials import IamTokens  # noqa: PLC0415 - most have one key
+
+    return IamTokens(keys, transport)
 
 
 def _key_of(server: Server, environ: Mapping[str, str]) -> ApiKey | None:

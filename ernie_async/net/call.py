@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import monotonic, time
-from typing import Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -23,7 +23,6 @@ from ernie_async.errors import (
     NotFoundError,
 )
 from ernie_async.net.body import read_body
-from ernie_async.net.credentials import IamTokens
 from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.transport import Reply, Transport
@@ -38,6 +37,10 @@ from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
+
+if TYPE_CHECKING:
+    # Imported by whoever has a pair of keys: most programs have one key.
+    from ernie_async.net.credentials import IamTokens
 
 __all__ = ["Call", "Desk", "brief", "settle_failed"]
 
@@ -54,7 +57,7 @@ class Desk(NamedTuple):
     """What all calls of a client share."""
 
     transport: Transport
-    key: ApiKey | IamTokens | None
+    key: "ApiKey | IamTokens | None"
     limiter: Limiter | None
     retry: RetryPolicy
     server: Server
@@ -143,7 +146,7 @@ class Desk(NamedTuple):
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        if isinstance(self.key, IamTokens):
+        if not isinstance(self.key, ApiKey | None):
             await self.key.aclose()
         await self.transport.aclose()
 
@@ -277,7 +280,7 @@ class Call:
         is_refused = isinstance(error, AuthError) and error.code == TOKEN_REFUSED
         if not is_refused or self._has_renewed or self._token is None or key is None:
             return False
-        assert isinstance(key, IamTokens)
+        assert not isinstance(key, ApiKey)
         key.forget(self._token)
         self._has_renewed = True
         return True
