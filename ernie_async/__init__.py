@@ -35,6 +35,7 @@ from ernie_async.errors import (
     ToolLoopError,
     TransportError,
 )
+from ernie_async.media import image, image_part, video, video_part
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
@@ -213,10 +214,14 @@ __all__ = [
     "developer",
     "fix_messages",
     "from_env",
+    "image",
+    "image_part",
     "lint_messages",
     "standard_prices",
     "system",
     "tool_result",
     "translate_v1",
     "user",
+    "video",
+    "video_part",
 ]

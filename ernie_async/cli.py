@@ -5,6 +5,7 @@ decided in `cli_terminal`.
 """
 
 import asyncio
+import json as json_module
 import os
 import select
 import signal
@@ -12,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
@@ -23,6 +25,8 @@ from ernie_async.cli_endpoints import embed, files, image, models, print_json, r
 from ernie_async.cli_service import OFFLINE_CHUNK_MS, STDIN, Service, Whole, connected
 from ernie_async.cli_terminal import note, printable
 from ernie_async.errors import ConfigError, ErnieError
+from ernie_async.media import image_part
+from ernie_async.sansio.output import type_of_schema
 from ernie_async.settings import ChatOptions
 from ernie_async.version import __version__
 
@@ -40,8 +44,22 @@ EPILOGUE = (
 # prompt, text is expected to begin within so many seconds; without one it is waited for.
 STDIN_SECONDS = 3.0
 
+# Sources in the text and behind it.
+SEARCH = {"enable": True, "enable_citation": True, "enable_trace": True}
+
 # Options that take no value.
-FLAGS = {"--no-stream", "--json", "--verbose", "--offline", "--local", "--overwrite", "--chat"}
+FLAGS = {
+    "--no-stream",
+    "--json",
+    "--verbose",
+    "--offline",
+    "--local",
+    "--overwrite",
+    "--chat",
+    "--search",
+    "--think",
+    "--no-think",
+}
 
 app = App(
     name="ernie-async",
@@ -63,6 +81,10 @@ def chat(
     top_p: float | None = None,
     max_tokens: Annotated[int | None, Whole] = None,
     seed: Annotated[int | None, Whole] = None,
+    image: list[str] | None = None,
+    schema: Path | None = None,
+    search: bool = False,
+    think: Annotated[bool | None, Parameter(negative="--no-think")] = None,
     no_stream: bool = False,
     json: bool = False,
     service: Service = Service(),  # noqa: B008 - frozen
@@ -81,33 +103,73 @@ def chat(
         top_p: From 0 to 1.
         max_tokens: The longest answer, in tokens (sent as max_completion_tokens).
         seed: For answers that can be repeated.
+        image: A picture to ask about, a file or a URL; may be given several times.
+        schema: A file with a JSON schema: the answer is JSON of this form.
+        search: Let the service search the web, and tell the sources.
+        think: Switch thinking on, and show it, or off.
         no_stream: Wait for the whole answer.
         json: Print the whole answer as one JSON object.
         service: Whom to ask.
     """
     text = read_prompt(prompt)
-    if text is None and json:
-        raise ConfigError("--json needs a prompt")
+    for name, is_given in (("json", json), ("image", image), ("schema", schema)):
+        if text is None and is_given:
+            raise ConfigError(f"--{name} needs a prompt")
+    wanted = None if schema is None else read_schema(schema)
+    parts = [image_part(source) for source in image or ()]
     options = ChatOptions(
         model=model,
         temperature=temperature,
         top_p=top_p,
         max_completion_tokens=max_tokens,
         seed=seed,
+        enable_thinking=think,
+        web_search=SEARCH if search else None,
     )
+    messages: list[dict[str, Any]]
     messages = [] if system is None else [{"role": "system", "content": system}]
     with connected(service) as (runner, client):
-        asker = Asker(client, options, is_stream=not no_stream, is_verbose=service.verbose)
+        asker = Asker(
+            client,
+            options,
+            is_stream=not no_stream,
+            is_verbose=service.verbose,
+            shows_thoughts=think or service.verbose,
+        )
         if text is None:
             converse(runner, asker, messages)
             return 0
-        messages.append({"role": "user", "content": text})
-        if json:
+        question = (
+            text
+            if not parts
+            else [*(part.model_dump() for part in parts), {"type": "text", "text": text}]
+        )
+        messages.append({"role": "user", "content": question})
+        if wanted is not None:
+            print_json(runner.run(client.parse(messages, into=type_of_schema(wanted), **options)))
+        elif json:
             answer = runner.run(asker.whole(messages))
             print_json(answer.model_dump(mode="json", exclude_unset=True))
         else:
             runner.run(asker.show(messages))
     return 0
+
+
+def read_schema(path: Path) -> dict[str, Any]:
+    """A JSON schema from a file.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    try:
+        schema = json_module.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--schema: {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--schema: {path}: expected JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise ConfigError(f"--schema: {path}: expected a JSON schema, which is an object")
+    return schema
 
 
 for command in (embed, rerank, image, models):

@@ -35,20 +35,28 @@ class Asker:
         client: Whom to ask.
         options: For every question.
         is_stream: Whether to show the answer while it is being written.
-        is_verbose: Whether to tell usage and timing, and thinking that would not be shown.
+        is_verbose: Whether to tell usage and timing.
+        shows_thoughts: Whether to show thinking that would not be shown.
     """
 
     def __init__(
-        self, client: AsyncClient, options: ChatOptions, *, is_stream: bool, is_verbose: bool
+        self,
+        client: AsyncClient,
+        options: ChatOptions,
+        *,
+        is_stream: bool,
+        is_verbose: bool,
+        shows_thoughts: bool,
     ) -> None:
         self._client = client
         self._options = options
         self._is_stream = is_stream
         self._is_verbose = is_verbose
+        self._shows_thoughts = shows_thoughts
 
     async def show(self, messages: Messages) -> ChatCompletion:
         """Ask, and show the answer, or as much as comes of it."""
-        with answer_view(shows_thoughts=self._is_verbose) as view:
+        with answer_view(shows_thoughts=self._shows_thoughts) as view:
             if self._is_stream:
                 options = self._options.copy()
                 if self._is_verbose:
@@ -75,6 +83,8 @@ class Asker:
         """Tell why the answer ended, if not by itself, and what it cost, if that was wished."""
         if answer.finish_reason not in GOOD_ENDS:
             note(f"the answer ended with finish_reason {answer.finish_reason}")
+        for source in answer.sources:
+            note(f"[{source.index}] {source.title or ''} {source.url or ''}")
         if not self._is_verbose:
             return
         told = [f"model {answer.model}"]

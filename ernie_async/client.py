@@ -358,7 +358,7 @@ class AsyncClient:
             DeadlineError: It is not ready yet; `video_task` asks for it later.
             ErnieError: See the tree in `errors`. If the task failed, it is an `APIError`.
         """
-        from ernie_async.video import generate_video  # noqa: PLC0415
+        from ernie_async.videos import generate_video  # noqa: PLC0415
 
         return await generate_video(self._desk, prompt, model, options)
 
@@ -366,7 +366,7 @@ class AsyncClient:
         self, task_id: str, *, path: str = "/video/generations", **options: Unpack[CallOptions]
     ) -> VideoTask:
         """How far a video is. `path` is the one it was made with."""
-        from ernie_async.video import video_task  # noqa: PLC0415
+        from ernie_async.videos import video_task  # noqa: PLC0415
 
         return await video_task(self._desk, task_id, path, options)
 

@@ -209,6 +209,56 @@ def test_verbose_tells_thinking_usage_and_timing(mock_ernie: MockErnie, call) ->
     assert mock_ernie.requests[0].json["stream_options"] == {"include_usage": True}
 
 
+def test_pictures_search_and_thinking(mock_ernie: MockErnie, call, tmp_path) -> None:
+    picture = tmp_path / "a.gif"
+    picture.write_bytes(b"GIF89a" + struct.pack("<HH", 16, 16))
+    source = {"index": 1, "url": "https://example.com/", "title": "例"}
+    mock_ernie.script(reply("一只猫^[1]^", reasoning="想一想", search_results=[source]))
+    options = ["--image", str(picture), "--image", "https://example.com/b.png", "--search"]
+    code, out, errors = call("chat", "--base-url", mock_ernie.base_url, *options, "--think", "问")
+    assert (code, out) == (0, "一只猫^[1]^\n")
+    assert errors == "想一想\nernie-async: [1] 例 https://example.com/\n"
+    asked = mock_ernie.requests[0].json
+    assert asked["enable_thinking"] is True
+    assert asked["web_search"]["enable_trace"] is True
+    first, second, third = asked["messages"][0]["content"]
+    assert first["image_url"]["url"].startswith("data:image/gif;base64,")
+    assert second["image_url"]["url"] == "https://example.com/b.png"
+    assert third == {"type": "text", "text": "问"}
+    call("chat", "--base-url", mock_ernie.base_url, "--no-think", "问")
+    assert mock_ernie.requests[1].json["enable_thinking"] is False
+
+
+def test_an_answer_of_a_schema(mock_ernie: MockErnie, call, tmp_path) -> None:
+    schema = tmp_path / "city.json"
+    schema.write_text('{"type": "object", "properties": {"name": {"type": "string"}}}')
+    mock_ernie.script(reply('好：{"name": "北京"}'))
+    code, out, errors = call(
+        "chat", "--base-url", mock_ernie.base_url, "--schema", str(schema), "首都？"
+    )
+    assert (code, json.loads(out), errors) == (0, {"name": "北京"}, "")
+    told = mock_ernie.requests[0].json["messages"][0]["content"]
+    assert json.loads(told.rpartition("\n")[2]) == json.loads(schema.read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--schema", "{tmp}/none.json", "q"], "none.json: No such file"),
+        (["--schema", "{tmp}/list.json", "q"], "expected a JSON schema"),
+        (["--schema", "{tmp}/text.json", "q"], "expected JSON"),
+        (["--image", "{tmp}/text.json", "q"], "expected a PNG"),
+        (["--image", "{tmp}/none.png", "q"], "cannot be read"),
+    ],
+)
+def test_files_that_will_not_do(call, tmp_path, options, told) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "text.json").write_text("text")
+    code, out, errors = call("chat", "--offline", *(o.format(tmp=tmp_path) for o in options))
+    assert (code, out) == (2, "")
+    assert told in errors
+
+
 def test_thinking_is_not_shown_in_a_pipe(mock_ernie: MockErnie, call) -> None:
     mock_ernie.script(reply("答", reasoning="想一想"))
     assert call("chat", "--base-url", mock_ernie.base_url, "问") == (0, "答\n", "")

@@ -47,7 +47,7 @@ from ernie_async import (
     VideoOptions,
     images,
     standard_prices,
-    video,
+    videos,
 )
 from ernie_async import embedding as embedding_desk
 from ernie_async.net import credentials, transport, watch
@@ -405,7 +405,7 @@ FACTS = {
     ],
     "docs/guides/images.md": [
         f"{WHOLE:g} s for an answer in one piece",
-        f"asking every {video.POLL_SECONDS:g} s",
+        f"asking every {videos.POLL_SECONDS:g} s",
         f"`{images.DEFAULT_MODEL}` draws",
     ],
     "docs/guides/files.md": [f"at most {files.MAX_UPLOAD_BYTES // 2**20} MB"],

@@ -112,12 +112,16 @@ PUBLIC = [
     "developer",
     "fix_messages",
     "from_env",
+    "image",
+    "image_part",
     "lint_messages",
     "standard_prices",
     "system",
     "tool_result",
     "translate_v1",
     "user",
+    "video",
+    "video_part",
 ]
 
 # Aliases of types: what they are stands where they are made.

@@ -7,9 +7,9 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError, WithJsonSchema
 
 from ernie_async.errors import ConfigError, OutputError, shorten
 from ernie_async.sansio.servers import OutputMethod
@@ -17,7 +17,7 @@ from ernie_async.sansio.shapes import Shape, shape_of
 from ernie_async.types.messages import Message, assistant, system, user
 from ernie_async.types.request import ChatRequest, ResponseFormat
 
-__all__ = ["METHODS", "OutputType", "ask_again", "ask_for", "explain_invalid"]
+__all__ = ["METHODS", "OutputType", "ask_again", "ask_for", "explain_invalid", "type_of_schema"]
 
 T = TypeVar("T")
 
@@ -161,6 +161,15 @@ def explain_invalid(failure: ValidationError) -> str:
     if len(errors) > len(told):
         told.append(f"and {len(errors) - len(told)} more")
     return "; ".join(told)
+
+
+def type_of_schema(schema: dict[str, Any]) -> Any:
+    """A type for `OutputType` from a JSON schema that somebody wrote.
+
+    The model is asked for it; what is read is any JSON, or any object if the schema is of one.
+    """
+    kind: Any = dict[str, Any] if schema.get("type") == "object" else Any
+    return Annotated[kind, WithJsonSchema(schema)]
 
 
 def ask_for(request: ChatRequest, output: OutputType[Any], method: OutputMethod) -> ChatRequest:

@@ -1,7 +1,7 @@
 """What travels: pydantic models of requests and answers. Re-exports, nothing else."""
 
 from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
-from ernie_async.types.completion import ChatCompletion, Choice, SearchResult
+from ernie_async.types.completion import ChatCompletion, Choice, Citation, SearchResult
 from ernie_async.types.content import ImagePart, ImageURL, TextPart, VideoPart, VideoURL
 from ernie_async.types.embeddings import Embedding, Embeddings
 from ernie_async.types.files import FileObject, FilePage
@@ -47,6 +47,7 @@ __all__ = [
     "ChatRequest",
     "Choice",
     "ChunkChoice",
+    "Citation",
     "Delta",
     "Embedding",
     "Embeddings",

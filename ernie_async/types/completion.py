@@ -4,6 +4,9 @@ Source: cloud.baidu.com/doc/qianfan-api/s/wmwbl48n4 and recorded bodies. Words s
 reason are an open vocabulary, so they are plain strings.
 """
 
+import re
+from typing import NamedTuple
+
 from pydantic import Field, JsonValue, PrivateAttr
 
 from ernie_async.types.messages import AnswerMessage
@@ -12,7 +15,7 @@ from ernie_async.types.tools import ToolCall
 from ernie_async.types.usage import Timing, Usage
 from ernie_async.types.wire import AnswerModel
 
-__all__ = ["ChatCompletion", "Choice", "SearchResult"]
+__all__ = ["ChatCompletion", "Choice", "Citation", "SearchResult"]
 
 
 # The service's safety class "the conversation must end; the text may be shown".
@@ -25,6 +28,20 @@ class SearchResult(AnswerModel):
     index: int | None = None
     url: str | None = None
     title: str | None = None
+
+
+class Citation(NamedTuple):
+    """A place in the text that says where something is from.
+
+    Attributes:
+        start: Where the mark begins in `text`, such as `^[1]^`.
+        end: Behind it.
+        source: What it stands for.
+    """
+
+    start: int
+    end: int
+    source: SearchResult
 
 
 class Choice(AnswerModel):
@@ -98,6 +115,22 @@ class ChatCompletion(AnswerModel):
             prices: Instead of the table that comes with this version.
         """
         return (standard_prices() if prices is None else prices).cost(self.model, self.usage)
+
+    @property
+    def sources(self) -> list[SearchResult]:
+        """What a web search found; empty without one, and if it failed."""
+        return self.search_results if isinstance(self.search_results, list) else []
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The marks in `text` that stand for a source, in order. Ask with `enable_citation`."""
+        known = {source.index: source for source in self.sources}
+        return [
+            Citation(mark.start(), mark.end(), known[int(number)])
+            for mark in re.finditer(r"\^((?:\[\d+\])+)\^", self.text)
+            for number in re.findall(r"\d+", mark[1])
+            if int(number) in known
+        ]
 
     @property
     def conversation_closed(self) -> bool:

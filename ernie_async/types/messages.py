@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from ernie_async.types.content import ContentPart
+from ernie_async.types.content import ContentPart, TextPart
 from ernie_async.types.tools import ToolCall
 from ernie_async.types.wire import AnswerModel, RequestModel
 
@@ -103,10 +103,14 @@ def developer(content: str) -> Message:
     return Message(role="developer", content=content)
 
 
-def user(content: str | Sequence[ContentPart], *, name: str | None = None) -> Message:
-    """Something the user says: text, or parts with pictures and videos."""
-    held = content if isinstance(content, str) else list(content)
+def user(content: str | Sequence[ContentPart | str], *, name: str | None = None) -> Message:
+    """Something the user says: text, or parts with texts, pictures and videos."""
+    held = content if isinstance(content, str) else [_part(part) for part in content]
     return Message(role="user", content=held, name=name)
+
+
+def _part(part: ContentPart | str) -> ContentPart:
+    return TextPart(text=part) if isinstance(part, str) else part
 
 
 def assistant(content: str, *, prefix: bool = False) -> Message:

@@ -207,3 +207,21 @@ def test_answers_of_two_calls_share_nothing() -> None:
     first, second = ChatCompletion(), ChatCompletion()
     assert first.choices is not second.choices
     assert Choice().message is not Choice().message
+
+
+def test_marks_in_the_text_stand_for_sources() -> None:
+    answer = ChatCompletion.model_validate(
+        {
+            "choices": [{"message": {"content": "晴^[1]^，冷^[2][3]^，x^2^，^[9]^。"}}],
+            "search_results": [
+                {"index": 1, "url": "https://a.example/"},
+                {"index": 2, "title": "二"},
+                {"index": 3, "title": "三"},
+            ],
+        }
+    )
+    found = [(answer.text[c.start : c.end], c.source.index) for c in answer.citations]
+    assert found == [("^[1]^", 1), ("^[2][3]^", 2), ("^[2][3]^", 3)]
+    assert [source.index for source in answer.sources] == [1, 2, 3]
+    failed = ChatCompletion.model_validate({"choices": [], "search_results": {"error": "x"}})
+    assert (failed.sources, failed.citations) == ([], [])
