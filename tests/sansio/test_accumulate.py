@@ -88,7 +88,8 @@ def piece(text: str | None = None, *, index: int = 0, **fields: Any) -> dict[str
 
 def test_every_recorded_stream_is_in_the_table() -> None:
     files = {path.relative_to(FIXTURES).as_posix() for path in FIXTURES.rglob("*.sse")}
-    assert files == {f"{name}.sse" for name in STREAMS}
+    of_v2 = {name for name in files if not name.startswith("legacy_v1/")}
+    assert of_v2 == {f"{name}.sse" for name in STREAMS}
 
 
 @pytest.mark.parametrize("name", STREAMS)
