@@ -68,7 +68,10 @@ def test_events_are_kept_whole(path: Path) -> None:
             continue
         if is_v1:
             assert AnyAnswer.model_validate(told).model_dump() == told
-        elif "error" not in told and "error_code" not in told:
+        elif told.keys() & {"error", "error_code"} or told.get("object") == "error":
+            with pytest.raises(APIError):
+                read_chunk(event.data)
+        else:
             chunk = read_chunk(event.data)
             assert isinstance(chunk, ChatChunk)
             assert chunk.model_dump(exclude_unset=True) == told
