@@ -1,4 +1,4 @@
-"""Does adaptive concurrency find what a server bears? A simulation: `python -m benchmarks.adaptive`.
+"""Does adaptive concurrency find what a server bears? `python -m benchmarks.adaptive` simulates it.
 
 Virtual time and seeded chance, so the table is the same everywhere. There is always one more call
 to make. The server holds at most so many and answers each after 0.5 to 3 s; it refuses any more

@@ -118,7 +118,7 @@ class ConcurrencyControl:
         if now >= self._ceiling_until or int(grown) <= self._ceiling:
             self._limit = grown
 
-    def congested(self, epoch: int, in_flight: int, now: float) -> None:
+    def congested(self, epoch: int, in_flight: int, now: float) -> None:  # noqa: ARG002 - as above
         """A call was refused as one too many, or its connection broke, or it took too long.
 
         Args:
