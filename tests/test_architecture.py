@@ -35,7 +35,7 @@ FLOORS: list[tuple[str, list[str]]] = [
             "client.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "toolbox.py", "testing/*"]),
+    ("wings", ["sync.py", "local.py", "toolbox.py", "batch/*", "testing/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
 
@@ -53,6 +53,7 @@ ONLY = {
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
+    "pyarrow": ["batch/parquet.py"],
     "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py"],
 }  # fmt: skip
 NO_THOUGHT = {

@@ -315,6 +315,7 @@ class Call:
             body=request.body,
             headers=headers,
             connect=self.desk.timeouts.connect,
+            is_once=request.is_once,
         )
 
     def timing(self) -> Timing:

@@ -87,24 +87,22 @@ class Totals(NamedTuple):
 class Ledger:
     """Adds up what calls used.
 
-    Args:
-        prices: Asked at the first call, so that a table need not be read before.
-
     Attributes:
+        prices: Asked at the first call, so that a table need not be read before.
         totals: So far.
         correction: What was learnt of each model.
     """
 
-    __slots__ = ("_prices", "correction", "totals")
+    __slots__ = ("correction", "prices", "totals")
 
     def __init__(self, prices: Callable[[], Prices]) -> None:
-        self._prices = prices
+        self.prices = prices
         self.totals = Totals()
         self.correction = PromptCorrection()
 
     def note(self, model: str | None, usage: Usage) -> None:
         """One call is over."""
-        cost = self._prices().cost(model, usage)
+        cost = self.prices().cost(model, usage)
         details = usage.prompt_tokens_details
         before = self.totals
         self.totals = Totals(

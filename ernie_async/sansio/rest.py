@@ -49,6 +49,7 @@ class Request(NamedTuple):
         prompt_tokens: Estimate; 0 if nobody counts tokens.
         answer_tokens: Estimate of the most it will say; 0 if nobody counts tokens.
         estimate: Of the prompt, not corrected, to be compared with the real number; 0 if not.
+        is_once: Not even a connection that turns out dead makes it be sent again.
     """
 
     method: str
@@ -63,6 +64,7 @@ class Request(NamedTuple):
     prompt_tokens: int = 0
     answer_tokens: int = 0
     estimate: int = 0
+    is_once: bool = False
 
 
 def read_answer(

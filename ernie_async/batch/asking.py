@@ -1,0 +1,191 @@
+"""One attempt at one line: what it will take, the call, and what came of it.
+
+Knows the client, and sends the body of the line as it is. Whether to try again is decided in
+`flow`.
+"""
+
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json
+
+from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, Line
+from ernie_async.calling import ask
+from ernie_async.client import AsyncClient
+from ernie_async.errors import DeadlineError, DecodeError, ErnieError
+from ernie_async.net.body import read_body
+from ernie_async.net.transport import Reply
+from ernie_async.sansio.chat_request import json_body
+from ernie_async.sansio.images import generation_path, read_images
+from ernie_async.sansio.rest import read_answer
+from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.tokens import estimate_tokens
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.embeddings import Embeddings
+from ernie_async.types.images import Images
+from ernie_async.types.prices import Prices
+from ernie_async.types.usage import Usage
+
+__all__ = ["Answer", "Asker", "Need"]
+
+ONE_ATTEMPT = RetryPolicy(attempts=1)
+
+
+class Need(NamedTuple):
+    """What a call will take, roughly: tokens of the prompt and of the answer, and CNY."""
+
+    prompt: int = 0
+    answer: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and answer."""
+        return self.prompt + self.answer
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came of one attempt.
+
+    Attributes:
+        status: HTTP status; `None` if no answer came.
+        request_id: What to quote to the service's support.
+        body: The answer, read; text if it was no JSON; `None` if none came.
+        usage: What it used; `None` if nobody knows.
+        cost: CNY; `None` if there is no price.
+        error: What went wrong; `None` if nothing.
+        seconds: How long it took.
+    """
+
+    status: int | None = None
+    request_id: str | None = None
+    body: Any = None
+    usage: Usage | None = None
+    cost: float | None = None
+    error: ErnieError | None = None
+    seconds: float = 0.0
+
+
+class Asker:
+    """Makes attempts through a client. Serves one run.
+
+    Args:
+        client: Whose connections, key, timeouts and hooks are used.
+        prices: What tokens cost; `None` for the client's.
+        is_once: Nothing is ever sent a second time.
+    """
+
+    def __init__(self, client: AsyncClient, prices: Prices | None, *, is_once: bool) -> None:
+        desk = client._desk
+        self.limiter = desk.limiter
+        # The limiter is asked beforehand, so that the call's own clock begins when it is sent.
+        self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT)
+        self._prices = desk.ledger.prices() if prices is None else prices
+        self._is_once = is_once
+
+    def need(self, line: Line) -> Need:
+        """Estimate what a line will take."""
+        text = prompt_text(line)
+        prompt = self._desk.ledger.correction.corrected(line.model, estimate_tokens(text))
+        answer = 0
+        if line.path == CHAT_PATH:
+            told = line.body.get("max_completion_tokens") or line.body.get("max_tokens")
+            n = line.body.get("n")
+            answer = told if isinstance(told, int) else self._desk.output.usual()
+            answer *= n if isinstance(n, int) else 1
+        usage = Usage(prompt_tokens=prompt, completion_tokens=answer)
+        return Need(prompt, answer, self._prices.cost(line.model, usage) or 0.0)
+
+    def has_price(self, line: Line) -> bool:
+        """Whether it is known what the line costs."""
+        return self._prices.price(line.model, 0) is not None
+
+    async def ask(self, line: Line) -> Answer:
+        """Make one attempt. What goes wrong is in the answer, and not raised."""
+        answer = Answer()
+        started = monotonic()
+        try:
+            await self._ask(line, answer)
+        except ErnieError as error:
+            if isinstance(error, DeadlineError) and error.clock == "total":
+                # Of this attempt; the line as a whole has no clock.
+                error.clock = "attempt"
+            # Its frames hold it, and with them all that was read.
+            answer.error = error.with_traceback(None)
+            answer.request_id = error.request_id or answer.request_id
+        answer.seconds = monotonic() - started
+        if answer.usage is not None:
+            answer.cost = self._prices.cost(line.model, answer.usage)
+        return answer
+
+    async def _ask(self, line: Line, answer: Answer) -> None:
+        path = line.path
+        if path == CHAT_PATH:
+            kind: Any = ChatCompletion
+        elif path == EMBEDDINGS_PATH:
+            kind = Embeddings
+        else:
+            kind, path = Images, generation_path(line.model or "")
+
+        async def receive(reply: Reply) -> Any:
+            raw = await read_body(reply)
+            answer.status = reply.status
+            answer.request_id = reply.headers.get("X-Request-Id")
+            answer.body = readable(raw)
+            found = read_answer(kind, reply.status, reply.headers, raw, utc_now=time())
+            if not isinstance(answer.body, dict):
+                raise DecodeError("the answer holds what no JSON may hold", body=raw)
+            return read_images(found) if isinstance(found, Images) else found
+
+        desk, request = ask(
+            self._desk,
+            "POST",
+            path,
+            json_body(line.body),
+            {},
+            model=line.model,
+            is_once=self._is_once,
+        )
+        found = await desk.fetch(request, receive)
+        usage = getattr(found, "usage", None)
+        if isinstance(usage, Usage):
+            if usage.is_estimate:
+                prompt = estimate_tokens(prompt_text(line))
+                usage = Usage.estimated(
+                    prompt_tokens=prompt, completion_tokens=usage.completion_tokens
+                )
+            answer.usage = usage
+        answer.request_id = getattr(found, "id", None) or answer.request_id
+
+
+def readable(raw: bytes) -> Any:
+    """A body as JSON, or as text if it is none."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text
+
+
+def prompt_text(line: Line) -> str:
+    """All text that a line sends."""
+    body = line.body
+    if line.path != CHAT_PATH:
+        given = body.get("input", body.get("prompt", ""))
+        items = given if isinstance(given, list) else [given]
+        return "\n".join(item for item in items if isinstance(item, str))
+    pieces: list[str] = []
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            pieces.append(content)
+        elif isinstance(content, list):
+            pieces += [
+                part["text"]
+                for part in content
+                if isinstance(part, dict) and isinstance(part.get("text"), str)
+            ]
+    return "\n".join(pieces)

@@ -1,0 +1,111 @@
+"""What `BatchRunner.map` returns: results as they are ready, no faster than they are taken."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from ernie_async.batch.flow import Flow, Item
+from ernie_async.batch.progress import Progress
+from ernie_async.batch.records import BatchResult
+from ernie_async.batch.stopping import StopReason
+
+__all__ = ["BatchResults"]
+
+
+class BatchResults:
+    """An async iterator of `BatchResult`. Leaving it early breaks off what is under way.
+
+    Attributes:
+        reason: What stopped it before the end; `None` if nothing did.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        # One result waits here; the others wait in the workers that have made them.
+        self._queue: asyncio.Queue[BatchResult | BaseException | None] = asyncio.Queue(1)
+        self._task: asyncio.Task[None] | None = None
+        self._start: Callable[[], Any] = lambda: None
+        self._flow: Flow | None = None
+        self._is_over = False
+
+    def begin(self, flow: Flow, items: Callable[[], AsyncGenerator[Item, None]]) -> None:
+        """Say what runs once somebody asks for the first result."""
+        queue = self._queue
+        self._flow = flow
+        self._start = lambda: _fill(flow, items, queue)
+
+    @property
+    def put(self) -> Callable[[BatchResult], Any]:
+        """Where results come in."""
+        return self._queue.put
+
+    @property
+    def reason(self) -> StopReason | None:
+        """What stopped it before the end; `None` if nothing did."""
+        return None if self._flow is None else self._flow.reason
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """How it goes, as the summary of a file has it."""
+        assert self._flow is not None
+        return self._progress.snapshot(self._flow.gauges(), monotonic())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchResult:
+        if self._is_over:
+            raise StopAsyncIteration
+        if self._task is None:
+            self._task = asyncio.create_task(self._start())
+        result = await self._queue.get()
+        if isinstance(result, BatchResult):
+            return result
+        self._is_over = True
+        await self._task
+        if result is not None:
+            raise result
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Break off what is under way, and leave nothing behind. May be called twice."""
+        self._is_over = True
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # Dropped by a `break`: the task knows nothing of this object, so it would run on for ever.
+        if self._task is not None and not self._task.done():
+            loop = self._task.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._task.cancel)
+
+
+async def _fill(
+    flow: Flow,
+    items: Callable[[], AsyncGenerator[Item, None]],
+    queue: "asyncio.Queue[BatchResult | BaseException | None]",
+) -> None:
+    end: BaseException | None = None
+    try:
+        async with aclosing(items()) as each:
+            await flow.run(each)
+        end = flow.failure if flow.reason in {"input", "damaged"} else None
+    except Exception as error:  # noqa: BLE001 - it is raised where the results are taken
+        end = error
+    await queue.put(end)
