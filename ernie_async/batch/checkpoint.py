@@ -81,11 +81,16 @@ def mend_tail(path: Path) -> int:
 
 
 def read_records(path: Path) -> Iterator[tuple[int, Record | ValueError, bytes]]:
-    """The lines of an output file, with their numbers; an unreadable one with what is wrong."""
+    """The lines of an output file, with their numbers; an unreadable one with what is wrong.
+
+    What stands behind the last newline is no line.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
+            if not raw.endswith(b"\n"):
+                return
             try:
                 yield number, read_record(raw), raw
             except ValueError as error:

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from ernie_async.batch.asking import Asker
+from ernie_async.batch.estimate import Estimate, estimate
 from ernie_async.batch.file_run import FileOptions, FileRun
 from ernie_async.batch.flow import Flow, Item, Rules
 from ernie_async.batch.ids import Ids
@@ -235,6 +236,23 @@ class BatchRunner:
             with suppress(OSError):  # a full disk has been told already
                 write_summary(out, report)
         return report
+
+    async def estimate_file(
+        self,
+        source: str | PathLike[str],
+        output: str | PathLike[str],
+        options: FileOptions = FileOptions(),  # noqa: B008 - frozen
+    ) -> Estimate:
+        """What `run_file` would take. Sends nothing and writes nothing.
+
+        Raises:
+            BatchError: The output is damaged, or the input has changed.
+            OSError: The input cannot be read.
+        """
+        out = None if fspath(output) == "-" else Path(output)
+        run = FileRun(Path(source), out, options, self._known_models())
+        asker = Asker(self._client, self._prices, is_once=False)
+        return await estimate(run, asker, self._rpm, self._tpm)
 
     def stop(self, reason: StopReason = "cancelled") -> None:
         """Have all runs begin nothing more. What is under way may finish for `grace` seconds."""
