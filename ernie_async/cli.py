@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
 from cyclopts.validators import Number
 
+from ernie_async.cli_batch import batch
 from ernie_async.cli_chat import Asker, converse, explain
 from ernie_async.cli_endpoints import embed, files, image, models, print_json, rerank
 from ernie_async.cli_service import OFFLINE_CHUNK_MS, STDIN, Service, Whole, connected
@@ -175,6 +176,7 @@ def read_schema(path: Path) -> dict[str, Any]:
 for command in (embed, rerank, image, models):
     app.command(command)
 app.command(files)
+app.command(batch)
 
 
 @app.command

@@ -128,7 +128,7 @@ def run(
     /,
     *,
     output: Annotated[str, Parameter(alias="-o")],
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    reading: Reading = Reading(),
     errors: Path | None = None,
     concurrency: str | None = None,
     rpm: Annotated[float | None, Positive] = None,
@@ -274,7 +274,7 @@ def merge(
     output: Annotated[Path, Parameter(alias="-o")],
     input: Path | None = None,  # noqa: A002 - the option's name
     ordered: bool = False,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    reading: Reading = Reading(),
     json: bool = False,
 ) -> int:
     """Put the outputs of several machines together, with their dead letters.
@@ -297,9 +297,7 @@ def merge(
     given.pop("kind")
     try:
         found = asyncio.run(
-            put_together(
-                outputs, output, source=input, reader=LineReader(**given), ordered=ordered
-            )
+            put_together(outputs, output, source=input, reader=LineReader(**given), ordered=ordered)
         )
     except BatchError as error:
         note(str(error))

@@ -14,5 +14,14 @@ from ernie_async.batch.results import BatchResults
 from ernie_async.batch.runner import BatchRunner
 from ernie_async.batch.stopping import BatchError
 from ernie_async.batch.summary import BatchReport
+from ernie_async.sansio.adaptive import Adaptive
 
-__all__ = ["BatchError", "BatchReport", "BatchResult", "BatchResults", "BatchRunner", "FileOptions"]
+__all__ = [
+    "Adaptive",
+    "BatchError",
+    "BatchReport",
+    "BatchResult",
+    "BatchResults",
+    "BatchRunner",
+    "FileOptions",
+]

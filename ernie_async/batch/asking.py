@@ -18,6 +18,7 @@ from ernie_async.net.body import read_body
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.chat_request import json_body
 from ernie_async.sansio.images import generation_path, read_images
+from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
 from ernie_async.sansio.rest import read_answer
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.tokens import estimate_tokens
@@ -56,6 +57,7 @@ class Answer:
         usage: What it used; `None` if nobody knows.
         cost: CNY; `None` if there is no price.
         error: What went wrong; `None` if nothing.
+        limits: What the service told of its limits.
         seconds: How long it took.
     """
 
@@ -65,6 +67,7 @@ class Answer:
     usage: Usage | None = None
     cost: float | None = None
     error: ErnieError | None = None
+    limits: RateHeaders | None = None
     seconds: float = 0.0
 
 
@@ -134,6 +137,7 @@ class Asker:
             answer.status = reply.status
             answer.request_id = reply.headers.get("X-Request-Id")
             answer.body = readable(raw)
+            answer.limits = read_rate_headers(reply.headers, utc_now=time())
             found = read_answer(kind, reply.status, reply.headers, raw, utc_now=time())
             if not isinstance(answer.body, dict):
                 raise DecodeError("the answer holds what no JSON may hold", body=raw)

@@ -28,8 +28,7 @@ from ernie_async.errors import (
     RateLimitError,
     ServerError,
 )
-from ernie_async.net.call import settle_failed
-from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.sansio.retry import RetryPolicy
 
 __all__ = ["Flow", "Item", "Rules"]
@@ -38,9 +37,8 @@ __all__ = ["Flow", "Item", "Rules"]
 # as many of them as there are workers.
 CAUTIOUS = 8
 
-# A line that is refused for want of quota is asked again after so many seconds, if the service does
-# not say when; and given up after so many, if the run has no deadline.
-QUOTA_SECONDS = 5.0
+# A line that is refused for want of quota is given up after so many seconds, if the run has no
+# deadline.
 QUOTA_PATIENCE = 600.0
 
 # Items that bring no work are read in a row before others have a turn.
@@ -115,7 +113,7 @@ class Flow:
         asker: Asker,
         rules: Rules,
         *,
-        limiters: Sequence[Limiter],
+        limiters: Sequence[AnyLimiter],
         budget: Budget,
         losses: Losses,
         progress: Progress,
@@ -199,14 +197,17 @@ class Flow:
     def gauges(self) -> Gauges:
         """What is so right now."""
         phases = list(self._phases.values())
-        limit = self._limit()
+        views = [limiter.snapshot() for limiter in self._limiters]
+        limit = min([self._limit(), *(v.concurrency for v in views if v.concurrency is not None)])
         waiting: WaitingFor | None = None
         if "telling" in phases and self._active >= limit:
             waiting = "consumer"
+        elif any(one.paused_for for one in views):
+            waiting = "cooldown"
+        elif phases.count("asking") >= limit:
+            waiting = "concurrency"
         elif "admission" in phases:
             waiting = "rate"
-        elif self._active >= limit:
-            waiting = "concurrency"
         elif self._agenda.waiting:
             waiting = "cooldown"
         elif not self._is_read:
@@ -378,20 +379,16 @@ class Flow:
                 job.refused_since = now
             if self._rules.deadline is None and now - job.refused_since > QUOTA_PATIENCE:
                 return None
-            asked = error.retry_after if isinstance(error, APIError) else None
-            return QUOTA_SECONDS if asked is None else asked
+            return 0.0  # the limiters let nobody pass for a while
         return self._rules.retry.delay(error, job.attempts, 0.0, self._chance)
 
     async def _attempt(self, job: Job) -> Answer:
-        too_large = self._is_too_large(job.need)
-        if too_large is not None:
-            return Answer(error=too_large)
-        permits: list[Permit] = []
-        answer = Answer()
+        permits: list[AnyPermit] = []
         try:
             with self._in("admission"):
                 for limiter in self._limiters:
-                    permits.append(await limiter.admit(job.need.tokens))
+                    permit = limiter.admit(job.need.tokens, model=job.line.model, priority="batch")
+                    permits.append(await permit)
                 if self._journal is not None:
                     await self._journal.begin(job.line)
             job.attempts += 1
@@ -399,23 +396,13 @@ class Flow:
             with self._in("asking"):
                 answer = await self._asker.ask(job.line)
             for permit in permits:
-                if answer.error is not None:
-                    settle_failed(permit, answer.error)
-                elif answer.usage is not None:
-                    permit.settle(tokens=answer.usage.total_tokens)
+                _tell_of(permit, answer)
             return answer
+        except ConfigError as error:
+            return Answer(error=error)  # more tokens than a minute has
         finally:
             for permit in permits:
                 permit.release()
-
-    def _is_too_large(self, need: Need) -> ConfigError | None:
-        for limiter in self._limiters:
-            most = limiter.limits.tokens_per_minute
-            if most is not None and need.tokens > most:
-                return ConfigError(
-                    f"needs {need.tokens:,} tokens, more than the {most:,.0f} of a minute"
-                )
-        return None
 
     def _result(self, job: Job, answer: Answer, code: str | None, message: str) -> BatchResult:
         usage = answer.usage
@@ -468,6 +455,42 @@ class Flow:
 def is_quota(error: ErnieError) -> bool:
     """Whether the minute's quota is spent, which is nobody's fault and passes by itself."""
     return isinstance(error, RateLimitError) and error.code is not None
+
+
+def is_congestion(error: ErnieError) -> bool:
+    """Whether there may have been too much under way."""
+    match error:
+        case DeadlineError() | RateLimitError():
+            return True
+        case ConnectError(was_sent=was_sent):
+            return was_sent
+        case ServerError():
+            return was_refused(error)
+        case _:
+            return False
+
+
+def _tell_of(permit: AnyPermit, answer: Answer) -> None:
+    """Tell a limiter what became of a call."""
+    if answer.limits is not None:
+        permit.learn(answer.limits)
+    error, usage = answer.error, answer.usage
+    if error is None:
+        pace = None
+        if usage is not None:
+            permit.settle(tokens=usage.total_tokens)
+            if usage.completion_tokens and not usage.is_estimate:
+                pace = 1000 * answer.seconds / usage.completion_tokens
+        permit.succeeded(pace)
+        return
+    if isinstance(error, ConnectError) and not error.was_sent:
+        permit.give_back()
+    elif isinstance(error, APIError):
+        permit.settle(tokens=0)
+    if isinstance(error, RateLimitError) and is_quota(error):
+        permit.refused(error.retry_after)
+    elif is_congestion(error):
+        permit.congested()
 
 
 def was_refused(error: ErnieError) -> bool:

@@ -100,7 +100,7 @@ async def _write(
         "SELECT file, start, size, id IS NOT NULL AND EXISTS (SELECT 1 FROM records AS other WHERE "
         "other.id = records.id AND (other.is_error < records.is_error OR "
         "(other.is_error = 0 AND (other.file, other.start) < (records.file, records.start)))) "
-        f"FROM records WHERE is_error = ? ORDER BY {order}"  # noqa: S608 - one of two orders
+        f"FROM records WHERE is_error = ? ORDER BY {order}"
     )
     written = left_out = 0
     target = AppendFile(out)

@@ -36,7 +36,9 @@ from ernie_async.client import AsyncClient
 from ernie_async.embedding import DEFAULT_MODEL as EMBEDDING_MODEL
 from ernie_async.errors import ConfigError
 from ernie_async.images import DEFAULT_MODEL as IMAGE_MODEL
+from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.limiter import Limiter
+from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.settings import check_kind
@@ -50,7 +52,7 @@ R = TypeVar("R")
 RETRY = RetryPolicy(max_retry_after=300.0)
 GRACE_SECONDS = 30.0
 
-CONCURRENCY = 64
+ADAPTIVE = Adaptive()
 WINDOW_FACTOR, MAX_WINDOW = 4, 4096
 
 # Seconds between two looks at how a run goes.
@@ -68,7 +70,8 @@ class BatchRunner:
     Args:
         client: Whose key, connections, timeouts, limits and hooks are used. Its retries are not:
             a line that waits for its next attempt holds no call.
-        concurrency: Calls under way at once.
+        concurrency: Calls under way at once: a number, or `Adaptive()` to find it out for each
+            model.
         rpm: Requests per minute, besides the client's own limits.
         tpm: Tokens per minute, besides the client's own limits.
         max_cost: CNY that all runs on one output may cost; `None` for no limit.
@@ -85,7 +88,7 @@ class BatchRunner:
         self,
         client: AsyncClient,
         *,
-        concurrency: int = CONCURRENCY,
+        concurrency: int | Adaptive = ADAPTIVE,
         rpm: float | None = None,
         tpm: float | None = None,
         max_cost: float | None = None,
@@ -98,17 +101,25 @@ class BatchRunner:
         window: int | None = None,
     ) -> None:
         check_kind("client", client, AsyncClient)
-        check_kind("concurrency", concurrency, int)
+        check_kind("concurrency", concurrency, int | Adaptive)
         check_kind("prices", prices, Prices | None)
         check_kind("retry", retry, RetryPolicy)
         for name, value in (("max_cost", max_cost), ("max_total_tokens", max_total_tokens)):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}: expected a number above 0, or None, got {value!r}")
-        if concurrency < 1 or (window is not None and window < concurrency):
+        is_fixed = isinstance(concurrency, int)
+        workers = concurrency if isinstance(concurrency, int) else concurrency.max
+        if workers < 1 or (window is not None and window < workers):
             raise ConfigError("concurrency: expected at least 1, and window no less than it")
-        limits = Limits(requests_per_minute=rpm, tokens_per_minute=tpm)
-        own = [] if limits.is_unlimited else [Limiter(limits)]
-        self._limiters = [*own, *([client.limiter] if client.limiter is not None else [])]
+        limits = Limits(
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            concurrency=None if is_fixed else concurrency,
+        )
+        # Also one without limits is of use: it has all wait when the service says so.
+        self._limiters: list[AnyLimiter] = [Limiter(limits)]
+        if client.limiter is not None:
+            self._limiters.append(client.limiter)
         self._client = client
         self._prices = prices
         self._max_cost = max_cost
@@ -116,7 +127,7 @@ class BatchRunner:
         self._max_errors = MaxErrors.parse(max_errors)
         self._rpm, self._tpm = rpm, tpm
         self._limits: dict[str, Any] = {
-            "concurrency": concurrency,
+            "concurrency": concurrency if is_fixed else asdict(concurrency),
             "rpm": rpm,
             "tpm": tpm,
             "max_cost": max_cost,
@@ -127,8 +138,8 @@ class BatchRunner:
             "retry": asdict(retry),
         }
         self._rules = Rules(
-            workers=concurrency,
-            window=min(WINDOW_FACTOR * concurrency, MAX_WINDOW) if window is None else window,
+            workers=workers,
+            window=min(WINDOW_FACTOR * workers, MAX_WINDOW) if window is None else window,
             retry=retry,
             deadline=deadline,
             grace=grace,
