@@ -7,21 +7,30 @@ import asyncio
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import loads
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from ernie_async.cli_endpoints import print_json
-from ernie_async.cli_progress import ProgressKind, progress_view, show_estimate, show_report
+from ernie_async.cli_progress import (
+    ProgressKind,
+    View,
+    progress_view,
+    show_estimate,
+    show_report,
+)
 from ernie_async.cli_service import STDIN, Service, Whole, connected
 from ernie_async.cli_terminal import note
 from ernie_async.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ernie_async.batch import BatchReport, BatchRunner, FileOptions
 
 __all__ = ["batch"]
 
@@ -107,7 +116,7 @@ def read_shard(text: str | None) -> tuple[int, int] | None:
 
 
 @contextmanager
-def signals(tell: Callable[[Literal["sigint", "sigterm"]], None]) -> Iterator[None]:
+def signals(tell: Callable[[str], object]) -> Iterator[None]:
     """Have Ctrl-C and the polite kill told, instead of obeyed."""
     loop = asyncio.get_running_loop()
     numbers = {signal.SIGINT: "sigint", signal.SIGTERM: "sigterm"}
@@ -181,7 +190,7 @@ def run(
         fresh: Refuse to go on with an output.
         repair: Move lines of the output that cannot be read aside.
         on_changed: If a line that is done now asks something else: error, keep or rerun.
-        delivery: at-least-once, or at-most-once: after a crash, do not ask again what was under way.
+        delivery: at-least-once, or at-most-once: after a crash, what was under way is not asked again.
         fsync: When lines are safe from a loss of power: interval, always or never.
         shard: Only the lines of machine i of n, such as 0/16.
         dry_run: Ask nothing; tell what it would take.
@@ -210,9 +219,9 @@ def run(
     table = None if prices is None else read_prices(prices)
     target = "-" if output == STDIN else output
     with connected(service) as (runner, client):
-        from dataclasses import replace  # noqa: PLC0415
-
-        more = {} if concurrency is None else {"concurrency": read_concurrency(concurrency)}
+        more: dict[str, Any] = {}
+        if concurrency is not None:
+            more["concurrency"] = read_concurrency(concurrency)
         work = BatchRunner(
             client,
             **more,
@@ -251,16 +260,20 @@ def run(
 
 
 async def run_with_signals(
-    work: Any, source: Path, target: str, options: Any, view: Callable[[Mapping[str, Any]], None]
-) -> Any:
+    work: "BatchRunner",
+    source: Path,
+    target: str,
+    options: "FileOptions",
+    view: View,
+) -> "BatchReport":
     """Run; the first signal stops, the second breaks off."""
     seen: list[str] = []
 
-    def on_signal(name: Literal["sigint", "sigterm"]) -> None:
+    def on_signal(name: str) -> None:
         seen.append(name)
         if len(seen) == 1:
             note("stopping: calls under way may finish; once more to break them off")
-            work.stop(name)
+            work.stop("sigint" if name == "sigint" else "sigterm")
         else:
             work.cancel()
 
@@ -306,7 +319,6 @@ def merge(
         print_json(found._asdict())
     else:
         missing = "" if found.missing is None else f", {found.missing:,} missing"
-        sys.stdout.write(
-            f"{found.ok:,} results, {found.failed:,} dead letters, {found.double:,} double{missing}\n"
-        )
+        letters = f"{found.failed:,} dead letters"
+        sys.stdout.write(f"{found.ok:,} results, {letters}, {found.double:,} double{missing}\n")
     return FAILED if found.double or found.missing else 0

@@ -21,6 +21,17 @@ CREATE TABLE records (
 )
 """
 
+# Those of one kind, and whether a result, or an earlier result, has the same id.
+RECORDS = """
+SELECT file, start, size, id IS NOT NULL AND EXISTS (
+    SELECT 1 FROM records AS other WHERE other.id = records.id AND (
+        other.is_error < records.is_error OR (
+            other.is_error = 0 AND (other.file, other.start) < (records.file, records.start)
+        )
+    )
+) FROM records WHERE is_error = ?
+"""
+
 
 class Merged(NamedTuple):
     """What was found.
@@ -96,12 +107,7 @@ async def _write(
 ) -> tuple[int, int]:
     """Write results, or dead letters of what has none; how many, and how many were left out."""
     order = "line, file, start" if ordered else "file, start"
-    query = (
-        "SELECT file, start, size, id IS NOT NULL AND EXISTS (SELECT 1 FROM records AS other WHERE "
-        "other.id = records.id AND (other.is_error < records.is_error OR "
-        "(other.is_error = 0 AND (other.file, other.start) < (records.file, records.start)))) "
-        f"FROM records WHERE is_error = ? ORDER BY {order}"
-    )
+    query = f"{RECORDS} ORDER BY {order}"
     written = left_out = 0
     target = AppendFile(out)
     try:

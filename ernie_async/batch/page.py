@@ -110,9 +110,8 @@ def _latencies(histogram: Mapping[int, int]) -> str:
             f"<title>up to {2 ** (place / 2):.3g} s: {count:,}</title></rect>"
         )
     low, high = f"{2 ** ((first - 1) / 2):.2g} s", f"{2 ** (last / 2):.2g} s"
-    return _frame(
-        "Latency (each bar up to 1.4 times as long)", "".join(bars), f"{most:,}", low, high
-    )
+    title = "Latency (each bar up to 1.4 times as long)"
+    return _frame(title, "".join(bars), f"{most:,}", low, high)
 
 
 def _codes(codes: Mapping[str, int]) -> str:

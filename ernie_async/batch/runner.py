@@ -107,14 +107,13 @@ class BatchRunner:
         for name, value in (("max_cost", max_cost), ("max_total_tokens", max_total_tokens)):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}: expected a number above 0, or None, got {value!r}")
-        is_fixed = isinstance(concurrency, int)
-        workers = concurrency if isinstance(concurrency, int) else concurrency.max
+        workers = concurrency.max if isinstance(concurrency, Adaptive) else concurrency
         if workers < 1 or (window is not None and window < workers):
             raise ConfigError("concurrency: expected at least 1, and window no less than it")
         limits = Limits(
             requests_per_minute=rpm,
             tokens_per_minute=tpm,
-            concurrency=None if is_fixed else concurrency,
+            concurrency=concurrency if isinstance(concurrency, Adaptive) else None,
         )
         # Also one without limits is of use: it has all wait when the service says so.
         self._limiters: list[AnyLimiter] = [Limiter(limits)]
@@ -127,7 +126,9 @@ class BatchRunner:
         self._max_errors = MaxErrors.parse(max_errors)
         self._rpm, self._tpm = rpm, tpm
         self._limits: dict[str, Any] = {
-            "concurrency": concurrency if is_fixed else asdict(concurrency),
+            "concurrency": asdict(concurrency)
+            if isinstance(concurrency, Adaptive)
+            else concurrency,
             "rpm": rpm,
             "tpm": tpm,
             "max_cost": max_cost,

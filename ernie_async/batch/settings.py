@@ -46,7 +46,9 @@ def read_prices(path: Path) -> PriceTable:
 
 def _price(path: Path, name: str, fields: Any) -> Price:
     try:
-        given = {key: float(fields[key]) * PER_MILLION for key in fields}
+        given: dict[str, Any] = {key: float(fields[key]) * PER_MILLION for key in fields}
+        if "up_to" in given:
+            raise ValueError("up_to")  # tiers are for programs
         return Price(**given)
     except (TypeError, ValueError):
         raise ConfigError(
