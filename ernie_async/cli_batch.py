@@ -190,7 +190,7 @@ def run(
         fresh: Refuse to go on with an output.
         repair: Move lines of the output that cannot be read aside.
         on_changed: If a line that is done now asks something else: error, keep or rerun.
-        delivery: at-least-once, or at-most-once: after a crash, what was under way is not asked again.
+        delivery: at-least-once; or at-most-once: what was under way at a crash is not asked again.
         fsync: When lines are safe from a loss of power: interval, always or never.
         shard: Only the lines of machine i of n, such as 0/16.
         dry_run: Ask nothing; tell what it would take.

@@ -290,7 +290,7 @@ class FileRun:
         if self.options.shard is None and not self.options.only_failed:
             try:
                 progress.total = await asyncio.to_thread(count_lines, self.source, self.kind)
-            except OSError:
+            except (OSError, ConfigError):
                 return  # whoever reads it will tell
 
     # What is written

@@ -6,7 +6,7 @@ And how a run that stopped is told to a shell.
 from dataclasses import dataclass
 from typing import Literal
 
-from ernie_async.errors import APIError, AuthError, ConfigError, ErnieError, NotFoundError
+from ernie_async.errors import AuthError, ConfigError, ErnieError, NotFoundError, QuotaError
 
 __all__ = [
     "EXIT_CODES",
@@ -152,7 +152,7 @@ class Losses:
 
 def hopeless(error: ErnieError | None) -> str | None:
     """What a refusal says that all lines will meet; `None` if it is none of these."""
-    if not isinstance(error, AuthError | NotFoundError) or not isinstance(error, APIError):
+    if not isinstance(error, AuthError | NotFoundError | QuotaError):
         return None
     return f"{type(error).__name__} {error.status} {error.code}"
 
