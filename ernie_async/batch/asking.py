@@ -78,11 +78,14 @@ class Asker:
         client: Whose connections, key, timeouts and hooks are used.
         prices: What tokens cost; `None` for the client's.
         is_once: Nothing is ever sent a second time.
+
+    Attributes:
+        account: Whose quota is used.
     """
 
     def __init__(self, client: AsyncClient, prices: Prices | None, *, is_once: bool) -> None:
         desk = client._desk
-        self.limiter = desk.limiter
+        self.account = desk.account
         # The limiter is asked beforehand, so that the call's own clock begins when it is sent.
         self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT)
         self._prices = desk.ledger.prices() if prices is None else prices
@@ -113,8 +116,8 @@ class Asker:
             await self._ask(line, answer)
         except ErnieError as error:
             if isinstance(error, DeadlineError) and error.clock == "total":
-                # Of this attempt; the line as a whole has no clock.
-                error.clock = "attempt"
+                # Of this attempt, whose answer never came; the line as a whole has no clock.
+                error.clock = "first_event"
             # Its frames hold it, and with them all that was read.
             answer.error = error.with_traceback(None)
             answer.request_id = error.request_id or answer.request_id

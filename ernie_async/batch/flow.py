@@ -29,6 +29,8 @@ from ernie_async.errors import (
     ServerError,
 )
 from ernie_async.net.admission import AnyLimiter, AnyPermit
+from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
+from ernie_async.sansio.load import OVERLOAD, is_quota
 from ernie_async.sansio.retry import RetryPolicy
 
 __all__ = ["Flow", "Item", "Rules"]
@@ -44,7 +46,8 @@ QUOTA_PATIENCE = 600.0
 # Items that bring no work are read in a row before others have a turn.
 ITEMS_IN_A_ROW = 64
 
-OVERLOAD = {429, 503, 529}
+# With these a service says that it did not even begin.
+REFUSING = {429, 503, 529}
 
 Phase = Literal["admission", "asking", "telling"]
 
@@ -372,7 +375,7 @@ class Flow:
         """Seconds until the line is tried again; `None` if it has failed."""
         if self._rules.is_once and not was_refused(error):
             return None
-        if is_quota(error):
+        if is_quota(error) and not self._is_too_long(error):
             # No attempt of the line's: everybody was refused.
             job.attempts -= 1
             if job.refused_since is None:
@@ -381,6 +384,10 @@ class Flow:
                 return None
             return 0.0  # the limiters let nobody pass for a while
         return self._rules.retry.delay(error, job.attempts, 0.0, self._chance)
+
+    def _is_too_long(self, error: ErnieError) -> bool:
+        asked = error.retry_after if isinstance(error, APIError) else None
+        return asked is not None and asked > self._rules.retry.max_retry_after
 
     async def _attempt(self, job: Job) -> Answer:
         permits: list[AnyPermit] = []
@@ -396,7 +403,7 @@ class Flow:
             with self._in("asking"):
                 answer = await self._asker.ask(job.line)
             for permit in permits:
-                _tell_of(permit, answer)
+                _tell_of(permit, answer, self._rules.retry.max_retry_after)
             return answer
         except ConfigError as error:
             return Answer(error=error)  # more tokens than a minute has
@@ -452,45 +459,19 @@ class Flow:
         self.progress.over(result, monotonic())
 
 
-def is_quota(error: ErnieError) -> bool:
-    """Whether the minute's quota is spent, which is nobody's fault and passes by itself."""
-    return isinstance(error, RateLimitError) and error.code is not None
-
-
-def is_congestion(error: ErnieError) -> bool:
-    """Whether there may have been too much under way."""
-    match error:
-        case DeadlineError() | RateLimitError():
-            return True
-        case ConnectError(was_sent=was_sent):
-            return was_sent
-        case ServerError():
-            return was_refused(error)
-        case _:
-            return False
-
-
-def _tell_of(permit: AnyPermit, answer: Answer) -> None:
+def _tell_of(permit: AnyPermit, answer: Answer, max_retry_after: float) -> None:
     """Tell a limiter what became of a call."""
     if answer.limits is not None:
         permit.learn(answer.limits)
-    error, usage = answer.error, answer.usage
-    if error is None:
-        pace = None
-        if usage is not None:
-            permit.settle(tokens=usage.total_tokens)
-            if usage.completion_tokens and not usage.is_estimate:
-                pace = 1000 * answer.seconds / usage.completion_tokens
-        permit.succeeded(pace)
+    if answer.error is not None:
+        settle_failed(permit, answer.error)
+        tell_failure(permit, answer.error, max_retry_after=max_retry_after)
         return
-    if isinstance(error, ConnectError) and not error.was_sent:
-        permit.give_back()
-    elif isinstance(error, APIError):
-        permit.settle(tokens=0)
-    if isinstance(error, RateLimitError) and is_quota(error):
-        permit.refused(error.retry_after)
-    elif is_congestion(error):
-        permit.congested()
+    usage = answer.usage
+    if usage is not None:
+        permit.settle(tokens=usage.total_tokens)
+    told = None if usage is None or usage.is_estimate else usage
+    tell_success(permit, told, answer.seconds)
 
 
 def was_refused(error: ErnieError) -> bool:
@@ -501,7 +482,7 @@ def was_refused(error: ErnieError) -> bool:
         case RateLimitError():
             return True
         case ServerError(status=status, code=code):
-            return status in OVERLOAD or "rate_limit" in (code or "")
+            return status in REFUSING or (code or "").lower() in OVERLOAD
         case _:
             return False
 

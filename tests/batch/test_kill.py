@@ -1,6 +1,6 @@
 """A run is killed at random moments, and goes on each time.
 
-Six kills by default; `BATCH_KILLS=50 BATCH_LINES=5000 pytest tests/batch/test_kill.py` is the whole
+Three kills by default; `BATCH_KILLS=50 BATCH_LINES=5000 pytest tests/batch/test_kill.py` is the whole
 thing, and takes some minutes.
 """
 
@@ -18,8 +18,8 @@ from tests.batch.files import asked, ids, read_jsonl, write_input
 
 pytest.importorskip("cyclopts")
 
-KILLS = int(os.environ.get("BATCH_KILLS", "6"))
-LINES = int(os.environ.get("BATCH_LINES", "600"))
+KILLS = int(os.environ.get("BATCH_KILLS", "3"))
+LINES = int(os.environ.get("BATCH_LINES", "400"))
 CONCURRENCY = 16
 
 

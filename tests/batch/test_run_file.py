@@ -8,10 +8,10 @@ from time import monotonic
 
 import pytest
 
-from tests.batch.files import asked, ids, read_jsonl, request_line, write_input, write_lines
 from ernie_async import AsyncClient, ConfigError, Limits, Price, Prices, RetryPolicy, Timeouts
 from ernie_async.batch import BatchError, BatchRunner, FileOptions
 from ernie_async.testing import MockErnie, cut, error_event, raw, refuse, reply, stall
+from tests.batch.files import asked, ids, read_jsonl, request_line, write_input, write_lines
 
 pytestmark = pytest.mark.anyio
 
