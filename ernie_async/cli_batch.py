@@ -27,12 +27,12 @@ from ernie_async.cli_progress import (
 )
 from ernie_async.cli_service import STDIN, Service, Whole, connected
 from ernie_async.cli_terminal import note
-from ernie_async.errors import ConfigError
+from ernie_async.errors import ConfigError, ErnieError
 
 if TYPE_CHECKING:
     from ernie_async.batch import BatchReport, BatchRunner, FileOptions
 
-__all__ = ["batch"]
+__all__ = ["Reading", "batch"]
 
 FAILED, INTERNAL = 1, 70
 
@@ -201,7 +201,6 @@ def run(
     from ernie_async.batch.file_run import FileOptions  # noqa: PLC0415 - a wing
     from ernie_async.batch.runner import RETRY, BatchRunner  # noqa: PLC0415
     from ernie_async.batch.settings import read_concurrency, read_prices  # noqa: PLC0415
-    from ernie_async.batch.stopping import EXIT_CODES, BatchError  # noqa: PLC0415
 
     options = FileOptions(
         **reading.options(),
@@ -236,19 +235,16 @@ def run(
             grace=read_seconds(grace, "grace") or 0.0,
         )
         currency = "¥" if table is None else table.sign
+        if dry_run:
+            told = runner.run(work.estimate_file(source, target, options))
+            show_estimate(told, currency)
+            return 0
         try:
-            if dry_run:
-                told = runner.run(work.estimate_file(source, target, options))
-                show_estimate(told, currency)
-                return 0
             with progress_view(progress, currency) as view:
                 done = runner.run(run_with_signals(work, source, target, options, view))
-        except BatchError as error:
-            note(str(error))
-            return EXIT_CODES[error.reason]
-        except (ConfigError, OSError, KeyboardInterrupt):
+        except (ErnieError, OSError):
             raise
-        except Exception:  # noqa: BLE001 - a bug, which the author wants to see
+        except Exception:  # noqa: BLE001 - a bug, which its author wants to see
             traceback.print_exc()
             return INTERNAL
     show_report(done, currency)
@@ -304,17 +300,11 @@ def merge(
     """
     from ernie_async.batch.lines import LineReader  # noqa: PLC0415 - a wing
     from ernie_async.batch.merge import merge as put_together  # noqa: PLC0415
-    from ernie_async.batch.stopping import EXIT_CODES, BatchError  # noqa: PLC0415
 
     given = reading.options()
     given.pop("kind")
-    try:
-        found = asyncio.run(
-            put_together(outputs, output, source=input, reader=LineReader(**given), ordered=ordered)
-        )
-    except BatchError as error:
-        note(str(error))
-        return EXIT_CODES[error.reason]
+    reader = LineReader(**given)
+    found = asyncio.run(put_together(outputs, output, source=input, reader=reader, ordered=ordered))
     if json:
         print_json(found._asdict())
     else:

@@ -54,7 +54,7 @@ ONLY = {
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
     "pyarrow": ["batch/parquet.py"],
-    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py"],
+    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py", "batch/asking.py"],
 }  # fmt: skip
 NO_THOUGHT = {
     "asyncio",

@@ -4,13 +4,15 @@ Knows the client, and sends the body of the line as it is. Whether to try again 
 `flow`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from pydantic_core import from_json
 
-from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, Line
+from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH, Line
 from ernie_async.calling import ask
 from ernie_async.client import AsyncClient
 from ernie_async.errors import DeadlineError, DecodeError, ErnieError
@@ -28,9 +30,15 @@ from ernie_async.types.images import Images
 from ernie_async.types.prices import Prices
 from ernie_async.types.usage import Usage
 
-__all__ = ["Answer", "Asker", "Need"]
+__all__ = ["Answer", "Asker", "Need", "read_body_of"]
 
 ONE_ATTEMPT = RetryPolicy(attempts=1)
+
+KINDS: dict[str, type[ChatCompletion | Embeddings | Images]] = {
+    CHAT_PATH: ChatCompletion,
+    EMBEDDINGS_PATH: Embeddings,
+    IMAGES_PATH: Images,
+}
 
 
 class Need(NamedTuple):
@@ -128,12 +136,8 @@ class Asker:
 
     async def _ask(self, line: Line, answer: Answer) -> None:
         path = line.path
-        if path == CHAT_PATH:
-            kind: Any = ChatCompletion
-        elif path == EMBEDDINGS_PATH:
-            kind = Embeddings
-        else:
-            kind, path = Images, generation_path(line.model or "")
+        if path == IMAGES_PATH:
+            path = generation_path(line.model or "")
 
         async def receive(reply: Reply) -> Any:
             raw = await read_body(reply)
@@ -141,10 +145,7 @@ class Asker:
             answer.request_id = reply.headers.get("X-Request-Id")
             answer.body = readable(raw)
             answer.limits = read_rate_headers(reply.headers, utc_now=time())
-            found = read_answer(kind, reply.status, reply.headers, raw, utc_now=time())
-            if not isinstance(answer.body, dict):
-                raise DecodeError("the answer holds what no JSON may hold", body=raw)
-            return read_images(found) if isinstance(found, Images) else found
+            return read_body_of(line.path, answer, raw, reply.headers)
 
         desk, request = ask(
             self._desk,
@@ -156,15 +157,30 @@ class Asker:
             is_once=self._is_once,
         )
         found = await desk.fetch(request, receive)
-        usage = getattr(found, "usage", None)
-        if isinstance(usage, Usage):
-            if usage.is_estimate:
-                prompt = estimate_tokens(prompt_text(line))
-                usage = Usage.estimated(
-                    prompt_tokens=prompt, completion_tokens=usage.completion_tokens
-                )
-            answer.usage = usage
+        if answer.usage is None and isinstance(found, ChatCompletion):
+            # The service did not tell, so the client has estimated the answer, and we the prompt.
+            prompt = estimate_tokens(prompt_text(line))
+            answer.usage = Usage.estimated(
+                prompt_tokens=prompt, completion_tokens=found.usage.completion_tokens
+            )
         answer.request_id = getattr(found, "id", None) or answer.request_id
+
+
+def read_body_of(path: str, answer: Answer, raw: bytes, headers: Mapping[str, str]) -> BaseModel:
+    """Read the body of an answer, which has its status and body already, and note its usage.
+
+    Raises:
+        ErnieError: It is a refusal, or no answer.
+    """
+    kind = KINDS[path]
+    found = read_answer(kind, answer.status or 0, headers, raw, utc_now=time())
+    if not isinstance(answer.body, dict):
+        raise DecodeError("the answer holds what no JSON may hold", body=raw)
+    if isinstance(found, Images):
+        return read_images(found)
+    if "usage" in found.model_fields_set:
+        answer.usage = found.usage
+    return found
 
 
 def readable(raw: bytes) -> Any:

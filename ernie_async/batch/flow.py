@@ -251,6 +251,8 @@ class Flow:
             self.stop(error.reason, error)
         except (OSError, ConfigError) as error:
             self.stop("input", error)
+        except Exception as error:  # noqa: BLE001 - the caller's iterator; the caller is told
+            self.stop("internal", error)
         finally:
             self._is_read = True
             self._wake(len(self._idle))
@@ -263,6 +265,8 @@ class Flow:
         while self._outstanding >= self._rules.window or not self._has_room():
             self._room.clear()
             await self._room.wait()
+        if self._budget.max_cost is not None and not self._asker.has_price(line):
+            raise BatchError(f"max_cost: {line.model!r} has no price", "budget")
         self._outstanding += 1
         need = self._asker.need(line) if self._counts_tokens else Need()
         self._agenda.add(Job(line, row, need))

@@ -105,7 +105,7 @@ async def _fill(
     try:
         async with aclosing(items()) as each:
             await flow.run(each)
-        end = flow.failure if flow.reason in {"input", "damaged"} else None
+        end = flow.failure if flow.reason in {"input", "damaged", "internal"} else None
     except Exception as error:  # noqa: BLE001 - it is raised where the results are taken
         end = error
     await queue.put(end)

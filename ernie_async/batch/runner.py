@@ -44,7 +44,7 @@ from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.settings import check_kind
 from ernie_async.types.prices import Prices
 
-__all__ = ["BatchRunner"]
+__all__ = ["BatchRunner", "known_models"]
 
 R = TypeVar("R")
 
@@ -147,11 +147,7 @@ class BatchRunner:
         )
         self._flows: WeakSet[Flow] = WeakSet()
         self._results: WeakSet[BatchResults] = WeakSet()
-        self._models = {
-            CHAT_PATH: client.model,
-            EMBEDDINGS_PATH: EMBEDDING_MODEL,
-            IMAGES_PATH: IMAGE_MODEL,
-        }
+        self._models = known_models(client)
 
     def map(
         self,
@@ -220,7 +216,7 @@ class BatchRunner:
             ConfigError: Options that make no sense.
         """
         out = None if fspath(output) == "-" else Path(output)
-        run = FileRun(Path(source), out, options, self._known_models())
+        run = FileRun(Path(source), out, options, self._models)
         began = time()
         progress = self._progress()
         async with AsyncExitStack() as stack:
@@ -262,7 +258,7 @@ class BatchRunner:
             OSError: The input cannot be read.
         """
         out = None if fspath(output) == "-" else Path(output)
-        run = FileRun(Path(source), out, options, self._known_models())
+        run = FileRun(Path(source), out, options, self._models)
         asker = Asker(self._client, self._prices, is_once=False)
         return await estimate(run, asker, self._rpm, self._tpm)
 
@@ -302,6 +298,8 @@ class BatchRunner:
             finally:
                 for task in beside:
                     task.cancel()
+                if on_progress is not None:
+                    on_progress(flow.progress.snapshot(flow.gauges(), monotonic()))
         flow.progress.ok -= run.held
         flow.progress.undone += run.held
 
@@ -333,10 +331,7 @@ class BatchRunner:
         return Progress(monotonic(), rpm=self._rpm, tpm=self._tpm)
 
     def _reader(self, url: str) -> LineReader:
-        return LineReader(models=self._known_models(), url=url)
-
-    def _known_models(self) -> dict[str, str]:
-        return {path: model for path, model in self._models.items() if model is not None}
+        return LineReader(models=self._models, url=url)
 
     def _flow(self, progress: Progress, tell: Any, **more: Any) -> Flow:
         budget = more.pop("budget", None) or Budget(self._max_cost, self._max_tokens)
@@ -353,6 +348,16 @@ class BatchRunner:
         )
         self._flows.add(flow)
         return flow
+
+
+def known_models(client: AsyncClient) -> dict[str, str]:
+    """The model of lines that name none, by path."""
+    models = {
+        CHAT_PATH: client.model,
+        EMBEDDINGS_PATH: EMBEDDING_MODEL,
+        IMAGES_PATH: IMAGE_MODEL,
+    }
+    return {path: model for path, model in models.items() if model is not None}
 
 
 async def _look(flow: Flow, on_progress: OnProgress | None) -> None:

@@ -165,6 +165,9 @@ class Budget:
         max_tokens: Prompts and answers together; `None` for no limit.
         cost: Spent by earlier runs.
         tokens: Used by earlier runs.
+
+    Attributes:
+        max_cost: CNY; `None` for no limit.
     """
 
     def __init__(
@@ -175,7 +178,7 @@ class Budget:
         cost: float = 0.0,
         tokens: int = 0,
     ) -> None:
-        self._max_cost = max_cost
+        self.max_cost = max_cost
         self._max_tokens = max_tokens
         self.cost = cost
         self.tokens = tokens
@@ -185,12 +188,12 @@ class Budget:
     @property
     def is_limited(self) -> bool:
         """Whether estimates are needed."""
-        return self._max_cost is not None or self._max_tokens is not None
+        return self.max_cost is not None or self._max_tokens is not None
 
     def reserve(self, cost: float, tokens: int) -> bool:
         """Set something aside for a call; whether there is so much."""
         total = self.cost + self._reserved_cost + cost
-        if self._max_cost is not None and total > self._max_cost:
+        if self.max_cost is not None and total > self.max_cost:
             return False
         n_tokens = self.tokens + self._reserved_tokens + tokens
         if self._max_tokens is not None and n_tokens > self._max_tokens:

@@ -94,7 +94,8 @@ def cancel_batch(asked: Asked) -> dict[str, Any] | Refuse:
 
 
 def _finish(batch: dict[str, Any], asked: Asked) -> None:
-    good, bad = [], []
+    good: list[dict[str, Any]] = []
+    bad: list[dict[str, Any]] = []
     for raw in asked.shelf.files[batch["input_file_id"]].content.split(b"\n"):
         if raw:
             status, line = _answer(json.loads(raw), batch["endpoint"], asked)

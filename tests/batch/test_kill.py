@@ -1,7 +1,7 @@
 """A run is killed at random moments, and goes on each time.
 
-Three kills by default; `BATCH_KILLS=50 BATCH_LINES=5000 pytest tests/batch/test_kill.py` is the whole
-thing, and takes some minutes.
+Three kills by default. `BATCH_KILLS=50 BATCH_LINES=5000 pytest tests/batch/test_kill.py` is the
+whole thing, and takes some minutes.
 """
 
 import os

@@ -122,7 +122,7 @@ async def test_an_error_of_the_source_is_raised(client) -> None:
         yield {"text": "a"}
         raise RuntimeError("the source broke")
 
-    with pytest.raises((RuntimeError, ExceptionGroup), match="the source broke|unhandled"):
+    with pytest.raises(RuntimeError, match="the source broke"):
         async for _ in BatchRunner(client).map(rows(), request=ask):
             pass
 

@@ -103,7 +103,7 @@ def test_a_record_is_read_back() -> None:
     "raw", [b"", b"{}", b"[]", b"\0\0", b'{"custom_id": 1}', b'{"custom_id": "']
 )
 def test_what_is_no_record(raw) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError):  # noqa: PT011 - in whose words is all the same
         read_record(raw)
 
 
