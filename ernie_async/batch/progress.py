@@ -208,9 +208,9 @@ def progress_line(told: dict[str, Any], currency: str = "¥") -> str:
     parts.append(f"ok {told['ok']:,}  bad {told['failed']:,}")
     parts.append(f"in {told['in_flight']}/{told['limit']}")
     parts.append(f"{told['rps_60s']:.1f}/s")
-    for name in ("rpm", "tpm"):
-        if told[f"{name}_used_pct"] is not None:
-            parts.append(f"{name} {told[f'{name}_used_pct']}%")
+    used = {name: told[f"{name}_used_pct"] for name in ("rpm", "tpm")}
+    if any(percent is not None for percent in used.values()):
+        parts.append(" ".join(f"{name} {p}%" for name, p in used.items() if p is not None))
     if told["cost"] is not None:
         money = f"{currency}{told['cost']:.2f}"
         if told["cost_projected"] is not None:
