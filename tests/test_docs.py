@@ -50,6 +50,8 @@ from ernie_async import (
     videos,
 )
 from ernie_async import embedding as embedding_desk
+from ernie_async.batch import FileOptions, appending, flow, offline, records, runner, stopping
+from ernie_async.batch.inputs import MAX_LINE_BYTES
 from ernie_async.net import credentials, transport, watch
 from ernie_async.sansio import (
     address,
@@ -170,7 +172,7 @@ def test_test_examples_pass(tmp_path: Path) -> None:
 # Commands
 
 
-COMMANDS_OF_COMMANDS = {"files"}
+COMMANDS_OF_COMMANDS = {"files", "batch"}
 
 
 def ernie_commands() -> list[tuple[str, list[str]]]:
@@ -419,6 +421,20 @@ FACTS = {
     "docs/guides/servers.md": [
         f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
     ],
+    "docs/guides/batch.md": [
+        f"more than {MAX_LINE_BYTES // 2**20} MiB",
+        f"no more than {FileOptions().order_window:,} lines",
+        f"every {appending.INTERVAL_LINES:,} lines or {appending.INTERVAL_SECONDS:g} s",
+        f"under way {runner.GRACE_SECONDS:g} s",
+        f"from {runner.ADAPTIVE.start} up to {runner.ADAPTIVE.max}",
+        f"at most {flow.CAUTIOUS} calls are under way",
+        f"up to {runner.RETRY.attempts} times",
+        f"up to {runner.RETRY.max_retry_after:g} s",
+        f"first {stopping.FIRST_REFUSED} lines, or any {stopping.REFUSED_IN_A_ROW} in a row",
+        f"last {records.MAX_ATTEMPTS_TOLD} failed attempts",
+        f"at most {offline.MAX_LINES:,} lines",
+        f"{offline.PRICE_SHARE:.0%} of".replace("%", " %"),
+    ],
     "docs/guides/cost.md": [
         f"on its `date`, {standard_prices().date}",
         f"less than {ledger.LEAST_TOKENS} tokens",
@@ -471,6 +487,19 @@ def code_table(language: str) -> str:
 def test_code_table_is_the_library_s(page: str, language: str) -> None:
     table = code_table(language)
     assert table in page_text(page), f"put this table into {page}:\n\n{table}\n"
+
+
+@pytest.mark.parametrize("page", ["docs/guides/batch.md", "docs/zh/guides/batch.md"])
+def test_exit_codes_are_those_of_the_code(page: str) -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \|", page_text(page), re.MULTILINE)
+    told = {int(code) for row in rows for code in row.split(",")}
+    assert told == {*stopping.EXIT_CODES.values(), 2}
+
+
+def test_options_of_files_are_documented() -> None:
+    page = page_text("docs/guides/batch.md").replace("-", "_")
+    own = {"kind", "url", "defaults", "errors", "order_window", "fresh", "max_line_bytes"}
+    assert missing(set(FileOptions.__dataclass_fields__) - own, page) == []
 
 
 def test_retry_table_is_the_library_s() -> None:
