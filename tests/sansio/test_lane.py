@@ -224,6 +224,18 @@ def test_what_was_not_configured_stays_unlimited() -> None:
     assert lane.paused_for(0.0) == 5.0
 
 
+def test_what_was_never_sent_is_put_back_and_no_more() -> None:
+    world = World(Lane(Limits(requests_per_minute=120, tokens_per_minute=12_000), 0.0))
+    for _ in range(3):
+        world.happen("call", 100, False)
+    assert world.lane.levels(0.0) == (7.0, 700.0)
+    world.happen("unsent", 0)
+    assert world.lane.levels(0.0) == (8.0, 800.0)
+    world.happen("end", 0)
+    assert world.lane.levels(0.0) == (8.0, 800.0)
+    assert world.lane.in_flight == 1
+
+
 def test_one_probe_at_a_time_until_one_is_answered() -> None:
     world = World(Lane(Limits(requests_per_minute=6000), 0.0))
     world.happen("call", 0, False)
