@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.lane import Lane, Ticket
+from ernie_async.sansio.lane import Lane
+from ernie_async.sansio.line import Ticket
 from ernie_async.sansio.rate_headers import RateHeaders
 
 # What happens at a lane, and after which pause in seconds.
@@ -221,6 +222,18 @@ def test_what_was_not_configured_stays_unlimited() -> None:
     world.happen("call", 50, False)
     assert len(world.granted) == 50
     assert lane.paused_for(0.0) == 5.0
+
+
+def test_what_was_never_sent_is_put_back_and_no_more() -> None:
+    world = World(Lane(Limits(requests_per_minute=120, tokens_per_minute=12_000), 0.0))
+    for _ in range(3):
+        world.happen("call", 100, False)
+    assert world.lane.levels(0.0) == (7.0, 700.0)
+    world.happen("unsent", 0)
+    assert world.lane.levels(0.0) == (8.0, 800.0)
+    world.happen("end", 0)
+    assert world.lane.levels(0.0) == (8.0, 800.0)
+    assert world.lane.in_flight == 1
 
 
 def test_one_probe_at_a_time_until_one_is_answered() -> None:
