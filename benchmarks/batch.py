@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from benchmarks.machine import describe, peak_bytes, pick_cores, pin
 
 CONCURRENCY = 64
 
-Work = Callable[[str, Path, Path], Awaitable[None]]
+Work = Callable[[str, Path, Path], Coroutine[Any, Any, None]]
 
 
 async def ours(base_url: str, source: Path, out: Path) -> None:

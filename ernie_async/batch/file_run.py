@@ -110,7 +110,7 @@ class FileRun:
         self.source = source
         self.out = out
         self.options = options
-        self.kind = options.kind or kind_of(source)
+        self.kind: InputKind = options.kind or kind_of(source)
         self.err = options.errors or (None if out is None else errors_path(out))
         self.before = Before()
         self.reader = self._make_reader(models)
@@ -156,7 +156,10 @@ class FileRun:
             except OSError as error:
                 raise BatchError(f"{out}: {error.strerror}", "locked") from None
             stack.callback(lock.release)
-            await asyncio.to_thread(self._read_back, out, err)
+            try:
+                await asyncio.to_thread(self._read_back, out, err)
+            except OSError as error:
+                raise BatchError(f"{error.filename or out}: {error.strerror}", "io") from None
         stack.callback(self.before.ids.close)
         try:
             self._results = await self._append_to(stack, out)

@@ -264,7 +264,11 @@ class Flow:
             return
         while self._outstanding >= self._rules.window or not self._has_room():
             self._room.clear()
-            await self._room.wait()
+            try:
+                await self._room.wait()
+            except asyncio.CancelledError:
+                self._undone.append(Job(line, row, Need()))
+                raise
         if self._budget.max_cost is not None and not self._asker.has_price(line):
             raise BatchError(f"max_cost: {line.model!r} has no price", "budget")
         self._outstanding += 1
@@ -295,6 +299,8 @@ class Flow:
             job = self._take_next()
             if job is not None:
                 self._active += 1
+                if len(self._agenda):
+                    self._wake(1)  # to begin the next one, or to look at the clock for it
                 return job
             if self.reason is not None or (self._is_read and not self._outstanding):
                 break
@@ -336,6 +342,9 @@ class Flow:
                 if task is not None:
                     task.uncancel()
                 self._undone.append(job)
+            except OSError as error:  # of the journal
+                self.stop("io", error)
+                self._undone.append(job)
             finally:
                 self._active -= 1
                 # This worker takes the next line itself; another may have room now.
@@ -362,7 +371,7 @@ class Flow:
         del job.errors[:-MAX_ATTEMPTS_TOLD]
         if isinstance(error, RateLimitError):
             self.progress.refused(now)
-        if isinstance(error, DeadlineError) or (isinstance(error, ConnectError) and error.was_sent):
+        if may_be_billed(error):
             self.progress.unknown_usage += 1
         delay = self._delay(job, error, now)
         if self._journal is not None and was_refused(error):
@@ -395,13 +404,20 @@ class Flow:
 
     async def _attempt(self, job: Job) -> Answer:
         permits: list[AnyPermit] = []
+        is_sent = False
         try:
             with self._in("admission"):
                 for limiter in self._limiters:
-                    permit = limiter.admit(job.need.tokens, model=job.line.model, priority="batch")
+                    permit = limiter.admit(
+                        job.need.tokens,
+                        model=job.line.model,
+                        account=self._asker.account,
+                        priority="batch",
+                    )
                     permits.append(await permit)
                 if self._journal is not None:
                     await self._journal.begin(job.line)
+            is_sent = True
             job.attempts += 1
             self.progress.sent(monotonic())
             with self._in("asking"):
@@ -413,7 +429,10 @@ class Flow:
             return Answer(error=error)  # more tokens than a minute has
         finally:
             for permit in permits:
-                permit.release()
+                if is_sent:
+                    permit.release()
+                else:
+                    permit.give_back()
 
     def _result(self, job: Job, answer: Answer, code: str | None, message: str) -> BatchResult:
         usage = answer.usage
@@ -478,11 +497,22 @@ def _tell_of(permit: AnyPermit, answer: Answer, max_retry_after: float) -> None:
     tell_success(permit, told, answer.seconds)
 
 
+def may_be_billed(error: ErnieError) -> bool:
+    """Whether the service may have worked, and nobody heard of it."""
+    match error:
+        case ConnectError(was_sent=was_sent):
+            return was_sent
+        case DeadlineError(clock=clock):
+            return clock != "connect"
+        case _:
+            return False
+
+
 def was_refused(error: ErnieError) -> bool:
     """Whether the service cannot have worked on the request."""
     match error:
-        case ConnectError(was_sent=was_sent):
-            return not was_sent
+        case ConnectError() | DeadlineError():
+            return not may_be_billed(error)
         case RateLimitError():
             return True
         case ServerError(status=status, code=code):

@@ -8,50 +8,47 @@ from types import TracebackType
 from typing import Any, Self
 
 from ernie_async.batch.flow import Flow, Item
-from ernie_async.batch.progress import Progress
 from ernie_async.batch.records import BatchResult
 from ernie_async.batch.stopping import StopReason
 
-__all__ = ["BatchResults"]
+__all__ = ["BatchResults", "new_queue"]
+
+# Results; at the end what went wrong, or nothing.
+Results = asyncio.Queue[BatchResult | BaseException | None]
+
+
+def new_queue() -> Results:
+    """Where a flow puts its results: one waits here, others in the workers that have made them."""
+    return Results(1)
 
 
 class BatchResults:
     """An async iterator of `BatchResult`. Leaving it early breaks off what is under way.
 
-    Attributes:
-        reason: What stopped it before the end; `None` if nothing did.
+    Args:
+        flow: Begins with the first result that is asked for.
+        items: Makes its input.
+        queue: Where it puts its results.
     """
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        # One result waits here; the others wait in the workers that have made them.
-        self._queue: asyncio.Queue[BatchResult | BaseException | None] = asyncio.Queue(1)
-        self._task: asyncio.Task[None] | None = None
-        self._start: Callable[[], Any] = lambda: None
-        self._flow: Flow | None = None
-        self._is_over = False
-
-    def begin(self, flow: Flow, items: Callable[[], AsyncGenerator[Item, None]]) -> None:
-        """Say what runs once somebody asks for the first result."""
-        queue = self._queue
+    def __init__(
+        self, flow: Flow, items: Callable[[], AsyncGenerator[Item, None]], queue: Results
+    ) -> None:
         self._flow = flow
-        self._start = lambda: _fill(flow, items, queue)
-
-    @property
-    def put(self) -> Callable[[BatchResult], Any]:
-        """Where results come in."""
-        return self._queue.put
+        self._items = items
+        self._queue = queue
+        self._task: asyncio.Task[None] | None = None
+        self._is_over = False
 
     @property
     def reason(self) -> StopReason | None:
         """What stopped it before the end; `None` if nothing did."""
-        return None if self._flow is None else self._flow.reason
+        return self._flow.reason
 
     @property
     def progress(self) -> dict[str, Any]:
         """How it goes, as the summary of a file has it."""
-        assert self._flow is not None
-        return self._progress.snapshot(self._flow.gauges(), monotonic())
+        return self._flow.progress.snapshot(self._flow.gauges(), monotonic())
 
     def __aiter__(self) -> Self:
         return self
@@ -60,7 +57,7 @@ class BatchResults:
         if self._is_over:
             raise StopAsyncIteration
         if self._task is None:
-            self._task = asyncio.create_task(self._start())
+            self._task = asyncio.create_task(_fill(self._flow, self._items, self._queue))
         result = await self._queue.get()
         if isinstance(result, BatchResult):
             return result
@@ -99,7 +96,7 @@ class BatchResults:
 async def _fill(
     flow: Flow,
     items: Callable[[], AsyncGenerator[Item, None]],
-    queue: "asyncio.Queue[BatchResult | BaseException | None]",
+    queue: Results,
 ) -> None:
     end: BaseException | None = None
     try:

@@ -15,27 +15,19 @@ from weakref import WeakSet
 from ernie_async.batch.asking import Asker
 from ernie_async.batch.estimate import Estimate, estimate
 from ernie_async.batch.file_run import FileOptions, FileRun
-from ernie_async.batch.flow import Flow, Item, Rules
-from ernie_async.batch.ids import Ids
+from ernie_async.batch.flow import Flow, Rules
 from ernie_async.batch.lines import (
-    CHAT_PATH,
     DEFAULT_URL,
-    EMBEDDINGS_PATH,
-    IMAGES_PATH,
-    Fault,
-    Line,
     LineReader,
-    duplicate,
 )
 from ernie_async.batch.progress import Progress
 from ernie_async.batch.records import record_fields, record_id
-from ernie_async.batch.results import BatchResults
+from ernie_async.batch.results import BatchResults, new_queue
+from ernie_async.batch.rows import items_of, known_models
 from ernie_async.batch.stopping import Budget, Losses, MaxErrors, StopReason
 from ernie_async.batch.summary import BatchReport, make_report, write_summary
 from ernie_async.client import AsyncClient
-from ernie_async.embedding import DEFAULT_MODEL as EMBEDDING_MODEL
 from ernie_async.errors import ConfigError
-from ernie_async.images import DEFAULT_MODEL as IMAGE_MODEL
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.limiter import Limiter
 from ernie_async.sansio.adaptive import Adaptive
@@ -44,7 +36,7 @@ from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.settings import check_kind
 from ernie_async.types.prices import Prices
 
-__all__ = ["BatchRunner", "known_models"]
+__all__ = ["BatchRunner"]
 
 R = TypeVar("R")
 
@@ -172,11 +164,10 @@ class BatchRunner:
         Raises:
             ConfigError: The url is not supported.
         """
-        reader = self._reader(url)
-        progress = self._progress()
-        results = BatchResults(progress)
-        flow = self._flow(progress, results.put)
-        results.begin(flow, lambda: _items(rows, reader, id, request))
+        reader = LineReader(models=self._models, url=url)
+        queue = new_queue()
+        flow = self._flow(self._progress(), queue.put)
+        results = BatchResults(flow, lambda: items_of(rows, reader, id, request), queue)
         self._results.add(results)
         return results
 
@@ -218,32 +209,29 @@ class BatchRunner:
         out = None if fspath(output) == "-" else Path(output)
         run = FileRun(Path(source), out, options, self._models)
         began = time()
-        progress = self._progress()
         async with AsyncExitStack() as stack:
             journal = await run.open(stack)
-            budget = Budget(
-                self._max_cost, self._max_tokens, cost=run.before.cost, tokens=run.before.tokens
-            )
+            before = run.before
             flow = self._flow(
-                progress,
+                self._progress(),
                 run.tell,
-                budget=budget,
+                budget=Budget(
+                    self._max_cost, self._max_tokens, cost=before.cost, tokens=before.tokens
+                ),
                 journal=journal,
                 has_room=run.has_room,
             )
-            report_of = self._reporter(run, flow, began)
             try:
                 await self._run_beside(run, flow, on_progress)
-            except BaseException:
-                if out is not None:
-                    write_summary(out, report_of("internal"))
+                await stack.aclose()
+            except OSError as error:  # what was written last may not be durable
+                flow.reason, flow.failure = "io", error
+            except BaseException as error:
+                is_cancelled = isinstance(error, asyncio.CancelledError)
+                self._report(run, flow, began, "cancelled" if is_cancelled else "internal")
                 raise
-            reason = run.finish(flow.reason or ("failures" if progress.failed else "finished"))
-        report = report_of(reason)
-        if out is not None:
-            with suppress(OSError):  # a full disk has been told already
-                write_summary(out, report)
-        return report
+        reason = run.finish(flow.reason or ("failures" if flow.progress.failed else "finished"))
+        return self._report(run, flow, began, reason)
 
     async def estimate_file(
         self,
@@ -303,35 +291,32 @@ class BatchRunner:
         flow.progress.ok -= run.held
         flow.progress.undone += run.held
 
-    def _reporter(
-        self, run: FileRun, flow: Flow, began: float
-    ) -> Callable[[StopReason], BatchReport]:
-        def report_of(reason: StopReason) -> BatchReport:
-            earlier = run.before
-            return make_report(
-                flow.progress,
-                reason,
-                now=monotonic(),
-                began=began,
-                ended=time(),
-                message="" if flow.failure is None else str(flow.failure),
-                notes=run.notes,
-                limits={**self._limits, **run.told_options()},
-                earlier={
-                    "ok": earlier.ok,
-                    "failed": earlier.failed,
-                    "cost": round(earlier.cost, 6),
-                    "tokens": earlier.tokens,
-                },
-            )
-
-        return report_of
+    def _report(self, run: FileRun, flow: Flow, began: float, reason: StopReason) -> BatchReport:
+        """The report of a run that is over; it is also written beside the output."""
+        earlier = run.before
+        report = make_report(
+            flow.progress,
+            reason,
+            now=monotonic(),
+            began=began,
+            ended=time(),
+            message="" if flow.failure is None else str(flow.failure),
+            notes=run.notes,
+            limits={**self._limits, **run.told_options()},
+            earlier={
+                "ok": earlier.ok,
+                "failed": earlier.failed,
+                "cost": round(earlier.cost, 6),
+                "tokens": earlier.tokens,
+            },
+        )
+        if run.out is not None:
+            with suppress(OSError):  # a full disk has been told already
+                write_summary(run.out, report)
+        return report
 
     def _progress(self) -> Progress:
         return Progress(monotonic(), rpm=self._rpm, tpm=self._tpm)
-
-    def _reader(self, url: str) -> LineReader:
-        return LineReader(models=self._models, url=url)
 
     def _flow(self, progress: Progress, tell: Any, **more: Any) -> Flow:
         budget = more.pop("budget", None) or Budget(self._max_cost, self._max_tokens)
@@ -350,16 +335,6 @@ class BatchRunner:
         return flow
 
 
-def known_models(client: AsyncClient) -> dict[str, str]:
-    """The model of lines that name none, by path."""
-    models = {
-        CHAT_PATH: client.model,
-        EMBEDDINGS_PATH: EMBEDDING_MODEL,
-        IMAGES_PATH: IMAGE_MODEL,
-    }
-    return {path: model for path, model in models.items() if model is not None}
-
-
 async def _look(flow: Flow, on_progress: OnProgress | None) -> None:
     while True:
         await asyncio.sleep(LOOK_EVERY)
@@ -367,50 +342,3 @@ async def _look(flow: Flow, on_progress: OnProgress | None) -> None:
         flow.progress.sample(gauges, now)
         if on_progress is not None:
             on_progress(flow.progress.snapshot(gauges, now))
-
-
-async def _each(rows: Iterable[R] | AsyncIterable[R]) -> AsyncGenerator[R, None]:
-    if isinstance(rows, AsyncIterable):
-        async for row in rows:
-            yield row
-    else:
-        for row in rows:
-            yield row
-
-
-async def _items(
-    rows: Iterable[R] | AsyncIterable[R],
-    reader: LineReader,
-    id_of: Callable[[R], object] | None,
-    request: Callable[[R], Mapping[str, Any]] | None,
-) -> AsyncGenerator[Item, None]:
-    ids = Ids()
-    number = 0
-    try:
-        async with aclosing(_each(rows)) as each:
-            async for row in each:
-                number += 1
-                line = _line_of(number, row, reader, id_of, request)
-                if isinstance(line, Line) and ids.take(line.custom_id) is not None:
-                    line = duplicate(line)
-                yield Item(line, row)
-    finally:
-        ids.close()
-
-
-def _line_of(
-    number: int,
-    row: Any,
-    reader: LineReader,
-    id_of: Callable[[Any], object] | None,
-    request: Callable[[Any], Mapping[str, Any]] | None,
-) -> Line | Fault:
-    try:
-        name = f"row-{number}" if id_of is None else str(id_of(row))
-        if request is not None:
-            return reader.make(number, name, request(row))
-        if not isinstance(row, Mapping):
-            row = {"prompt": row}
-        return reader.take(number, row if id_of is None else {**row, "custom_id": name})
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        return Fault(number, "invalid_request", f"{type(error).__name__}: {error}", "")

@@ -8,7 +8,7 @@ from ernie_async.batch.file_run import FileRun
 from ernie_async.batch.lines import Line, key_of
 from ernie_async.batch.manifest import Manifest, manifest_path, state_of
 from ernie_async.batch.offline import OfflineLane, _read_result
-from ernie_async.batch.runner import known_models
+from ernie_async.batch.rows import known_models
 from ernie_async.testing import MockErnie, refuse, reply
 from ernie_async.types.prices import Prices
 from tests.batch.files import ids, read_jsonl, request_line, write_input, write_lines
