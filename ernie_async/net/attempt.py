@@ -28,8 +28,8 @@ DRAIN_SECONDS = 0.05
 DRAIN_BYTES = 4096
 
 # A stream that is faster than its consumer lets other tasks have a turn after so many bytes: some
-# fifty events of 170 bytes.
-TURN_BYTES = 8192
+# seventy events of 170 bytes.
+TURN_BYTES = 12288
 
 
 class Attempt:
