@@ -117,13 +117,11 @@ class ChunkReader:
         is_done = bool(events) and events[-1] == END_MARK
         if is_done:
             events.pop()
+        alike = self._read_alike(events) if self._has_begun and events else []
         try:
             # The validator itself instead of the method around it: a microsecond for each token.
-            chunks = [*map(ChatChunk.__pydantic_validator__.validate_json, events[:1])]
-            others = self._read_alike(events, chunks[0]) if events and self._has_begun else None
-            if others is None:
-                others = [*map(ChatChunk.__pydantic_validator__.validate_json, events[1:])]
-            chunks += others
+            read = ChatChunk.__pydantic_validator__.validate_json
+            chunks = [*map(read, events[len(alike) :])]
         except ValidationError:
             chunks = None
         for chunk in chunks or ():
@@ -141,22 +139,26 @@ class ChunkReader:
             return None
         self.is_done = is_done
         self._has_begun = True  # the first chunk has the role, and somebody waits for it
-        return chunks
+        return alike + chunks if alike else chunks
 
-    def _read_alike(self, events: list[bytes], first: ChatChunk) -> list[ChatChunk] | None:
-        """Take the first event for the template of the others, and of packets to come.
+    def _read_alike(self, events: list[bytes]) -> list[ChatChunk]:
+        """Read by the template the events up to the last one that is like it, or none of them.
 
-        Returns:
-            The chunks of the others; `None` if they are not alike, or this was tried too often.
+        If the first one is of another form, it becomes the template, unless that was in vain too
+        often.
         """
         template = self._template
-        if self._misses >= MAX_MISSES or (template is not None and template.fits(events[0])):
-            return None
-        self._misses += 1
-        template = self._template = ChunkTemplate.of(events[0], first)
-        if template is None or len(events) == 1:
-            return None
-        return template.read(b"data: " + b"\n\ndata: ".join(events[1:]) + b"\n\n")
+        if template is None or not template.fits(events[0]):
+            if self._misses >= MAX_MISSES:
+                return []
+            self._misses += 1
+            template = self._template = ChunkTemplate.of(events[0])
+            if template is None:
+                return []
+        n = len(events)
+        while not template.fits(events[n - 1]):
+            n -= 1
+        return template.read(b"data: " + b"\n\ndata: ".join(events[:n]) + b"\n\n") or []
 
     def _read(self, events: list[ServerSentEvent], chunks: list[ChatChunk]) -> None:
         """Read the events up to the end mark.

@@ -68,23 +68,20 @@ class ChunkTemplate:
         self._delta = choice.delta.__dict__, choice.delta.__pydantic_fields_set__
 
     @classmethod
-    def of(cls, data: bytes, chunk: ChatChunk) -> "ChunkTemplate | None":
-        """The template of an event; `None` if it is not plain, or its text cannot be told apart.
-
-        Args:
-            data: The event's data.
-            chunk: What it was read as.
-        """
-        if not is_plain(chunk) or b"\n" in data:
-            return None
-        text = b'"%s"' % (chunk.choices[0].delta.content or "").encode()
-        at = data.rfind(text)
-        if at < 0:
-            return None  # written with escapes
-        before, after = data[: at + 1], data[at + len(text) - 1 :]
-        template = cls(before, after, chunk)
+    def of(cls, data: bytes) -> "ChunkTemplate | None":
+        """The template of an event; `None` if it is not plain, or its text cannot be told apart."""
+        read = ChatChunk.__pydantic_validator__.validate_json
         try:
-            parsed = ChatChunk.model_validate_json(before + PROBE.encode() + after)
+            chunk = read(data)
+            if not is_plain(chunk) or b"\n" in data:
+                return None
+            text = b'"%s"' % (chunk.choices[0].delta.content or "").encode()
+            at = data.rfind(text)
+            if at < 0:
+                return None  # written with escapes
+            before, after = data[: at + 1], data[at + len(text) - 1 :]
+            template = cls(before, after, chunk)
+            parsed = read(before + PROBE.encode() + after)
         except ValueError:
             return None
         return template if _is_same(template._make([PROBE])[0], parsed) else None

@@ -1,9 +1,10 @@
 """Read JSON of a known type while it is being written.
 
 What is complete is scanned by the scanner of `json`, which is C, and runs of list items that begin
-alike are validated together without a scan; only containers that are still open are walked through here. No part is read
-again once it was complete. What is shown has passed its validation; what has not come is missing,
-and a number or a word that may go on is held back. Text is shown as far as it came.
+alike are validated together without a scan; only containers that are still open are walked through
+here. No part is read again once it was complete. What is shown has passed its validation; what has
+not come is missing, and a number or a word that may go on is held back. Text is shown as far as it
+came.
 """
 
 import json

@@ -25,7 +25,7 @@ def data(text: str, *, ascii_only: bool = False, **more: Any) -> bytes:
 
 def template(event: bytes | None = None) -> ChunkTemplate:
     event = data("量子") if event is None else event
-    found = ChunkTemplate.of(event, read_chunk(event))
+    found = ChunkTemplate.of(event)
     assert found is not None
     return found
 
@@ -108,8 +108,7 @@ def test_other_bytes_around_events_are_left_to_the_decoder() -> None:
     ],
 )
 def test_no_template_is_made_of_what_is_not_plain(event: bytes) -> None:
-    chunk = read_chunk(event)
-    assert ChunkTemplate.of(event, chunk) is None
+    assert ChunkTemplate.of(event) is None
 
 
 def test_the_hole_is_where_the_parser_finds_the_text() -> None:
