@@ -7,6 +7,7 @@ folded already; see `folding`.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from unicodedata import normalize
 
 from ernie_async.sansio.folding import base_of
 
@@ -45,8 +46,8 @@ class TermTable:
                 above.pop()
             self._parents.append(above[-1] if above else -1)
             above.append(number)
-            if not term.isascii():
-                # A letter whose marks have not come yet.
+            if normalize("NFD", term) != term:
+                # Letters whose marks have not come yet.
                 stems.update(
                     term[:at] + base
                     for at, character in enumerate(term)

@@ -122,13 +122,15 @@ def usable(words: Sequence[str], **options: bool) -> list[str]:
     return kept
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(texts, terms, st.lists(st.integers(0, 40), max_size=6), st.booleans())
 @example("e\u0301", ["é"], [1], False)
 @example("e\u0302\u0323x", ["ệ"], [2], False)
 @example("\u1112\u1161\u11ab", ["한"], [1, 2], False)
 @example("敏\u0336感", ["敏感"], [1, 2], False)
 @example("敏 .感", ["敏感"], [1, 2, 3], True)
+@example("\u0e49\u09bc", ["\u09bc"], [1], False)
+@example(" \u0e49", ["\u0e49"], [1], True)
 def test_pieces_become_what_the_whole_becomes(
     text: str, words: list[str], cuts: list[int], skips: bool
 ) -> None:
@@ -138,7 +140,7 @@ def test_pieces_become_what_the_whole_becomes(
     assert content_filter.apply(text) == whole
     assert fed(content_filter.open(), cuts_of(text, cuts), whole) == whole
     assert fed(content_filter.open(), list(text), whole) == whole
-    for cut in range(len(text)):
+    for cut in range(1, len(text)):
         assert fed(content_filter.open(), [text[:cut], text[cut:]], whole) == whole
 
 
@@ -164,7 +166,7 @@ PATTERNS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from([*"1aeb中词 １Ａ", "é", "\u0301", "\u200b"]), max_size=16).map("".join),
     st.sets(st.sampled_from(PATTERNS), max_size=3),
