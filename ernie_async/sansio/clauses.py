@@ -4,32 +4,16 @@ Cuts depend on the text alone and not on the pieces in which it came. Knows nobo
 """
 
 import re
-from typing import Literal, NamedTuple
 
-__all__ = ["Channel", "Clause", "ClauseCutter"]
+from ernie_async.sansio.filter_values import Channel, Clause
 
-Channel = Literal["content", "reasoning", "tool_arguments", "prompt"]
+__all__ = ["ClauseCutter"]
 
 # A service that judges text has a limit; and a text without any end mark must not wait for one.
 MOST_CHARACTERS = 200
 CONTEXT_CHARACTERS = 50
-CLAUSE = re.compile(
-    rf"[^。！？；.!?;\n]{{{MOST_CHARACTERS}}}|[^。！？；.!?;\n]{{0,{MOST_CHARACTERS - 1}}}[。！？；.!?;\n]"
-)
-
-
-class Clause(NamedTuple):
-    """What has to be judged.
-
-    Attributes:
-        text: The clause, at most 200 characters.
-        context: The end of what stands before it, at most 50 characters, judged already.
-        channel: Where it stands: `content`, `reasoning`, `tool_arguments` or `prompt`.
-    """
-
-    text: str
-    context: str = ""
-    channel: Channel = "content"
+END = "。！？；.!?;\\n"
+CLAUSE = re.compile(f"[^{END}]{{{MOST_CHARACTERS}}}|[^{END}]{{0,{MOST_CHARACTERS - 1}}}[{END}]")
 
 
 class ClauseCutter:

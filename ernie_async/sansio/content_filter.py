@@ -4,39 +4,31 @@
 `answer_filter` to the texts of an answer. Nobody waits here: who asks a `TextChecker` is above.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack, get_args
 
 from ernie_async.errors import ConfigError, shorten
-from ernie_async.sansio.clauses import Channel, Clause
-from ernie_async.sansio.filter_part import FilterPart, TextMatch
-from ernie_async.sansio.folding import Folding
-from ernie_async.sansio.matcher import Matcher, TextPattern
-from ernie_async.sansio.word_list import Action, Term, check_action, read_word_list
+from ernie_async.sansio.filter_values import (
+    Action,
+    Channel,
+    FilterMode,
+    Term,
+    TextChecker,
+    TextMatch,
+    TextPattern,
+    check_action,
+    replacement_for,
+)
 
-__all__ = ["ContentFilter", "FilterMode", "FilterSettings", "TextChecker"]
+if TYPE_CHECKING:
+    # Imported by the first filter: every program imports this module, and most filter nothing.
+    from ernie_async.sansio.filter_part import FilterPart
 
-FilterMode = Literal["window", "full", "live"]
+__all__ = ["ContentFilter", "FilterSettings"]
 
 # What people read. Arguments of tools are read by programs, which a mask may confuse.
 DEFAULT_CHANNELS: tuple[Channel, ...] = ("content", "reasoning")
-
-
-class TextChecker(NamedTuple):
-    """Somebody to ask about each clause, such as a moderation service.
-
-    Attributes:
-        check: Takes a `Clause`; returns what is wrong with it, in a word, or `None`.
-        action: What to do with a clause that something is wrong with.
-        timeout: Seconds that `check` may take.
-        on_error: What to do if it fails or takes longer: `"block"` or `"allow"`.
-    """
-
-    check: Callable[[Clause], Awaitable[str | None]]
-    action: Action = "block"
-    timeout: float = 2.0
-    on_error: Literal["block", "allow"] = "block"
 
 
 class FilterSettings(TypedDict, total=False):
@@ -110,6 +102,9 @@ class ContentFilter:
             )
         for number, checker in enumerate(checkers):
             _check_checker(f"checkers[{number}]", checker)
+        from ernie_async.sansio.folding import Folding  # noqa: PLC0415
+        from ernie_async.sansio.matcher import Matcher  # noqa: PLC0415
+
         self._matcher = Matcher(
             terms,
             patterns,
@@ -141,6 +136,8 @@ class ContentFilter:
             data = Path(path).read_bytes()
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
+        from ernie_async.sansio.word_list import read_word_list  # noqa: PLC0415
+
         return cls(read_word_list(data, str(path)), **settings)
 
     def apply(self, text: str) -> str:
@@ -155,11 +152,11 @@ class ContentFilter:
             raise part.error()
         return shown
 
-    def open(self) -> FilterPart:
+    def open(self) -> "FilterPart":
         """Begin a text that comes in pieces."""
-        return FilterPart(
-            self._matcher, self._replacement, withholds_all=self.mode == "full"
-        )
+        from ernie_async.sansio.filter_part import FilterPart  # noqa: PLC0415
+
+        return FilterPart(self._matcher, self._replacement, withholds_all=self.mode == "full")
 
     def find(self, text: str) -> list[TextMatch]:
         """What is in a text, up to the first match that blocks it."""
@@ -168,10 +165,26 @@ class ContentFilter:
         part.close()
         return part.matches
 
+    def replacement(self, action: Action, length: int) -> str | None:
+        """What stands in the place of so many characters; `None` if the text stays."""
+        return replacement_for(action, length, self._replacement)
+
     @property
     def actions(self) -> set[Action]:
         """What may be done to a text."""
         return self._matcher.actions | {checker.action for checker in self.checkers}
+
+    def check_live(self) -> None:
+        """Refuse what cannot be done to text that was shown already.
+
+        Raises:
+            ConfigError: The mode is `live`, and there is something to mask or to drop.
+        """
+        if self.mode == "live" and self.actions & {"mask", "drop"}:
+            raise ConfigError(
+                "content_filter: in mode live, expected only the actions block and flag: a client "
+                "cannot change text that it has delivered"
+            )
 
     def __repr__(self) -> str:
         # The list is nobody's business, least of all a log's.

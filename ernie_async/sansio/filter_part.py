@@ -6,34 +6,13 @@ out to be part of a match, and the text that is not certain yet: its last cluste
 """
 
 from bisect import bisect_left
-from typing import NamedTuple
 
 from ernie_async.errors import BlockedError
+from ernie_async.sansio.filter_values import TextMatch, replacement_for
 from ernie_async.sansio.folding import LOOK, Folded, base_of, is_extending
 from ernie_async.sansio.matcher import Found, Matcher
-from ernie_async.sansio.word_list import Action
 
-__all__ = ["FilterPart", "TextMatch"]
-
-
-class TextMatch(NamedTuple):
-    """What was found.
-
-    Attributes:
-        start: Where it begins in the text as it was fed.
-        end: Where it ends.
-        term: The term in its folded form, or the pattern's expression. Not for users to see.
-        category: The category of the term or pattern.
-        action: What is done about it.
-        replacement: What stands in its place; `None` if it is `flag` or `block`.
-    """
-
-    start: int
-    end: int
-    term: str
-    category: str
-    action: Action
-    replacement: str | None
+__all__ = ["FilterPart"]
 
 
 class FilterPart:
@@ -101,12 +80,18 @@ class FilterPart:
         shown = self._take(self._held, is_over=True)
         return "" if self._withholds_all and self.blocked is not None else shown
 
-    def error(self) -> BlockedError:
-        """The error for a text that was blocked. What was found is in `term`, not in its message."""
+    def error(self, *, is_shown: bool = False) -> BlockedError:
+        """The error for a text that was blocked. What was found is in `term`, not in its message.
+
+        Args:
+            is_shown: The match was shown, and has to be taken back.
+        """
         assert self.blocked is not None
         category = f" (category {self.blocked.category})" if self.blocked.category else ""
         return BlockedError(
-            f"the content filter stopped the text{category}", term=self.blocked.term
+            f"the content filter stopped the text{category}",
+            term=self.blocked.term,
+            is_retracted=is_shown,
         )
 
     def _take(self, text: str, *, is_over: bool) -> str:
@@ -136,9 +121,7 @@ class FilterPart:
                 self._before = text[folded.begins[n_needless] if n_needless > 0 else 0 : end]
         return marks + shown
 
-    def _search(
-        self, text: str, folded: Folded, start: int, *, is_over: bool
-    ) -> tuple[str, int]:
+    def _search(self, text: str, folded: Folded, start: int, *, is_over: bool) -> tuple[str, int]:
         """What may be shown from `start` on, and how far that is decided."""
         matcher, (chars, begins, ends, last) = self._matcher, folded
         certain, decided = len(chars), len(text)
@@ -178,15 +161,9 @@ class FilterPart:
         return "".join(pieces), decided
 
     def _note(self, found: Found, start: int, end: int) -> TextMatch:
-        action = found.action
-        replacement = None
-        if action == "drop":
-            replacement = ""
-        elif action == "mask":
-            replacement = self._replacement
-            if len(replacement) == 1:
-                replacement *= end - start
-        match = TextMatch(start, end, found.term, found.category, action, replacement)
+        _, term, category, action = found
+        replacement = replacement_for(action, end - start, self._replacement)
+        match = TextMatch(start, end, term, category, action, replacement)
         self.matches.append(match)
         if action == "block":
             self.blocked = match

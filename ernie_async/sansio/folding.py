@@ -50,7 +50,7 @@ def base_of(folded: str) -> str:
 
 
 def _is_decoration(character: str) -> bool:
-    """Whether a mark is no part of any script's spelling: overlays, frames, signs above or below."""
+    """Whether a mark is no part of a spelling: overlays, frames, signs above or below."""
     place = unicodedata.combining(character)
     return place == 1 or place >= 200 or unicodedata.category(character) == "Me"
 
@@ -120,9 +120,7 @@ class Folding:
         text = self._undecorated(unicodedata.normalize("NFKC", IGNORED.sub("", text)))
         text = self._undecorated(unicodedata.normalize("NFKC", text.casefold()))
         if self._skips_separators:
-            text = "".join(
-                c for c in text if not unicodedata.category(c).startswith(SEPARATORS)
-            )
+            text = "".join(c for c in text if not unicodedata.category(c).startswith(SEPARATORS))
         return text
 
     def _undecorated(self, text: str) -> str:

@@ -8,35 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.sansio.filter_values import Action, Term, TextPattern, check_action
 from ernie_async.sansio.folding import Folding, base_of, is_extending
 from ernie_async.sansio.term_table import TermTable
-from ernie_async.sansio.word_list import Action, Term, check_action
 
-__all__ = ["Found", "Matcher", "TextPattern"]
+__all__ = ["Found", "Matcher"]
 
-# Long enough for addresses and numbers; two lines of text are held back for it.
-DEFAULT_SPAN = 64
 SEVERITY: dict[Action, int] = {"flag": 0, "mask": 1, "drop": 2, "block": 3}
-
-
-class TextPattern(NamedTuple):
-    """What no list can hold, such as telephone numbers.
-
-    Attributes:
-        expression: For `re`. It sees the folded text: letters are small, digits are ASCII.
-        max_span: Characters from the start of a match to the last one that the expression looks at,
-            beyond its end too. So many, less one, are held back; and no match is longer.
-        starts_with: Characters one of which a match begins with, such as `"1"`; empty for any.
-            Where none of them is, nothing is held back.
-        category: For those who count what was found.
-        action: What to do with it; `None` for what the filter does with all others.
-    """
-
-    expression: str
-    max_span: int = DEFAULT_SPAN
-    starts_with: str = ""
-    category: str = ""
-    action: Action | None = None
 
 
 class Found(NamedTuple):

@@ -39,7 +39,7 @@ class TermTable:
         self._terms = sorted(terms)
         # For each term the longest other one that it begins with; they stand before it.
         self._parents: list[int] = []
-        stems = set()
+        stems: set[str] = set()
         above: list[int] = []
         for number, term in enumerate(self._terms):
             while above and not term.startswith(self._terms[above[-1]]):

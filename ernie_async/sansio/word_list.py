@@ -1,45 +1,18 @@
 """Lists of terms: one on each line, with its category and its action if it has its own.
 
-    # a comment
-    敏感词
-    赌博<TAB>gambling
-    代开发票<TAB>fraud<TAB>block
+# a comment
+敏感词
+赌博<TAB>gambling
+代开发票<TAB>fraud<TAB>block
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, cast, get_args
+from typing import cast
 
-from ernie_async.errors import ConfigError, shorten
+from ernie_async.errors import ConfigError
+from ernie_async.sansio.filter_values import Action, Term, check_action
 
-__all__ = ["Action", "Term", "check_action", "read_word_list"]
-
-Action = Literal["mask", "drop", "block", "flag"]
-
-
-class Term(NamedTuple):
-    """Text to be found.
-
-    Attributes:
-        text: As it is written; how it is compared is in `folding`.
-        category: For those who count what was found, such as `"gambling"`.
-        action: What to do with it; `None` for what the filter does with all others.
-        source: Where it is from, for errors.
-    """
-
-    text: str
-    category: str = ""
-    action: Action | None = None
-    source: str = ""
-
-
-def check_action(action: object, source: str) -> None:
-    """Refuse what is no action.
-
-    Raises:
-        ConfigError: It names the source.
-    """
-    if action not in get_args(Action):
-        raise ConfigError(f"{source}: expected mask, drop, block or flag, got {shorten(action)}")
+__all__ = ["read_word_list"]
 
 
 def read_word_list(data: bytes, source: str) -> Iterator[Term]:

@@ -6,6 +6,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ernie_async.errors import BlockedError, ConfigError
-from ernie_async.sansio.content_filter import ContentFilter, TextChecker
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.filter_part import FilterPart
+from ernie_async.sansio.filter_values import Term, TextChecker, TextPattern
 from ernie_async.sansio.folding import is_extending
-from ernie_async.sansio.matcher import TextPattern
-from ernie_async.sansio.word_list import Term
 
 # Characters that fold, compose, join, vanish or need two code units; with few of them, terms
 # overlap and stand in the text by chance.
 ALPHABET = [
     *"敏感词中aAbeE．.，, 1",
-    "é", "e\u0301", "\u0301", "\u0323", "\u0336", "\u3099", "か", "が", "ﾞ", "ｶ", "Ａ", "ｂ", "ﬁ", "㎏",
-    "ß", "ẞ", "İ", "ı", "ſ", "ς", "α\u0345", "ᾳ", "한", "하", "\u1112", "\u1161", "\u11ab", "ㅏ", "ㅗ",
-    "\u200b", "\u200d", "\ufe0f", "\u00ad", "\u0e01", "\u0e33", "\u0e49", "ো", "\u09be", "\u09c7",
-    "👨", "👩", "👨\u200d👩", "🏽", "❤\ufe0f", "𠮷", "①", "Ⅳ", "ǆ", "\u0085", "\n", "𐐀",
+    "é", "e\u0301", "\u0301", "\u0323", "\u0336", "\u3099", "か", "が", "ﾞ", "ｶ", "Ａ",
+    "ｂ", "ﬁ", "㎏", "ß", "ẞ", "İ", "ı", "ſ", "ς", "α\u0345", "ᾳ", "한", "하", "\u1112", "\u1161",
+    "\u11ab", "ㅏ", "ㅗ", "\u200b", "\u200d", "\ufe0f", "\u00ad", "\u0e01", "\u0e33", "\u0e49", "ো", "\u09be",
+    "\u09c7", "👨", "👩", "👨\u200d👩", "🏽", "❤\ufe0f", "𠮷", "①", "Ⅳ", "ǆ", "\u0085", "\n", "𐐀",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(ALPHABET), max_size=12).map("".join)
 terms = st.lists(
@@ -98,7 +98,7 @@ def oracle(
 
 def cuts_of(text: str, cuts: Sequence[int]) -> list[str]:
     edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [text[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [text[begin:end] for begin, end in pairwise(edges)]
 
 
 def fed(part: FilterPart, pieces: Sequence[str], whole: str) -> str:
@@ -168,13 +168,13 @@ PATTERNS = [
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.sampled_from([*"1aeb中词 １Ａ", "é", "\u0301", "\u200b"]), max_size=16).map("".join),
+    st.lists(st.sampled_from([*"1aeb中词 １Ａ", "é", "\u0301", "\u200b"]), max_size=16).map(
+        "".join
+    ),
     st.sets(st.sampled_from(PATTERNS), max_size=3),
     st.lists(st.integers(0, 40), max_size=6),
 )
-def test_patterns_obey_the_law_too(
-    text: str, chosen: set[TextPattern], cuts: list[int]
-) -> None:
+def test_patterns_obey_the_law_too(text: str, chosen: set[TextPattern], cuts: list[int]) -> None:
     words = ["a1", "中e"]
     patterns = sorted(chosen)
     content_filter = ContentFilter(words, patterns=patterns)
@@ -214,9 +214,7 @@ def test_a_mark_to_come_never_changes_the_base_of_a_letter(code: int) -> None:
         (["敏感词"], "敏\u200b", "敏\u200b"),
     ],
 )
-def test_held_back_is_only_what_a_term_begins_with(
-    words: list[str], text: str, held: str
-) -> None:
+def test_held_back_is_only_what_a_term_begins_with(words: list[str], text: str, held: str) -> None:
     part = ContentFilter(words).open()
     part.feed(text)
     assert part.held == held
@@ -238,7 +236,9 @@ def test_held_back_for_a_pattern_is_its_span_less_one() -> None:
 
 def test_mask_stands_for_each_character_or_once() -> None:
     assert ContentFilter.from_terms(["敏感词"]).apply("是敏感词！") == "是***！"
-    assert ContentFilter.from_terms(["敏感词"], replacement="[删除]").apply("敏感词！") == "[删除]！"
+    assert (
+        ContentFilter.from_terms(["敏感词"], replacement="[删除]").apply("敏感词！") == "[删除]！"
+    )
     assert ContentFilter.from_terms(["敏感词"], replacement="").apply("敏感词！") == "！"
 
 
@@ -259,7 +259,11 @@ def test_places_of_matches_are_those_of_the_text_as_fed() -> None:
     for character in text:
         part.feed(character)
     part.close()
-    assert [text[match.start : match.end] for match in part.matches] == ["敏\u200b感", "１１", "敏感"]
+    assert [text[match.start : match.end] for match in part.matches] == [
+        "敏\u200b感",
+        "１１",
+        "敏感",
+    ]
 
 
 def test_block_ends_the_text_before_the_match() -> None:
@@ -327,7 +331,8 @@ def test_a_filter_can_be_copied_and_pickled_and_tells_no_term() -> None:
 def test_word_list_has_comments_categories_and_actions(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_bytes(
-        "\ufeff# 注释\r\n\r\n敏感词\r\n 赌博 \tgambling\r\n发票\tfraud\tblock\n\\#号\t\tflag\n".encode()
+        b"\xef\xbb\xbf"
+        + "# 注释\r\n\r\n敏感词\r\n 赌博 \tgambling\r\n发票\tfraud\tblock\n\\#号\t\tflag\n".encode()
     )
     words = ContentFilter.from_file(path, action="drop")
     assert words.apply("敏感词和赌博") == "和"
@@ -341,16 +346,17 @@ def test_word_list_has_comments_categories_and_actions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("好\n坏\tx\tdelete\n".encode(), "line 2: expected mask, drop, block or flag, got 'delete'"),
+        (
+            "好\n坏\tx\tdelete\n".encode(),
+            "line 2: expected mask, drop, block or flag, got 'delete'",
+        ),
         ("好\ta\tmask\tmore".encode(), "line 1: expected term, category and action between tabs"),
         ("好\n\n坏".encode("gbk"), "line 1: expected UTF-8"),
         ("好\n\tx\n".encode(), "line 2: nothing is left of this term"),
         ("好\n\u200b\n".encode(), "line 2: nothing is left of this term"),
     ],
 )
-def test_a_line_that_cannot_be_right_is_named(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_a_line_that_cannot_be_right_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "words.txt"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
@@ -384,8 +390,6 @@ async def no_check(clause: object) -> None:
         ({"checkers": [TextChecker(no_check, on_error="x")]}, r"checkers\[0\]: on_error: "),  # type: ignore[arg-type]
     ],
 )
-def test_settings_that_cannot_be_right_are_named(
-    options: dict[str, object], message: str
-) -> None:
+def test_settings_that_cannot_be_right_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ContentFilter(**options)  # type: ignore[arg-type]
