@@ -78,7 +78,8 @@ class ChunkTexts:
 
     def _rewrite(self, choice: ChunkChoice, *, is_over: bool = False) -> ChunkChoice:
         delta, index = choice.delta, choice.index
-        is_over = is_over or bool(choice.finish_reason)
+        # What the service itself stopped is not released.
+        is_over = is_over or choice.finish_reason not in {None, "", "content_filter"}
         news: dict[str, Any] = {}
         name = (
             "reasoning" if delta.reasoning and not delta.reasoning_content else "reasoning_content"
