@@ -24,6 +24,7 @@ from ernie_async import (
     Term,
     TextChecker,
     TextPattern,
+    Timeouts,
     system,
     user,
 )
@@ -545,11 +546,11 @@ class TestChecker:
         await server.wait_idle(0.5, connections=True)
 
 
-async def test_a_thousand_streams_at_once_keep_their_texts_apart(
+async def test_streams_at_once_keep_their_texts_apart(
     server: MockErnie, client: AsyncClient
 ) -> None:
     words = ContentFilter(["敏感词"], patterns=[TextPattern("1[0-9]{3}", 4, "1")])
-    shared = filtered(client, words)
+    shared = client.with_options(content_filter=words, timeouts=Timeouts())
 
     def answer(number: int) -> str:
         return f"第{number:03d}个，敏感词，1{number:03d}敏"
