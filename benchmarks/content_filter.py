@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import importlib
 import random
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
