@@ -69,7 +69,7 @@ class AnswerFilter:
             shown += part.close()
             del self._parts[key]
         if part.matches:
-            self.matches += [(key.channel, match) for match in part.matches]
+            self.matches.extend((key.channel, match) for match in part.matches)
             part.matches.clear()
         if part.blocked is not None:
             # Live, the match began in text that was shown; what comes now need not be.

@@ -26,7 +26,7 @@ class ClauseCutter:
     __slots__ = ("_channel", "_context", "_rest")
 
     def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+        self._channel: Channel = channel
         self._context = self._rest = ""
 
     def feed(self, text: str) -> list[Clause]:

@@ -172,7 +172,9 @@ class ContentFilter:
     @property
     def actions(self) -> set[Action]:
         """What may be done to a text."""
-        return self._matcher.actions | {checker.action for checker in self.checkers}
+        found = self._matcher.actions
+        found.update(checker.action for checker in self.checkers)
+        return found
 
     def check_live(self) -> None:
         """Refuse what cannot be done to text that was shown already.

@@ -132,8 +132,9 @@ class Matcher:
     @property
     def actions(self) -> set[Action]:
         """What may be done."""
-        of_patterns = {pattern.action for pattern in self._patterns}
-        return of_patterns | {action for _, action in self._rules.values()}
+        found: set[Action] = {pattern.action for pattern in self._patterns}
+        found.update(action for _, action in self._rules.values())
+        return found
 
     @property
     def may_begin_with_mark(self) -> bool:
