@@ -65,10 +65,10 @@ class FilterPart:
             return ""
         matcher = self._matcher
         # Most pieces hold nothing that a match begins with.
-        if not self._held and not matcher.span:
+        if delta and not self._held and not matcher.span:
             folded = delta.translate(matcher.folding.table)
-            if LOOK not in folded and not (matcher.first and matcher.first.search(folded)):
-                self._has_begun = self._has_begun or bool(delta)
+            if LOOK not in folded and matcher.next(folded + base_of(folded[-1]), 0) < 0:
+                self._has_begun = True
                 self._offset += len(delta)
                 return delta
         return self._take(self._held + delta, is_over=False)

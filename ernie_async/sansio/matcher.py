@@ -53,14 +53,14 @@ class Matcher:
     Attributes:
         folding: As given.
         first: Matches wherever something could begin; `None` if that is anywhere.
-        is_empty: Whether there is nothing to look for.
+        may_begin_with_mark: Whether something could begin in a cluster that is nothing so far.
         span: Characters that the longest pattern may span; 0 without patterns.
 
     Raises:
         ConfigError: One of them cannot be right.
     """
 
-    __slots__ = ("_patterns", "_rules", "_table", "first", "folding", "is_empty", "span")
+    __slots__ = ("_patterns", "_rules", "_table", "first", "folding", "may_begin_with_mark", "span")
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class Matcher:
             for number, pattern in enumerate(patterns)
         ]
         self.span = max((pattern.span for pattern in self._patterns), default=0)
-        self.is_empty = not (self._rules or self._patterns)
         beginnings = self._table.beginnings.union(*(one.starts for one in self._patterns))
+        self.may_begin_with_mark = bool(self._patterns) or any(map(is_extending, beginnings))
         self.first: re.Pattern[str] | None = None
         if all(pattern.starts for pattern in self._patterns) and beginnings:
             self.first = re.compile(f"[{''.join(map(re.escape, sorted(beginnings)))}]")
@@ -135,11 +135,6 @@ class Matcher:
         found: set[Action] = {pattern.action for pattern in self._patterns}
         found.update(action for _, action in self._rules.values())
         return found
-
-    @property
-    def may_begin_with_mark(self) -> bool:
-        """Whether something could begin in a cluster that folds to nothing so far."""
-        return bool(self._patterns) or any(map(is_extending, self._table.beginnings))
 
     def next(self, text: str, at: int) -> int:
         """The next place from here on where something could begin; -1 if there is none."""

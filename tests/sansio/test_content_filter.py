@@ -23,7 +23,7 @@ from ernie_async.sansio.folding import is_extending
 # overlap and stand in the text by chance.
 ALPHABET = [
     *"敏感词中aAbeE．.，, 1",
-    "é", "e\u0301", "\u0301", "\u0323", "\u0336", "\u3099", "か", "が", "ﾞ", "ｶ", "Ａ",
+    "é", "ê", "ệ", "e\u0301", "\u0301", "\u0323", "\u0336", "\u3099", "か", "が", "ﾞ", "ｶ", "Ａ",
     "ｂ", "ﬁ", "㎏", "ß", "ẞ", "İ", "ı", "ſ", "ς", "α\u0345", "ᾳ", "한", "하", "\u1112", "\u1161",
     "\u11ab", "ㅏ", "ㅗ", "\u200b", "\u200d", "\ufe0f", "\u00ad", "\u0e01", "\u0e33", "\u0e49", "ো",
     "\u09be", "\u09c7", "👨", "👩", "👨\u200d👩", "🏽", "❤\ufe0f", "𠮷",
@@ -127,6 +127,7 @@ def usable(words: Sequence[str], **options: bool) -> list[str]:
 @given(texts, terms, st.lists(st.integers(0, 40), max_size=6), st.booleans())
 @example("e\u0301", ["é"], [1], False)
 @example("e\u0302\u0323x", ["ệ"], [2], False)
+@example("ê\u0323x", ["ệ"], [1], False)
 @example("\u1112\u1161\u11ab", ["한"], [1, 2], False)
 @example("敏\u0336感", ["敏感"], [1, 2], False)
 @example("敏 .感", ["敏感"], [1, 2, 3], True)
