@@ -209,6 +209,8 @@ class ChunkSource:
                         await self._finish(attempt)
                         return []
             except ErnieError as error:
+                if self.phase != "left":
+                    attempt.report(error)
                 chunks = await self._resume(error)
             if chunks:
                 return chunks
@@ -287,6 +289,7 @@ class ChunkSource:
     async def _finish(self, attempt: Attempt) -> None:
         """The answer is whole: give the connection back if its body ends here, else close it."""
         self.phase = "complete"
+        attempt.succeeded()
         try:
             await attempt.drain()
         finally:
