@@ -40,6 +40,7 @@ from ernie_async.net.admission import AnyLimiter, AnyPermit, LimiterSnapshot
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
+    ContentFiltered,
     HeartbeatSeen,
     Hook,
     LimiterPaused,
@@ -62,7 +63,9 @@ from ernie_async.options import (
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.filter_values import Clause, Term, TextChecker, TextMatch, TextPattern
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.rate_headers import RateHeaders
@@ -137,10 +140,13 @@ __all__ = [
     "ChatRequest",
     "ChatStream",
     "ChunkBranch",
+    "Clause",
     "Client",
     "ClientOptions",
     "ConfigError",
     "ConnectError",
+    "ContentFilter",
+    "ContentFiltered",
     "DeadlineError",
     "DecodeError",
     "EmbedOptions",
@@ -201,8 +207,12 @@ __all__ = [
     "SyncChatStream",
     "SyncFiles",
     "SyncParsedStream",
+    "Term",
+    "TextChecker",
     "TextDeltas",
+    "TextMatch",
     "TextPart",
+    "TextPattern",
     "Thinking",
     "Timeouts",
     "Timing",

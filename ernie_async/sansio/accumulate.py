@@ -6,6 +6,7 @@ plain text. Knows nothing of where chunks come from.
 
 from typing import Any
 
+from ernie_async.sansio.chunk_template import is_plain
 from ernie_async.sansio.tool_calls import call_index
 from ernie_async.types.chunk import ChatChunk, ChunkChoice
 from ernie_async.types.completion import ChatCompletion, SearchResult
@@ -138,6 +139,7 @@ class Accumulator:
         "_n",
         "_n_finished",
         "_pieces",
+        "_plain_names",
         "_search_results",
         "_usage",
         "chunks",
@@ -149,6 +151,7 @@ class Accumulator:
         self._has_begun = False
         self._first = _Choice()
         self._pieces = self._first.content.pieces
+        self._plain_names: set[str] | None = None
         self._choices: dict[int, _Choice] = {}
         self._fields: dict[str, Any] = {}
         self._search_results: list[SearchResult] | dict[str, Any] | None = None
@@ -161,31 +164,15 @@ class Accumulator:
         self.chunks += len(chunks)
         pieces = self._pieces
         for chunk in chunks:
-            choices = chunk.choices
-            # The usual chunk: some text of the first answer, nothing else. The very first one,
-            # which brings the id and the model, is never taken for it.
-            if len(choices) == 1 and self._has_begun:
-                choice = choices[0]
-                delta = choice.delta
-                if (
-                    delta.content
-                    and choice.finish_reason is None
-                    and chunk.usage is None
-                    and not choice.index
-                    and not choice.flag
-                    and choice.ban_round is None
-                    and not delta.reasoning_content
-                    and not delta.reasoning
-                    and not delta.tool_calls
-                    and chunk.search_results is None
-                    and choice.logprobs is None
-                    and not chunk.__pydantic_extra__
-                    and not choice.__pydantic_extra__
-                    and not delta.__pydantic_extra__
-                ):
-                    pieces.append(delta.content)
-                    continue
-            self._feed_slowly(chunk)
+            # Chunks made by one template have this set in common, and the rest as well.
+            if chunk.__pydantic_fields_set__ is self._plain_names:
+                pieces.append(chunk.choices[0].delta.content or "")
+            # The very first one, which brings the id and the model, is never taken for plain text.
+            elif self._has_begun and is_plain(chunk):
+                self._plain_names = chunk.__pydantic_fields_set__
+                pieces.append(chunk.choices[0].delta.content or "")
+            else:
+                self._feed_slowly(chunk)
         if len(pieces) >= JOIN_AFTER:
             self._first.content.join()
 

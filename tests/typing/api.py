@@ -29,6 +29,7 @@ from ernie_async import (
     Client,
     ConfigError,
     ConnectError,
+    ContentFiltered,
     DeadlineError,
     DecodeError,
     Embeddings,
@@ -298,6 +299,8 @@ def every_setting(session: aiohttp.ClientSession) -> None:
             assert_type(record.delay, float)
         elif isinstance(record, StreamResumed):
             assert_type(record.at, int)
+        elif isinstance(record, ContentFiltered):
+            assert_type(record.category, str)
         else:
             assert_type(record, CallStarted | Queued | LimiterPaused | HeartbeatSeen)
 
