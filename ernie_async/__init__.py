@@ -19,10 +19,12 @@ from ernie_async.errors import (
     AuthError,
     BadRequestError,
     BlockedError,
+    BudgetError,
     ConfigError,
     ConnectError,
     DeadlineError,
     DecodeError,
+    DrainError,
     ErnieError,
     FailedAttempt,
     InterruptedStreamError,
@@ -36,16 +38,20 @@ from ernie_async.errors import (
     TransportError,
 )
 from ernie_async.media import image, image_part, video, video_part
+from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
+    FellBack,
     HeartbeatSeen,
+    Hedged,
     Hook,
     Record,
     RetryScheduled,
     StreamResumed,
 )
 from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents
 from ernie_async.options import (
@@ -59,6 +65,7 @@ from ernie_async.options import (
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
@@ -120,6 +127,8 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "Budget",
+    "BudgetError",
     "CallEnded",
     "CallOptions",
     "CallStarted",
@@ -135,16 +144,21 @@ __all__ = [
     "ConnectError",
     "DeadlineError",
     "DecodeError",
+    "DrainError",
+    "DrainReport",
     "EmbedOptions",
     "Embedding",
     "Embeddings",
     "ErnieError",
     "FailedAttempt",
+    "FellBack",
     "FileObject",
     "FilePage",
     "FunctionName",
     "FunctionSpec",
     "HeartbeatSeen",
+    "Hedged",
+    "Hedging",
     "Hook",
     "IamKeys",
     "ImageFields",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, get_args
 
 import aiohttp
 
@@ -15,6 +15,7 @@ from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
+from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Transport
 from ernie_async.sansio.address import (
     find_proxy,
@@ -24,6 +25,7 @@ from ernie_async.sansio.address import (
 )
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.hedging import HedgePlan, Hedging
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALL_OPTIONS",
+    "CHAT_CALL_OPTIONS",
     "DEFAULT_READ_BUFFER",
     "DEFAULT_RESUME",
     "DEFAULT_RETRY",
@@ -49,11 +52,14 @@ __all__ = [
     "ChatOptions",
     "ClientOptions",
     "ClientSettings",
+    "FallbackModel",
+    "HasDesk",
     "changed_desk",
     "check_headers",
     "check_kind",
     "choose_model",
     "make_desk",
+    "read_fallback",
 ]
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -79,8 +85,27 @@ class CallOptions(TypedDict, total=False):
     request_id: str
 
 
+class HasDesk(Protocol):
+    """A client, as far as another one has to know it to ask its models."""
+
+    @property
+    def _desk(self) -> Desk: ...
+
+
+FallbackModel = str | tuple[HasDesk, str]
+"""A model to ask instead: of the same client, or of another one."""
+
+
 class ChatOptions(ChatFields, CallOptions, total=False):
-    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`."""
+    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`.
+
+    Attributes:
+        fallback: Instead of the client's, for this call.
+        coalesce: Likewise.
+    """
+
+    fallback: Sequence[FallbackModel]
+    coalesce: bool
 
 
 class ClientOptions(TypedDict, total=False):
@@ -90,6 +115,9 @@ class ClientOptions(TypedDict, total=False):
     timeouts: Timeouts
     retry: RetryPolicy
     resume: ResumeMode | ResumePolicy
+    fallback: Sequence[FallbackModel]
+    hedge: Hedging | None
+    coalesce: bool
     hooks: Sequence[Hook]
 
 
@@ -103,6 +131,9 @@ class ClientSettings(TypedDict):
     timeouts: Timeouts
     retry: RetryPolicy
     resume: ResumeMode | ResumePolicy
+    fallback: Sequence[FallbackModel]
+    hedge: Hedging | None
+    coalesce: bool
     read_buffer: ReadBuffer
     limits: Limits | Limiter
     hooks: Sequence[Hook]
@@ -114,6 +145,9 @@ class ClientSettings(TypedDict):
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+# What a chat takes that is no field of its request.
+CHAT_CALL_OPTIONS = CALL_OPTIONS | {"fallback", "coalesce"}
 
 
 def make_desk(
@@ -172,6 +206,11 @@ def make_desk(
         ledger=Ledger(standard_prices if prices is None else lambda: prices),
         max_event_bytes=given["max_event_bytes"],
         formless_models=set(),
+        roster=Roster(),
+        flights={},
+        hedging=_hedging(given["hedge"]),
+        fallback=read_fallback(given["fallback"]),
+        is_coalescing=given["coalesce"],
     )
 
 
@@ -193,6 +232,9 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         retry=changes.get("retry", desk.retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
+        hedging=_hedging(changes["hedge"]) if "hedge" in changes else desk.hedging,
+        fallback=read_fallback(changes.get("fallback", desk.fallback)),
+        is_coalescing=changes.get("coalesce", desk.is_coalescing),
     )
 
 
@@ -224,6 +266,30 @@ def _resume(resume: ResumeMode | ResumePolicy, server: Server) -> ResumePolicy:
     if policy.continuation == "auto":
         policy = replace(policy, continuation=server.continuation)
     return policy
+
+
+def read_fallback(fallback: Sequence[FallbackModel]) -> tuple[FallbackModel, ...]:
+    """The models to ask instead, checked.
+
+    Raises:
+        ConfigError: One is neither a name nor a client and a name.
+    """
+    for model in (fallback,) if isinstance(fallback, str) else fallback:
+        client, name = model if isinstance(model, tuple) and len(model) == 2 else (None, model)
+        is_client = client is None or isinstance(getattr(client, "_desk", None), Desk)
+        if isinstance(fallback, str) or not (is_client and isinstance(name, str) and name):
+            raise ConfigError(
+                "fallback: expected a list of models, each a name or (client, name), "
+                f"got {shorten(model)}"
+            )
+    return tuple(fallback)
+
+
+def _hedging(hedge: Hedging | None) -> HedgePlan | None:
+    if hedge is None:
+        return None
+    check_kind("hedge", hedge, Hedging)
+    return HedgePlan(hedge)
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:

@@ -6,27 +6,33 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 import asyncio
 import itertools
 import textwrap
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from time import monotonic, time
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
 from ernie_async.errors import (
     APIError,
     AuthError,
+    BudgetError,
     ConnectError,
     DeadlineError,
+    DrainError,
     ErnieError,
     FailedAttempt,
     NotFoundError,
 )
 from ernie_async.net.body import read_body
-from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
+from ernie_async.net.budget import budgets_of
+from ernie_async.net.hooks import CallEnded, CallStarted, FellBack, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
+from ernie_async.sansio.budget import Charge, Tally
+from ernie_async.sansio.hedging import HedgePlan
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
@@ -34,7 +40,7 @@ from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
 from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
+from ernie_async.sansio.tokens import OutputEstimate, estimate_prompt, estimate_usage
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
@@ -69,6 +75,11 @@ class Desk(NamedTuple):
     ledger: Ledger
     max_event_bytes: int
     formless_models: set[str]  # refused `response_format`
+    roster: Roster
+    flights: dict[Any, Any]  # calls under way that others may share, see `net.flights`
+    hedging: HedgePlan | None
+    fallback: Sequence[Any]  # see `settings.FallbackModel`
+    is_coalescing: bool
 
     async def answer(
         self, request: Request, model: type[M], *, check: Callable[[M], M] | None = None
@@ -89,7 +100,11 @@ class Desk(NamedTuple):
             answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
             return answer if check is None else check(answer)
 
-        return await self.fetch(request, receive)
+        if request.shared_as is None:
+            return await self.fetch(request, receive)
+        from ernie_async.net.flights import share  # noqa: PLC0415 - most calls are not shared
+
+        return await share(self, request, lambda: self.fetch(request, receive))
 
     async def fetch(self, request: Request, receive: Callable[[Reply], Awaitable[T]]) -> T:
         """Make a call whose answer comes in one piece, whatever it is.
@@ -104,29 +119,39 @@ class Desk(NamedTuple):
         """
         call = Call(self, request)
         try:
-            async with asyncio.timeout(call.total):
-                answer = await call.until_it_works(lambda: _one_answer(call, receive))
+            async with asyncio.timeout(call.total) as clock:
+                call.stop_with(lambda _: None if clock.expired() else clock.reschedule(0.0))
+                answer = await call.answer_of(_asking(call, receive))
         except ErnieError as error:
             call.end("error", error=error)
             raise
         except TimeoutError:
-            failure = call.total_ran_out()
+            failure = call.clock_ran_out()
         except BaseException as error:
             call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         else:
             usage = _told_usage(answer)
             if not isinstance(answer, ChatCompletion):
+                if usage is not None:
+                    call.charge_with(usage)
                 call.end("ok", usage=usage)
                 return answer
+            desk, request = call.desk, call.request  # of the model that answered
             if usage is None:
-                usage = self.estimate(request, answer.reasoning + answer.text)
+                usage = desk.estimate(request, answer.reasoning + answer.text)
             else:
-                self.output.note(usage.completion_tokens)
-                self.learn(request, usage)
-            self.ledger.note(request.model, usage)
+                desk.output.note(usage.completion_tokens)
+                desk.learn(request, usage)
+            desk.ledger.note(request.model, usage)
+            call.charge_with(usage)
             timing = call.end("ok", usage=usage, request_id=answer.request_id)
-            answer.observed(request_id=request.request_id, timing=timing, usage=usage)
+            answer.observed(
+                request_id=request.request_id,
+                timing=timing,
+                usage=usage,
+                fell_back_from=call.fell_back_from,
+            )
             return answer
         # Raised outside the handler: the cancellation inside is no news to the caller.
         call.end("error", error=failure)
@@ -155,26 +180,46 @@ class Call:
     """One call while it runs: its clock, its attempts, and what observers hear of them.
 
     Attributes:
-        request: What the next attempt asks; changes when a stream is resumed.
+        desk: Who makes the next attempt; changes when another client's model is asked.
+        request: What the next attempt asks; changes when a stream is resumed, or another model
+            asked.
+        fallback: Ways to ask other models, the next one first.
+        charge: What the budgets know of it; `None` outside of any.
+        request_id: Once it is over, what the service calls it; until then, what we sent.
     """
 
     __slots__ = (
         "_has_renewed",
+        "_roster",
+        "_stop",
+        "_stopped",
         "_token",
         "_waits",
+        "charge",
         "desk",
         "failures",
+        "fallback",
+        "fell_back_from",
         "first_token",
+        "loop",
         "number",
         "queued",
         "request",
+        "request_id",
         "sent",
         "started",
     )
 
     def __init__(self, desk: Desk, request: Request) -> None:
+        desk.roster.check()
+        budgets = budgets_of(desk.roster)
+        self.charge = _charge(desk, request, budgets) if budgets else None
         self.desk = desk
         self.request = request
+        self.request_id = request.request_id
+        self.fallback = request.fallback
+        self.fell_back_from: tuple[str, ...] = ()
+        self.loop = asyncio.get_running_loop()
         self.number = next(_numbers)
         self.started = monotonic()
         self.queued = 0.0
@@ -184,6 +229,10 @@ class Call:
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
+        self._stop: Callable[[str], None] | None = None
+        self._stopped: str | None = None
+        self._roster = desk.roster
+        self._roster.enter(self)
         tell(
             desk.hooks,
             CallStarted(
@@ -204,6 +253,36 @@ class Call:
     def ends_at(self) -> float | None:
         """When the whole call has to be over, on the clock of `time.monotonic`."""
         return None if self.total is None else self.started + self.total
+
+    def answer_of(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        """Make attempts as the retry policy allows, and then with other models, if some are named.
+
+        Args:
+            attempt: Makes one with `desk` and `request`, whatever they are then.
+        """
+        if not self.fallback:
+            return self.until_it_works(attempt)
+        from ernie_async.net.fallback import until_one_works  # noqa: PLC0415 - few name some
+
+        return until_one_works(self, attempt)
+
+    def turn_to(self, desk: Desk, request: Request, error: ErnieError) -> None:
+        """Ask another model from now on, perhaps of another client, because of an error."""
+        if self.charge is not None:
+            self.charge.turn_to(desk.ledger.prices, request.model)
+        before, after = self.request.model or "", request.model or ""
+        self.fell_back_from += (before,)
+        self.desk, self.request = desk, request
+        self._token, self._has_renewed = None, False
+        tell(
+            desk.hooks,
+            FellBack(call=self.number, from_model=before, to_model=after, error=brief(error)),
+        )
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether the whole call has no time left."""
+        return self.ends_at is not None and monotonic() >= self.ends_at
 
     async def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make attempts as the retry policy allows; the final error lists them all."""
@@ -296,6 +375,8 @@ class Call:
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
+        if self.charge is not None:
+            self.charge.send()
         request = self.request
         headers = {"X-Request-Id": request.request_id, **request.headers}
         if isinstance(request.body, bytes):
@@ -326,15 +407,34 @@ class Call:
             attempts=self.sent,
         )
 
-    def total_ran_out(self) -> DeadlineError:
-        """The error for a call that took too long as a whole."""
-        failure = DeadlineError(
-            f"the call was not over within {self.total:g} s (Timeouts.total)",
-            clock="total",
-            seconds=self.total or 0.0,
+    def stop_with(self, stop: Callable[[str], None]) -> None:
+        """Have `stop` call this, in the call's own loop."""
+        self._stop = stop
+
+    def stop(self, reason: str) -> None:
+        """End the call, in its own loop; does nothing if it is over."""
+        if self._stop is not None:
+            self._stopped = reason
+            self._stop(reason)
+
+    def clock_ran_out(self) -> ErnieError:
+        """The error for a call that took too long as a whole, or was stopped."""
+        failure: ErnieError = (
+            DeadlineError(
+                f"the call was not over within {self.total:g} s (Timeouts.total)",
+                clock="total",
+                seconds=self.total or 0.0,
+            )
+            if self._stopped is None
+            else DrainError(self._stopped)
         )
         self.note_failure(failure)
         return failure
+
+    def charge_with(self, usage: Usage) -> None:
+        """Tell the budgets what the answer used in the end, or a part of it."""
+        if self.charge is not None:
+            self.charge.settle(usage)
 
     def end(
         self,
@@ -346,13 +446,18 @@ class Call:
     ) -> Timing:
         """Tell that the call is over."""
         timing = self.timing()
+        self.request_id = (error and error.request_id) or request_id or self.request.request_id
+        self._stop = None
+        self._roster.leave(self)
+        if self.charge is not None:
+            self.charge.close()
         tell(
             self.desk.hooks,
             CallEnded(
                 call=self.number,
                 outcome=outcome,
                 error=None if error is None else brief(error),
-                request_id=(error and error.request_id) or request_id or self.request.request_id,
+                request_id=self.request_id,
                 timing=timing,
                 usage=usage,
             ),
@@ -373,6 +478,7 @@ class Call:
                 status=None if refusal is None else refusal.status,
                 code=None if refusal is None else refusal.code,
                 waited=self._waits[-1],
+                model=self.request.model,
             )
         )
         error.attempts = tuple(self.failures)
@@ -391,8 +497,27 @@ def brief(error: ErnieError) -> str:
     return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
 
 
-async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
-    permit = await call.admit()
+def _charge(desk: Desk, request: Request, budgets: Sequence[Tally]) -> Charge:
+    estimate = estimate_prompt(request.messages) * desk.ledger.correction.ratio(request.model)
+    return Charge(budgets, desk.ledger.prices, request.model, round(estimate))
+
+
+def _asking(
+    call: Call, receive: Callable[[Reply], Awaitable[T]]
+) -> Callable[[], Coroutine[Any, Any, T]]:
+    """What makes one attempt, or two at a time if the first one is late."""
+    if call.desk.hedging is None or not call.request.messages:
+        return lambda: _one_answer(call, receive, None)
+    from ernie_async.net.hedging import hedged  # noqa: PLC0415 - most programs do not
+
+    return lambda: hedged(call, lambda permit: _one_answer(call, receive, permit))
+
+
+async def _one_answer(
+    call: Call, receive: Callable[[Reply], Awaitable[T]], permit: Permit | None
+) -> T:
+    if permit is None:
+        permit = await call.admit()
     try:
         reply = await call.send()
         try:
@@ -422,7 +547,8 @@ def _told_usage(answer: object) -> Usage | None:
 
 def settle_failed(permit: Permit, error: ErnieError) -> None:
     """Put back what a failed attempt did not use."""
-    if isinstance(error, ConnectError) and not error.was_sent:
+    never_sent = isinstance(error, ConnectError) and not error.was_sent
+    if never_sent or isinstance(error, BudgetError):
         permit.give_back()
     elif isinstance(error, APIError):
         permit.settle(tokens=0)

@@ -15,7 +15,9 @@ from ernie_async.types.usage import Timing, Usage
 __all__ = [
     "CallEnded",
     "CallStarted",
+    "FellBack",
     "HeartbeatSeen",
+    "Hedged",
     "Hook",
     "Record",
     "RetryScheduled",
@@ -89,6 +91,40 @@ class StreamResumed(NamedTuple):
     error: str
 
 
+class FellBack(NamedTuple):
+    """A model could not answer, and another one is asked instead.
+
+    Attributes:
+        call: The call's number.
+        from_model: The model that was asked.
+        to_model: The model that is asked now.
+        error: What happened, in short.
+    """
+
+    call: int
+    from_model: str
+    to_model: str
+    error: str
+
+
+class Hedged(NamedTuple):
+    """A first token was late, so the request was sent twice; now one of the two has answered.
+
+    Attributes:
+        call: The call's number.
+        model: The model asked.
+        after: Seconds after the first request at which the second one was sent.
+        won: Whether it was the second one that answered.
+        usage: What the other one used, as far as it can be known: an estimate of its prompt.
+    """
+
+    call: int
+    model: str
+    after: float
+    won: bool
+    usage: Usage
+
+
 class CallEnded(NamedTuple):
     """A call is over.
 
@@ -109,13 +145,18 @@ class CallEnded(NamedTuple):
     usage: Usage | None
 
 
-Record = CallStarted | RetryScheduled | HeartbeatSeen | StreamResumed | CallEnded
+Record = (
+    CallStarted | RetryScheduled | HeartbeatSeen | StreamResumed | FellBack | Hedged | CallEnded
+)
 Hook = Callable[[Record], None]
+
+# What an operator wants to see without asking: not everything went as it should.
+NOTABLE = RetryScheduled | StreamResumed | FellBack | Hedged
 
 
 def tell(hooks: Sequence[Hook], record: Record) -> None:
     """Tell every hook, and the log."""
-    level = logging.INFO if isinstance(record, RetryScheduled | StreamResumed) else logging.DEBUG
+    level = logging.INFO if isinstance(record, NOTABLE) else logging.DEBUG
     if logger.isEnabledFor(level):
         logger.log(level, "%s", record)
     for hook in hooks:

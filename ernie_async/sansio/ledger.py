@@ -102,6 +102,11 @@ class Ledger:
         self.totals = Totals()
         self.correction = PromptCorrection()
 
+    @property
+    def prices(self) -> Prices:
+        """What models cost."""
+        return self._prices()
+
     def note(self, model: str | None, usage: Usage) -> None:
         """One call is over."""
         cost = self._prices().cost(model, usage)

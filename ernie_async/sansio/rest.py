@@ -3,7 +3,7 @@
 What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.refusals`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -49,6 +49,9 @@ class Request(NamedTuple):
         prompt_tokens: Estimate; 0 if nobody counts tokens.
         answer_tokens: Estimate of the most it will say; 0 if nobody counts tokens.
         estimate: Of the prompt, not corrected, to be compared with the real number; 0 if not.
+        fallback: Ways to ask other models, the first one to be tried first. Each makes the request
+            for another model, and names who is to make it.
+        shared_as: What calls have in common that may be one; `None` if this is not to be shared.
     """
 
     method: str
@@ -63,6 +66,8 @@ class Request(NamedTuple):
     prompt_tokens: int = 0
     answer_tokens: int = 0
     estimate: int = 0
+    fallback: tuple[Callable[[], tuple[Any, "Request"]], ...] = ()
+    shared_as: Hashable = None
 
 
 def read_answer(

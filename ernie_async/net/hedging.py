@@ -1,0 +1,131 @@
+"""Send a request a second time when its first token is late, and take the answer that comes first.
+
+When that is stands in `sansio.hedging`. Whoever loses is cancelled, and waited for: no request, no
+permit and no task is left behind.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any, TypeVar
+
+from ernie_async.errors import ErnieError
+from ernie_async.net.call import Call
+from ernie_async.net.hooks import Hedged, tell
+from ernie_async.net.limiter import Permit
+from ernie_async.types.usage import Usage
+
+__all__ = ["hedged"]
+
+T = TypeVar("T")
+
+
+async def hedged(
+    call: Call,
+    start: Callable[[Permit | None], Coroutine[Any, Any, T]],
+    *,
+    drop: Callable[[T], None] = lambda _: None,
+) -> T:
+    """Make one attempt, and a second one beside it if the first is late.
+
+    Args:
+        call: The call that it is part of.
+        start: Makes an attempt with a permit that it then has to release; without one if nothing is
+            limited.
+        drop: Leaves an answer that came in the same moment as the one that is taken.
+
+    Raises:
+        ErnieError: The attempt failed; if there were two, both did.
+    """
+    plan, model = call.desk.hedging, call.request.model
+    assert plan is not None
+    key = model, call.request.is_stream
+    permit = await call.admit()
+    began = monotonic()
+    delay = plan.begin(key, began)
+    if delay is None:
+        answer = await start(permit)
+        plan.note(key, monotonic() - began, monotonic())
+        return answer
+    tasks = {asyncio.create_task(start(permit)): permit}
+    winner, began_again = None, 0.0
+    try:
+        await asyncio.wait(tasks, timeout=delay)
+        if not any(task.done() for task in tasks) and plan.may_send():
+            room = await _room(call)
+            if room is None:
+                plan.give_back()
+            else:
+                began_again = monotonic()
+                tasks[asyncio.create_task(start(room[0]))] = room[0]
+        winner = await _first_answer(call, list(tasks))
+    finally:
+        n_late = await _leave({t: held for t, held in tasks.items() if t is not winner}, drop)
+    now = monotonic()
+    # If the second one answered, the first one takes at least so long.
+    plan.note(key, now - began, now)
+    first, *others = tasks
+    if winner is not first:
+        plan.note(key, now - began_again, now)
+    if others:
+        _tell_cost(call, began_again - began, won=winner is not first, is_running=n_late > 0)
+    return winner.result()
+
+
+async def _room(call: Call) -> tuple[Permit | None] | None:
+    """A permit that can be had at once; `None` if there is none."""
+    try:
+        # A permit that need not wait comes before the loop turns.
+        async with asyncio.timeout(0):
+            return (await call.admit(),)
+    except (TimeoutError, ErnieError):
+        return None
+
+
+async def _first_answer(call: Call, tasks: list[asyncio.Task[T]]) -> asyncio.Task[T]:
+    """Wait for the first task that succeeds; raises the error of the first one if none does."""
+    running = set(tasks)
+    while running:
+        done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task not in done:
+                continue
+            error = None if task.cancelled() else task.exception()
+            if error is None:
+                return task
+            if task is not tasks[0] and isinstance(error, ErnieError):
+                call.note_failure(error)  # of the first one, whoever makes attempts takes note
+    return tasks[0]
+
+
+async def _leave(late: dict[asyncio.Task[T], Permit | None], drop: Callable[[T], None]) -> int:
+    """Cancel what is not needed and wait for it; says how many were under way."""
+    n_running = sum(not task.done() for task in late)
+
+    def clean(task: asyncio.Task[T]) -> None:
+        permit = late[task]
+        if not task.cancelled() and task.exception() is None:
+            drop(task.result())
+        if permit is not None:
+            permit.release()  # for a task that never began; else it is released already
+
+    for task in late:
+        task.add_done_callback(clean)
+        task.cancel()
+    if late:
+        await asyncio.wait(late)
+    return n_running
+
+
+def _tell_cost(call: Call, after: float, *, won: bool, is_running: bool) -> None:
+    """Note what the request cost that nobody waited for: the service bills it as any other."""
+    desk, request = call.desk, call.request
+    usage = desk.estimate(request, "") if is_running else Usage()
+    if is_running:
+        desk.ledger.note(request.model, usage)
+        if call.charge is not None:
+            call.charge.add(usage)
+    tell(
+        desk.hooks,
+        Hedged(call=call.number, model=request.model or "", after=after, won=won, usage=usage),
+    )
