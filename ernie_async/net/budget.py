@@ -25,7 +25,6 @@ class Budget(Tally):
 
     Attributes:
         tokens: Used so far, prompts and answers; an estimate for what is under way.
-        cost: The same in CNY, as far as the models have a price.
         limit_tokens: What was given; `None` for no limit.
         limit_cost: What was given; `None` for no limit.
     """

@@ -13,6 +13,7 @@ from ernie_async.errors import ErnieError
 from ernie_async.net.call import Call
 from ernie_async.net.hooks import Hedged, tell
 from ernie_async.net.limiter import Permit
+from ernie_async.sansio.hedging import HedgePlan
 from ernie_async.types.usage import Usage
 
 __all__ = ["hedged"]
@@ -47,38 +48,43 @@ async def hedged(
         answer = await start(permit)
         plan.note(key, monotonic() - began, monotonic())
         return answer
-    tasks = {asyncio.create_task(start(permit)): permit}
-    winner, began_again = None, 0.0
+    first = asyncio.create_task(start(permit))
+    tasks = {first: permit}
+    began_again = began
     try:
         await asyncio.wait(tasks, timeout=delay)
-        if not any(task.done() for task in tasks) and plan.may_send():
-            room = await _room(call)
-            if room is None:
-                plan.give_back()
-            else:
-                began_again = monotonic()
-                tasks[asyncio.create_task(start(room[0]))] = room[0]
+        if not first.done() and (room := await _room(call, plan)):
+            began_again = monotonic()
+            tasks[asyncio.create_task(start(room[0]))] = room[0]
         winner = await _first_answer(call, list(tasks))
+        answer = winner.result()
+        is_hedged, is_won = len(tasks) > 1, winner is not first
+        late = {task: held for task, held in tasks.items() if task is not winner}
+        was_running = await _leave(late, drop)
+    except BaseException:
+        await _leave(tasks, drop)
+        raise
     finally:
-        n_late = await _leave({t: held for t, held in tasks.items() if t is not winner}, drop)
+        del first, tasks  # an error's traceback holds this frame, and they hold the error
     now = monotonic()
-    # If the second one answered, the first one takes at least so long.
-    plan.note(key, now - began, now)
-    first, *others = tasks
-    if winner is not first:
+    plan.note(key, now - began, now)  # at least so long, if the other one answered
+    if is_won:
         plan.note(key, now - began_again, now)
-    if others:
-        _tell_cost(call, began_again - began, won=winner is not first, is_running=n_late > 0)
-    return winner.result()
+    if is_hedged:
+        _tell_cost(call, began_again - began, won=is_won, was_running=was_running)
+    return answer
 
 
-async def _room(call: Call) -> tuple[Permit | None] | None:
-    """A permit that can be had at once; `None` if there is none."""
+async def _room(call: Call, plan: HedgePlan) -> tuple[Permit | None] | None:
+    """A permit for one more request, if it can be had at once; `None` if not."""
+    if not plan.may_send():
+        return None
     try:
         # A permit that need not wait comes before the loop turns.
         async with asyncio.timeout(0):
             return (await call.admit(),)
     except (TimeoutError, ErnieError):
+        plan.give_back()
         return None
 
 
@@ -98,9 +104,9 @@ async def _first_answer(call: Call, tasks: list[asyncio.Task[T]]) -> asyncio.Tas
     return tasks[0]
 
 
-async def _leave(late: dict[asyncio.Task[T], Permit | None], drop: Callable[[T], None]) -> int:
-    """Cancel what is not needed and wait for it; says how many were under way."""
-    n_running = sum(not task.done() for task in late)
+async def _leave(late: dict[asyncio.Task[T], Permit | None], drop: Callable[[T], None]) -> bool:
+    """Cancel what is not needed and wait for it; says whether any of it was under way."""
+    was_running = any(not task.done() for task in late)
 
     def clean(task: asyncio.Task[T]) -> None:
         permit = late[task]
@@ -114,14 +120,14 @@ async def _leave(late: dict[asyncio.Task[T], Permit | None], drop: Callable[[T],
         task.cancel()
     if late:
         await asyncio.wait(late)
-    return n_running
+    return was_running
 
 
-def _tell_cost(call: Call, after: float, *, won: bool, is_running: bool) -> None:
+def _tell_cost(call: Call, after: float, *, won: bool, was_running: bool) -> None:
     """Note what the request cost that nobody waited for: the service bills it as any other."""
     desk, request = call.desk, call.request
-    usage = desk.estimate(request, "") if is_running else Usage()
-    if is_running:
+    usage = desk.estimate(request, "") if was_running else Usage()
+    if was_running:
         desk.ledger.note(request.model, usage)
         if call.charge is not None:
             call.charge.add(usage)

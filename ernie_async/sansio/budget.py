@@ -20,6 +20,9 @@ COUNT_ANEW = 200
 # Prices are for so many tokens.
 MILLION = 1_000_000
 
+# Money is added up in whole units of 1e-12 CNY, so that an estimate that is taken back is gone.
+UNIT = 1e-12
+
 
 class Tally:
     """What one budget has, and what was used of it.
@@ -28,10 +31,10 @@ class Tally:
         limit_tokens: Prompts and answers together; `None` for no limit.
         limit_cost: CNY; `None` for no limit.
         tokens: Used so far, with an estimate for what is being written.
-        cost: The same in CNY, as far as the models have a price.
+        units: The same in 1e-12 CNY, as far as the models have a price.
     """
 
-    __slots__ = ("cost", "limit_cost", "limit_tokens", "tokens")
+    __slots__ = ("limit_cost", "limit_tokens", "tokens", "units")
 
     def __init__(self, *, tokens: int | None, cost: float | None) -> None:
         for name, value in (("tokens", tokens), ("cost", cost)):
@@ -44,7 +47,12 @@ class Tally:
         self.limit_tokens = tokens
         self.limit_cost = cost
         self.tokens = 0
-        self.cost = 0.0
+        self.units = 0
+
+    @property
+    def cost(self) -> float:
+        """What was used so far in CNY, as far as the models have a price."""
+        return self.units * UNIT
 
     @property
     def is_spent(self) -> bool:
@@ -103,7 +111,7 @@ class Charge:
     ) -> None:
         self._tallies = tallies
         self._sure = (0, 0.0)  # tokens and CNY that were used for certain
-        self._told = (0, 0.0)  # what the budgets know of this call, estimates included
+        self._told = (0, 0)  # what the budgets know of this call, estimates included
         self._pieces: list[str] = []  # of text, not in `_written` yet
         self._size = 0  # of these
         self._written = 0  # tokens
@@ -184,8 +192,8 @@ class Charge:
         price = self._prices.price(self._model, self._prompt_tokens)
         if price is not None:
             cost += (self._set_aside * price.input + written * price.output) / MILLION
-        told = tokens + self._set_aside + written, cost
+        told = tokens + self._set_aside + written, round(cost / UNIT)
         for tally in self._tallies:
             tally.tokens += told[0] - self._told[0]
-            tally.cost += told[1] - self._told[1]
+            tally.units += told[1] - self._told[1]
         self._told = told

@@ -54,7 +54,7 @@ async def test_what_is_late_is_cancelled_and_named(server: MockErnie, client: As
     assert time.monotonic() - started < 1
     assert report.finished == 0
     assert set(report.cancelled) == {"mine", waiting.request_id, resting.request_id}
-    with pytest.raises(DrainError, match="not over within 0.1 s") as caught:
+    with pytest.raises(DrainError, match=r"not over within 0\.1 s") as caught:
         await chat
     assert caught.value.request_id == "mine"
     for ask in (reading, anext(resting)):
