@@ -25,9 +25,10 @@ from ernie_async.settings import (
     check_kind,
     read_fallback,
 )
+from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.request import ChatRequest
 
-__all__ = ["ask", "ask_chat", "post", "split_options"]
+__all__ = ["answer_chat", "ask", "ask_chat", "post", "split_options"]
 
 CHAT_PATH = "/chat/completions"
 
@@ -163,6 +164,19 @@ def ask_chat(
         fallback=_ways(desk, request, options, models, is_stream=is_stream) if models else (),
         shared_as=_what_is_shared(desk, body, options, models) if is_shared else None,
     )
+
+
+async def answer_chat(desk: Desk, request: Request) -> ChatCompletion:
+    """Make the call of a chat whose answer comes in one piece, or wait for one that is the same.
+
+    Raises:
+        ErnieError: See the tree in `errors`.
+    """
+    if request.shared_as is None:
+        return await desk.answer(request, ChatCompletion)
+    from ernie_async.net.flights import share  # noqa: PLC0415 - most calls are not shared
+
+    return await share(desk, request, lambda: desk.answer(request, ChatCompletion))
 
 
 def _ways(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import aiohttp
 
-from ernie_async.calling import ask, ask_chat
+from ernie_async.calling import answer_chat, ask, ask_chat
 from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
@@ -172,8 +172,9 @@ class AsyncClient:
             ConfigError: The request cannot be right; nothing was sent.
             ErnieError: See the tree in `errors`.
         """
-        desk, request = ask_chat(self._desk, messages, options, model=self._model, is_stream=False)
-        return await desk.answer(request, ChatCompletion)
+        return await answer_chat(
+            *ask_chat(self._desk, messages, options, model=self._model, is_stream=False)
+        )
 
     def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatStream:
         """Ask, and read the answer while it is being written. Not awaited.

@@ -25,7 +25,7 @@ from ernie_async.sansio.address import (
 )
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.hedging import HedgePlan, Hedging
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
@@ -39,6 +39,7 @@ from ernie_async.version import __version__
 
 if TYPE_CHECKING:
     from ernie_async.net.credentials import IamTokens
+    from ernie_async.net.hedging import Hedger
 
 __all__ = [
     "CALL_OPTIONS",
@@ -208,7 +209,7 @@ def make_desk(
         formless_models=set(),
         roster=Roster(),
         flights={},
-        hedging=_hedging(given["hedge"]),
+        hedger=_hedger(given["hedge"]),
         fallback=read_fallback(given["fallback"]),
         is_coalescing=given["coalesce"],
     )
@@ -232,7 +233,7 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         retry=changes.get("retry", desk.retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
-        hedging=_hedging(changes["hedge"]) if "hedge" in changes else desk.hedging,
+        hedger=_hedger(changes["hedge"]) if "hedge" in changes else desk.hedger,
         fallback=read_fallback(changes.get("fallback", desk.fallback)),
         is_coalescing=changes.get("coalesce", desk.is_coalescing),
     )
@@ -285,11 +286,13 @@ def read_fallback(fallback: Sequence[FallbackModel]) -> tuple[FallbackModel, ...
     return tuple(fallback)
 
 
-def _hedging(hedge: Hedging | None) -> HedgePlan | None:
+def _hedger(hedge: Hedging | None) -> "Hedger | None":
     if hedge is None:
         return None
+    from ernie_async.net.hedging import Hedger  # noqa: PLC0415 - most programs do not
+
     check_kind("hedge", hedge, Hedging)
-    return HedgePlan(hedge)
+    return Hedger(hedge)
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:

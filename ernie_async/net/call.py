@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -17,6 +17,7 @@ from ernie_async.errors import (
     APIError,
     AuthError,
     BudgetError,
+    ConfigError,
     ConnectError,
     DeadlineError,
     DrainError,
@@ -32,7 +33,7 @@ from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
 from ernie_async.sansio.budget import Charge, Tally
-from ernie_async.sansio.hedging import HedgePlan
+from ernie_async.sansio.fallback import falls_back
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
@@ -59,6 +60,20 @@ TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
 _numbers = itertools.count(1)
 
 
+class Hedger(Protocol):
+    """Makes attempts of which a second one may be under way beside the first: `net.hedging`."""
+
+    def attempt(
+        self,
+        call: "Call",
+        start: Callable[[Permit | None], Coroutine[Any, Any, T]],
+        *,
+        drop: Callable[[T], None],
+    ) -> Coroutine[Any, Any, T]:
+        """Make one attempt, or two; `drop` leaves an answer that is one too many."""
+        ...
+
+
 class Desk(NamedTuple):
     """What all calls of a client share."""
 
@@ -77,7 +92,7 @@ class Desk(NamedTuple):
     formless_models: set[str]  # refused `response_format`
     roster: Roster
     flights: dict[Any, Any]  # calls under way that others may share, see `net.flights`
-    hedging: HedgePlan | None
+    hedger: "Hedger | None"
     fallback: Sequence[Any]  # see `settings.FallbackModel`
     is_coalescing: bool
 
@@ -100,11 +115,7 @@ class Desk(NamedTuple):
             answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
             return answer if check is None else check(answer)
 
-        if request.shared_as is None:
-            return await self.fetch(request, receive)
-        from ernie_async.net.flights import share  # noqa: PLC0415 - most calls are not shared
-
-        return await share(self, request, lambda: self.fetch(request, receive))
+        return await self.fetch(request, receive)
 
     async def fetch(self, request: Request, receive: Callable[[Reply], Awaitable[T]]) -> T:
         """Make a call whose answer comes in one piece, whatever it is.
@@ -260,14 +271,30 @@ class Call:
         Args:
             attempt: Makes one with `desk` and `request`, whatever they are then.
         """
-        if not self.fallback:
-            return self.until_it_works(attempt)
-        from ernie_async.net.fallback import until_one_works  # noqa: PLC0415 - few name some
+        return self._by_any_model(attempt) if self.fallback else self.until_it_works(attempt)
 
-        return until_one_works(self, attempt)
+    async def _by_any_model(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await self.until_it_works(attempt)
+            except ErnieError as error:
+                if not falls_back(error) or not self.turn_to_next(error):
+                    raise
 
-    def turn_to(self, desk: Desk, request: Request, error: ErnieError) -> None:
-        """Ask another model from now on, perhaps of another client, because of an error."""
+    def turn_to_next(self, error: ErnieError) -> bool:
+        """Ask the next model from now on, because of an error; says whether there is one."""
+        while self.fallback:
+            ask, *others = self.fallback
+            self.fallback = tuple(others)
+            try:
+                self._turn_to(*ask(), error)
+            except ConfigError as problem:  # this server does not take such a request
+                self.note_failure(problem)
+            else:
+                return True
+        return False
+
+    def _turn_to(self, desk: Desk, request: Request, error: ErnieError) -> None:
         if self.charge is not None:
             self.charge.turn_to(desk.ledger.prices, request.model)
         before, after = self.request.model or "", request.model or ""
@@ -506,11 +533,12 @@ def _asking(
     call: Call, receive: Callable[[Reply], Awaitable[T]]
 ) -> Callable[[], Coroutine[Any, Any, T]]:
     """What makes one attempt, or two at a time if the first one is late."""
-    if call.desk.hedging is None or not call.request.messages:
+    hedger = call.desk.hedger
+    if hedger is None or not call.request.messages:
         return lambda: _one_answer(call, receive, None)
-    from ernie_async.net.hedging import hedged  # noqa: PLC0415 - most programs do not
-
-    return lambda: hedged(call, lambda permit: _one_answer(call, receive, permit))
+    return lambda: hedger.attempt(
+        call, lambda permit: _one_answer(call, receive, permit), drop=lambda _: None
+    )
 
 
 async def _one_answer(

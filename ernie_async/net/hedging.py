@@ -13,66 +13,71 @@ from ernie_async.errors import ErnieError
 from ernie_async.net.call import Call
 from ernie_async.net.hooks import Hedged, tell
 from ernie_async.net.limiter import Permit
-from ernie_async.sansio.hedging import HedgePlan
+from ernie_async.sansio.hedging import HedgePlan, Hedging
 from ernie_async.types.usage import Usage
 
-__all__ = ["hedged"]
+__all__ = ["Hedger"]
 
 T = TypeVar("T")
 
 
-async def hedged(
-    call: Call,
-    start: Callable[[Permit | None], Coroutine[Any, Any, T]],
-    *,
-    drop: Callable[[T], None] = lambda _: None,
-) -> T:
-    """Make one attempt, and a second one beside it if the first is late.
+class Hedger:
+    """Makes the attempts of a client that hedges. Copies of the client plan by themselves."""
 
-    Args:
-        call: The call that it is part of.
-        start: Makes an attempt with a permit that it then has to release; without one if nothing is
-            limited.
-        drop: Leaves an answer that came in the same moment as the one that is taken.
+    def __init__(self, policy: Hedging) -> None:
+        self._plan = HedgePlan(policy)
 
-    Raises:
-        ErnieError: The attempt failed; if there were two, both did.
-    """
-    plan, model = call.desk.hedging, call.request.model
-    assert plan is not None
-    key = model, call.request.is_stream
-    permit = await call.admit()
-    began = monotonic()
-    delay = plan.begin(key, began)
-    if delay is None:
-        answer = await start(permit)
-        plan.note(key, monotonic() - began, monotonic())
+    async def attempt(
+        self,
+        call: Call,
+        start: Callable[[Permit | None], Coroutine[Any, Any, T]],
+        *,
+        drop: Callable[[T], None],
+    ) -> T:
+        """Make one attempt, and a second one beside it if the first is late.
+
+        Args:
+            call: The call that it is part of.
+            start: Makes an attempt with a permit that it then has to release; without one if
+                nothing is limited.
+            drop: Leaves an answer that came in the same moment as the one that is taken.
+
+        Raises:
+            ErnieError: The attempt failed; if there were two, both did.
+        """
+        key = call.request.model, call.request.is_stream
+        permit = await call.admit()
+        began = monotonic()
+        delay = self._plan.begin(key, began)
+        if delay is None:
+            answer = await start(permit)
+            self._plan.note(key, monotonic() - began, monotonic())
+            return answer
+        first = asyncio.create_task(start(permit))
+        tasks = {first: permit}
+        began_again = began
+        try:
+            await asyncio.wait(tasks, timeout=delay)
+            if not first.done() and (room := await _room(call, self._plan)):
+                began_again = monotonic()
+                tasks[asyncio.create_task(start(room[0]))] = room[0]
+            winner = await _first_answer(call, list(tasks))
+            answer = winner.result()
+            is_hedged, is_won = len(tasks) > 1, winner is not first
+            late = {task: held for task, held in tasks.items() if task is not winner}
+            was_running = await _leave(late, drop)
+        except BaseException:
+            await _leave(tasks, drop)
+            raise
+        finally:
+            del first, tasks  # an error's traceback holds this frame, and they hold the error
+        now = monotonic()
+        self._plan.note(key, now - began, now)  # at least so long, if the other one answered
+        if is_won:
+            self._plan.note(key, now - began_again, now)
+        if is_hedged:
+            _tell_cost(call, began_again - began, won=is_won, was_running=was_running)
         return answer
-    first = asyncio.create_task(start(permit))
-    tasks = {first: permit}
-    began_again = began
-    try:
-        await asyncio.wait(tasks, timeout=delay)
-        if not first.done() and (room := await _room(call, plan)):
-            began_again = monotonic()
-            tasks[asyncio.create_task(start(room[0]))] = room[0]
-        winner = await _first_answer(call, list(tasks))
-        answer = winner.result()
-        is_hedged, is_won = len(tasks) > 1, winner is not first
-        late = {task: held for task, held in tasks.items() if task is not winner}
-        was_running = await _leave(late, drop)
-    except BaseException:
-        await _leave(tasks, drop)
-        raise
-    finally:
-        del first, tasks  # an error's traceback holds this frame, and they hold the error
-    now = monotonic()
-    plan.note(key, now - began, now)  # at least so long, if the other one answered
-    if is_won:
-        plan.note(key, now - began_again, now)
-    if is_hedged:
-        _tell_cost(call, began_again - began, won=is_won, was_running=was_running)
-    return answer
 
 
 async def _room(call: Call, plan: HedgePlan) -> tuple[Permit | None] | None:

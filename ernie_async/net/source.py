@@ -21,12 +21,13 @@ from ernie_async.errors import (
     NotFoundError,
 )
 from ernie_async.net.attempt import Attempt
-from ernie_async.net.call import Call, Desk, brief
+from ernie_async.net.call import Call, Desk, Hedger, brief
 from ernie_async.net.hooks import StreamResumed, tell
 from ernie_async.net.limiter import Permit
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.event_ids import EventLedger
+from ernie_async.sansio.fallback import may_hand_over
 from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.resume import (
@@ -182,19 +183,18 @@ class ChunkSource:
     async def _open_new(self, call: Call) -> list[ChatChunk]:
         # Ids that an attempt read before it failed are of an answer that nobody saw.
         self._ledger = EventLedger()
-        if call.desk.hedging is not None:
-            return await self._open_hedged(call)
+        if call.desk.hedger is not None:
+            return await self._open_hedged(call, call.desk.hedger)
         return await self._open(call, may_be_empty=False)
 
-    async def _open_hedged(self, call: Call) -> list[ChatChunk]:
-        from ernie_async.net.hedging import hedged  # noqa: PLC0415 - most programs do not
-
+    async def _open_hedged(self, call: Call, hedger: Hedger) -> list[ChatChunk]:
         async def open_one(permit: Permit | None) -> tuple[Attempt, EventLedger, list[ChatChunk]]:
             ledger = EventLedger()
             attempt = Attempt(call, ledger, self.gauge, permit)
             return attempt, ledger, await attempt.open(may_be_empty=False)
 
-        opened = await hedged(call, open_one, drop=lambda late: late[0].close(used=None))
+        opened = await hedger.attempt(call, open_one, drop=lambda late: late[0].close(used=None))
+        self._heartbeats = self.heartbeats
         self._attempt, self._ledger, chunks = opened
         return chunks
 
@@ -328,10 +328,6 @@ class ChunkSource:
 
     async def _hand_over(self, error: ErnieError, call: Call) -> list[ChatChunk] | None:
         """Have another model go on; `None` if none may, or none can."""
-        # Imported here, since few programs name other models.
-        from ernie_async.net.fallback import turn_to_next  # noqa: PLC0415
-        from ernie_async.sansio.fallback import may_hand_over  # noqa: PLC0415
-
         answer, text, policy = self.answer, self.answer.text, self._desk.resume
         n_resumes = len(self.resumes)
         if not may_hand_over(policy, self._request, answer, error, n_resumes=n_resumes):
@@ -339,7 +335,7 @@ class ChunkSource:
         reason = error
         try:
             self._bill()
-            while turn_to_next(call, reason):
+            while call.turn_to_next(reason):
                 asked = call.request
                 for form in continuations(call.desk.resume, asked, answer):
                     part = call.request = resume_request(asked, form, text)
