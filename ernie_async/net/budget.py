@@ -8,9 +8,12 @@ from types import TracebackType
 from typing import Self
 
 from ernie_async.net.roster import Roster
-from ernie_async.sansio.budget import Tally
+from ernie_async.sansio.budget import Charge, Tally
+from ernie_async.sansio.ledger import Ledger
+from ernie_async.sansio.rest import Request
+from ernie_async.sansio.tokens import estimate_prompt
 
-__all__ = ["Budget", "budgets_of"]
+__all__ = ["Budget", "budgets_of", "charge_of"]
 
 # Tasks begun inside a block have it, too: a task copies the context that it is begun in.
 _entered: ContextVar[tuple["Budget", ...]] = ContextVar("ernie_async_budgets", default=())
@@ -77,3 +80,18 @@ def budgets_of(roster: Roster) -> tuple[Budget, ...]:
     if not entered:
         return entered
     return tuple(dict.fromkeys(budget for budget in entered if budget.roster is roster))
+
+
+def charge_of(roster: Roster, ledger: Ledger, request: Request) -> Charge | None:
+    """The account of a call that begins here and now; `None` outside of any budget.
+
+    Raises:
+        BudgetError: A budget is spent already.
+        ConfigError: One counts money, and the model has no price.
+    """
+    budgets = budgets_of(roster)
+    if not budgets:
+        return None
+    estimate = estimate_prompt(request.messages)
+    tokens = ledger.correction.corrected(request.model, estimate)
+    return Charge(budgets, ledger.prices, request.model, tokens)

@@ -26,13 +26,12 @@ from ernie_async.errors import (
     NotFoundError,
 )
 from ernie_async.net.body import read_body
-from ernie_async.net.budget import budgets_of
+from ernie_async.net.budget import charge_of
 from ernie_async.net.hooks import CallEnded, CallStarted, FellBack, Hook, RetryScheduled, tell
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
-from ernie_async.sansio.budget import Charge, Tally
 from ernie_async.sansio.fallback import falls_back
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
@@ -41,7 +40,7 @@ from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
 from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import OutputEstimate, estimate_prompt, estimate_usage
+from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
@@ -223,8 +222,7 @@ class Call:
 
     def __init__(self, desk: Desk, request: Request) -> None:
         desk.roster.check()
-        budgets = budgets_of(desk.roster)
-        self.charge = _charge(desk, request, budgets) if budgets else None
+        self.charge = charge_of(desk.roster, desk.ledger, request)
         self.desk = desk
         self.request = request
         self.request_id = request.request_id
@@ -522,11 +520,6 @@ class Call:
 def brief(error: ErnieError) -> str:
     """What happened, in one line."""
     return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
-
-
-def _charge(desk: Desk, request: Request, budgets: Sequence[Tally]) -> Charge:
-    estimate = estimate_prompt(request.messages) * desk.ledger.correction.ratio(request.model)
-    return Charge(budgets, desk.ledger.prices, request.model, round(estimate))
 
 
 def _asking(

@@ -344,7 +344,8 @@ class ChunkSource:
                             lambda: call.until_it_works(lambda: self._open_new(call))
                         )
                     except ErnieError as failure:
-                        if call.is_over_time or self.phase == "left":
+                        is_spent = isinstance(failure, BudgetError)
+                        if is_spent or call.is_over_time or self.phase == "left":
                             raise
                         reason = failure
                         continue

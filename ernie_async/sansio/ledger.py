@@ -61,7 +61,8 @@ class Totals(NamedTuple):
     """What a client has used since it was made.
 
     Attributes:
-        calls: Chats that brought an answer, or a part of one.
+        calls: Chats that brought an answer, or a part of one; and those sent a second time that
+            lost to the other one, see `Hedging`.
         prompt_tokens: Of all of them.
         cached_tokens: Of these: how many came from a cache.
         completion_tokens: Of all of them.

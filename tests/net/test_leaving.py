@@ -1,4 +1,4 @@
-"""Calls that are left at every turn of the loop, with all that may be switched on: nothing stays."""
+"""Calls that are left at every turn of the loop, whatever is switched on: nothing stays."""
 
 import asyncio
 
