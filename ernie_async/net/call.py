@@ -285,7 +285,8 @@ class Call:
             ask, *others = self.fallback
             self.fallback = tuple(others)
             try:
-                self._turn_to(*ask(), error)
+                desk, request = ask()
+                self._turn_to(desk, request, error)
             except ConfigError as problem:  # this server does not take such a request
                 self.note_failure(problem)
             else:
