@@ -9,6 +9,7 @@ from ernie_async import (
     ConfigError,
     Hedged,
     Hedging,
+    Limiter,
     Limits,
     Record,
     RetryPolicy,
@@ -206,3 +207,14 @@ async def test_only_chats_are_sent_twice(server: MockErnie) -> None:
 def test_a_wrong_setting_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match="hedge: expected Hedging, got True"):
         AsyncClient("k", hedge=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_a_task_that_never_began_leaves_its_permit() -> None:
+    from ernie_async.net.hedging import _leave
+
+    limiter = Limiter(Limits(concurrency=1))
+    task = asyncio.create_task(asyncio.sleep(60))
+    assert await _leave({task: await limiter.admit()}, lambda _: None)
+    await asyncio.sleep(0)
+    assert (task.cancelled(), limiter.in_flight) == (True, 0)
