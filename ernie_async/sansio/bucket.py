@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ernie_async.errors import ConfigError
 
-__all__ = ["Limits", "TokenBucket"]
+__all__ = ["Limits", "TokenBucket", "default_burst"]
 
 # The service's minute begins at an unknown moment, so at most this much quota may go at once.
 BURST_SECONDS = 5.0
@@ -56,6 +56,11 @@ class Limits:
         )
 
 
+def default_burst(quota: float) -> float:
+    """What may go at once of a quota per minute, unless it is set: five seconds' worth."""
+    return max(1.0, quota / 60.0 * BURST_SECONDS)
+
+
 class TokenBucket:
     """Holds up to `capacity`, refilled at `rate` per second; may be in debt. Starts full.
 
@@ -74,8 +79,7 @@ class TokenBucket:
     @classmethod
     def per_minute(cls, quota: float, burst: float | None, now: float) -> "TokenBucket":
         """A bucket for a quota per minute; `burst` `None` means five seconds' worth."""
-        rate = quota / 60.0
-        return cls(rate, burst if burst is not None else max(1.0, rate * BURST_SECONDS), now)
+        return cls(quota / 60.0, default_burst(quota) if burst is None else burst, now)
 
     def level(self, now: float) -> float:
         """How much may be taken at `now`; below zero when in debt."""
