@@ -448,9 +448,9 @@ class _Link:
             self._member.n_links += 1
         client = self._member.client()
         try:
-            return await client.evalsha(SHA, len(self._keys), *self._keys, *arguments)  # type: ignore[misc]
+            return await client.execute_command("EVALSHA", SHA, *counted)
         except NoScriptError:
-            return await client.eval(SCRIPT, len(self._keys), *self._keys, *arguments)  # type: ignore[misc]
+            return await client.execute_command("EVAL", SCRIPT, *counted)
 
     def _arguments(self, ask: Ask) -> list[str | float]:
         """What the script takes, in its order."""
