@@ -6,6 +6,7 @@ Arithmetic only; time is an argument. `net.limiter` does the waiting.
 from dataclasses import dataclass
 
 from ernie_async.errors import ConfigError
+from ernie_async.sansio.adaptive import Adaptive
 
 __all__ = ["Limits", "TokenBucket", "default_burst"]
 
@@ -18,19 +19,20 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may ask of the service. `None` means no limit.
+    """What a client may ask of the service, for each account and model. `None` means no limit.
 
     Attributes:
         requests_per_minute: Requests, retries included. Below 1 works as well.
         tokens_per_minute: Prompt and completion tokens together.
-        concurrency: Calls under way at once; a stream counts until it ends.
+        concurrency: Calls under way at once; a stream counts until it ends. `Adaptive()` finds out
+            how many the service bears.
         burst: Requests that may go at once after a pause; `None` for five seconds' worth, at
             least 1. Tokens always have five seconds' worth.
     """
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    concurrency: int | None = None
+    concurrency: int | Adaptive | None = None
     burst: float | None = None
 
     def __post_init__(self) -> None:
@@ -41,9 +43,12 @@ class Limits:
         if self.burst is not None and not self.burst >= 1:
             raise ConfigError(f"burst: expected at least 1, or None, got {self.burst}")
         calls = self.concurrency
-        if calls is not None and (not isinstance(calls, int) or calls < 1):
+        if isinstance(calls, Adaptive | None):
+            return
+        if not isinstance(calls, int) or calls < 1:
             raise ConfigError(
-                f"concurrency: expected a whole number of at least 1, or None, got {calls!r}"
+                "concurrency: expected a whole number of at least 1, Adaptive(...), or None, "
+                f"got {calls!r}"
             )
 
     @property
