@@ -2,22 +2,23 @@
 -- granted or promised. Called by redis.py. All times are microseconds of this server's clock.
 --
 -- KEYS 1 room: hash. full_r, full_t: when the buckets of requests and of tokens are full again.
---              last: the moment of the latest promise; edge_r, edge_t: it costs so much at least
---              that nothing put back may bring the bucket below. pause, probing: until when.
---              rpm, tpm: what the service said it allows. now: of the step before.
+--              last: the latest promise; edge_r, edge_t: what is put back before it brings the
+--              buckets no lower. pause, probing: until when; number: of the last pause. rpm, tpm: what
+--              the service said it allows. now: of the step before.
 --      2 seen: sorted set, member -> end of its lease
 --      3 held: hash, member -> its calls under way
 --      4 line: sorted set, member -> since when it waits for a call to end or for a pause
--- ARGV 1 member; 2 lease; 3 calls at once, -1: any number; 4, 5 time for one request (0: no limit)
---      and burst; 6, 7 the same for tokens; 8 calls it holds now; 9, 10 requests and tokens to put
---      back; 11 the promise that is given back, 0: none; 12 pause for so long, 0: lift, -1: neither;
---      13 after it let single calls through for so long; 14 time between those;
---      15, 16 requests and tokens per minute as the service tells, -1: no news; 17 how long the
---      first has waited, as far as it counts; 18... tokens and longest wait of each wanted call.
--- Answers {waits, last, others, is waiting, look, is probe, held, full_r - now, full_t - now, rpm,
--- tpm}. waits: one for each call dealt with: 0 at once, else after how long, -1: longer than it would
--- wait. others: members in line besides this one. look: when this one should ask again if nobody rings
--- its bell: a lease or a pause ends, -1: need not.
+-- ARGV 1 member; 2 lease; 3 calls at once, -1: any number; 4, 5 requests per minute, -1: any number,
+--      and burst, -1: five seconds' worth; 6 tokens per minute; 7 calls it holds now; 8, 9 requests
+--      and tokens to put back; 10 the promise among them, 0: none; 11 what the service said, 0:
+--      nothing, 1: refused, 2: spent, 3: succeeded; 12 to a call of which pause; 13 to wait for so
+--      long, -1: it did not say; 14, 15 requests and tokens per minute that it told, -1: no news;
+--      16 how long to pause between probes and 17 for how long to probe; 18 how long the first has
+--      waited, as far as it counts; 19... tokens and longest wait of each wanted call.
+-- Answers {waits, last, others, is waiting, look, number, pause, probing, full_r, full_t, rpm, tpm}.
+--      waits: one for each call dealt with: 0 at once, else after how long, -1: longer than it would
+--      wait. others: members in line besides this one. look: after how long this one should ask
+--      again if nobody rings its bell. The moments after it are distances too, 0: passed.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -26,42 +27,49 @@ for i = 2, #ARGV do arg[i] = tonumber(ARGV[i]) end
 local member, lease = ARGV[1], arg[2]
 local max, min = math.max, math.min
 
-local names = {'full_r', 'full_t', 'last', 'edge_r', 'edge_t', 'pause', 'probing', 'now'}
-local values = redis.call('HMGET', KEYS[1], unpack(names))
-local room = {}
-for i, name in ipairs(names) do room[name] = tonumber(values[i] or '0') end
+local moments = {'full_r', 'full_t', 'last', 'edge_r', 'edge_t', 'pause', 'probing', 'now'}
+local values = redis.call('HMGET', KEYS[1], 'number', unpack(moments))
+local room = {number = tonumber(values[1] or '0')}
+for i, name in ipairs(moments) do room[name] = tonumber(values[i + 1] or '0') end
 if room.now > now then -- the clock was set back, or this is another server: keep the distances
   local back = room.now - now
-  for _, name in ipairs(names) do room[name] = max(0, room[name] - back) end
+  for _, name in ipairs(moments) do room[name] = max(0, room[name] - back) end
 end
 
--- What the service told last is the limit if it is lower than ours.
-local function learn(name, told, each, burst)
+-- What the service told is the limit if it is lower than ours. sansio/shared_lane.py says the same.
+local function quota_of(name, quota, burst, told)
   if told > 0 then redis.call('HSET', KEYS[1], name, told) end
-  local limit = tonumber(redis.call('HGET', KEYS[1], name) or '-1')
-  if limit > 0 and each > 0 and 60000000 / limit > each then
-    return 60000000 / limit, min(burst, max(1, limit / 12)), limit
-  end
-  return each, burst, limit
+  told = tonumber(redis.call('HGET', KEYS[1], name) or '-1')
+  if quota < 0 then return 0, 0, told end
+  if burst >= 0 and told > 0 and told < quota then burst = min(burst, max(1, told)) end
+  if told > 0 then quota = min(quota, told) end
+  if burst < 0 then burst = max(1, quota / 12) end
+  return 60000000 / quota, burst, told
 end
-local each_r, burst_r, rpm = learn('rpm', arg[15], arg[4], arg[5])
-local each_t, burst_t, tpm = learn('tpm', arg[16], arg[6], arg[7])
+local each_r, burst_r, rpm = quota_of('rpm', arg[4], arg[5], arg[14])
+local each_t, burst_t, tpm = quota_of('tpm', arg[6], -1, arg[15])
 
 -- A bucket holds no more than when it is full; and what is put back is no use to those who were
 -- promised a later moment, so they bring their own.
+local is_last = room.last == arg[10]
 local function put_back(full, edge, amount, each)
-  if room.last <= now or room.last == arg[11] then edge = now end
+  if room.last <= now or is_last then edge = now end
   return max(max(full, now) - amount * each, edge)
 end
-room.full_r = put_back(room.full_r, room.edge_r, arg[9], each_r)
-room.full_t = put_back(room.full_t, room.edge_t, arg[10], each_t)
-if room.last == arg[11] then room.edge_r, room.edge_t = room.full_r, room.full_t end
+room.full_r = put_back(room.full_r, room.edge_r, arg[8], each_r)
+room.full_t = put_back(room.full_t, room.edge_t, arg[9], each_t)
+if is_last then room.edge_r, room.edge_t = room.full_r, room.full_t end
 
-if arg[12] == 0 then
+-- The rules of sansio/pause.py.
+local verdict, of_pause, retry_after = arg[11], arg[12], arg[13]
+local is_over = now >= room.pause and now >= room.probing
+if (verdict == 1 or verdict == 2) and retry_after >= 0 then
+  if now < room.probing then room.pause = 0 end -- a guess of ours
+  room.pause, room.probing = max(room.pause, now + retry_after), 0
+elseif of_pause == room.number and (verdict == 2 or verdict == 1 and is_over) then
+  room.number, room.pause, room.probing = room.number + 1, now + arg[16], now + arg[17]
+elseif of_pause == room.number and verdict == 3 and room.probing > 0 then
   room.pause, room.probing = 0, 0
-elseif arg[12] > 0 then
-  room.pause = max(room.pause, now + arg[12])
-  if room.probing <= now and arg[13] > 0 then room.probing = now + arg[13] end
 end
 
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
@@ -69,15 +77,15 @@ for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
   redis.call('HDEL', KEYS[3], dead)
   redis.call('ZREM', KEYS[4], dead)
 end
-local held, own = 0, arg[3] < 0 and 0 or arg[8] -- where calls are not counted, nobody holds any
+local held, own = 0, arg[3] < 0 and 0 or arg[7] -- where calls are not counted, nobody holds any
 redis.call('HSET', KEYS[3], member, own)
 for _, n in ipairs(redis.call('HVALS', KEYS[3])) do held = held + n end
 local free = arg[3] < 0 and 1000000 or arg[3] - held
-local is_probe = 0
+local is_probing = room.probing > now
 if room.pause > now then
   free = 0
-elseif room.probing > now then
-  free, is_probe = min(free, 1), 1
+elseif is_probing then
+  free = min(free, 1)
 end
 
 -- The members in line take turns: one call each, and more only if there is one for everybody.
@@ -89,11 +97,11 @@ local mine = free > (place or in_line) and max(1, free - others) or 0
 local function ready(full, each, burst, amount)
   return full - max(burst - amount, 0) * each
 end
-local waits, granted, i = {}, 0, 18
+local waits, granted, i = {}, 0, 19
 while i < #ARGV and granted < mine do
   local tokens = arg[i]
   local at = max(
-    now - arg[17],
+    now - arg[18],
     each_r > 0 and ready(room.full_r, each_r, burst_r, 1) or 0,
     each_t > 0 and ready(room.full_t, each_t, burst_t, tokens) or 0
   )
@@ -111,10 +119,8 @@ while i < #ARGV and granted < mine do
   i = i + 2
   if wait > 0 and waits[#waits] >= 0 then break end -- one promise at a time for each member
 end
-if granted == 0 then
-  is_probe = 0
-elseif is_probe == 1 then
-  room.pause, free = now + arg[14], 0
+if granted > 0 and is_probing then
+  room.pause, free = min(room.last + arg[16], room.probing), 0
 end
 free = max(0, free - granted)
 
@@ -143,22 +149,23 @@ if free > 0 then
 end
 
 room.now = now
-local fields = {}
-for _, name in ipairs(names) do
+local fields = {'number', room.number}
+for _, name in ipairs(moments) do
   fields[#fields + 1] = name
   fields[#fields + 1] = string.format('%.3f', room[name])
 end
 redis.call('HSET', KEYS[1], unpack(fields))
-local end_of_all = max(room.full_r, room.full_t, room.pause, room.probing, now) - now
-local keep = math.ceil((end_of_all + lease) / 1000) + 60000
+local function distance(moment) return max(0, math.ceil(moment - now)) end
+local longest = max(distance(room.full_r), distance(room.full_t), distance(room.pause))
+local keep = math.ceil((longest + lease) / 1000) + 60000 -- and what the service told, a minute
 for k = 1, 4 do redis.call('PEXPIRE', KEYS[k], keep) end
 
-local look = -1
+local look = 0
 if is_waiting then
   look = tonumber(redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]) - now
   if room.pause > now then look = min(look, room.pause - now) end
 end
 return {
-  waits, room.last, others, is_waiting and 1 or 0, look, is_probe, held,
-  room.full_r - now, room.full_t - now, rpm, tpm,
+  waits, room.last, others, is_waiting and 1 or 0, math.ceil(look), room.number,
+  distance(room.pause), distance(room.probing), distance(room.full_r), distance(room.full_t), rpm, tpm,
 }

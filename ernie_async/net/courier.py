@@ -1,20 +1,27 @@
-"""Keep one event loop's part of a shared lane in touch with the server that has the whole of it.
+"""Wait in front of a lane that processes share, and keep in touch with the server that has it.
 
-One task for each lane and loop. It asks for what is wanted, hands out what is granted, and tells
-what came back. What a call tells in its cleanup is a note, written without waiting: the task takes
-it along with its next step. It ends when there has been nothing to do for a second, and after it
-was cancelled it tells what is left to tell, within the time of one step; so nothing is left behind
-by a loop that ends, closed or not. Knows no Redis: it is given a `Link`.
+One task for each lane and event loop: the courier. It asks for what is wanted, hands out what is
+granted, and tells what calls have to tell. They do so in their cleanup, where nothing may wait: they
+leave a note, and the courier takes it along with its next step, soon. It ends when there has been
+nothing to do for a second. When it is cancelled it makes a last step, within the time of one; so a
+loop that ends leaves nothing behind, whether or not the limiter was closed. Knows no Redis: it is
+given a `Link`.
 """
 
 import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Generator
 from time import monotonic
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
-from ernie_async.errors import DeadlineError, LimiterError
-from ernie_async.sansio.shared_lane import Answer, Ask, Note, SharedLane, Waiter
+from ernie_async.errors import ConfigError, DeadlineError, LimiterError
+from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.sansio.rate_headers import RateHeaders
+from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane, SharedTicket
 
-__all__ = ["Courier", "Link", "Turn"]
+__all__ = ["Courier", "Link", "SharedPermit"]
 
 # A courier without work waits for more of it, so that calls one after the other find it ready.
 LINGER = 1.0
@@ -22,7 +29,7 @@ LINGER = 1.0
 # Seconds; nothing is due so late, but no clock takes infinity.
 LONGEST_SLEEP = 60.0
 
-# When a loop ends, its calls are cancelled in the same moment: they may give back first.
+# When a loop ends, its calls are cancelled in the same moment as the courier: they may tell first.
 LAST_NOTES = 0.01
 
 
@@ -48,168 +55,101 @@ class Link(Protocol):
         ...
 
     async def listen(self) -> bool:
-        """Wait till the bell rings, a while at most. Raises nothing."""
+        """Wait till the bell rings, for a while; whether it did. Raises nothing."""
         ...
 
     async def hang_up(self) -> None:
-        """The courier has no work any more."""
-        ...
+        """There is no work any more."""
 
 
-class Turn(Waiter):
-    """A call that waits for its turn; `future` is done when it has come."""
+class SharedPermit(SharedTicket):
+    """Room for one call, from a limiter that processes share. See `net.gate.Permit`.
 
-    __slots__ = ("future",)
+    Attributes:
+        tokens: What the call was estimated to use, or has used.
+        waited: Seconds spent in line.
+        on_wait: Called once, with this permit, if it has to wait in line; may be set until it is
+            awaited.
+    """
 
-    future: asyncio.Future[None]
+    __slots__ = (
+        "_courier",
+        "_held",
+        "_is_used",
+        "_local",
+        "_max_wait",
+        "future",
+        "on_wait",
+        "waited",
+    )
 
+    future: asyncio.Future[None]  # done when its turn has come
 
-class Courier:
-    """Serves one lane on the loop that runs now."""
+    def __init__(
+        self,
+        courier: Callable[[], "Courier"],
+        tokens: int,
+        *,
+        is_batch: bool,
+        max_wait: float | None,
+    ) -> None:
+        super().__init__(tokens, is_batch=is_batch)
+        self._courier = courier
+        self._max_wait = max_wait
+        self._is_used = False
+        self._held: list[Courier] = []  # one item while granted: a list gives it out only once
+        self._local: Permit | None = None  # of the limiter of this process, if the server was down
+        self.on_wait: Callable[[Any], None] | None = None
+        self.waited = 0.0
 
-    def __init__(self, lane: SharedLane[Turn], link: Link) -> None:
-        self.lane = lane
-        self.link = link
-        self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._bell: asyncio.Task[None] | None = None
+    def __await__(self) -> Generator[Any, None, "SharedPermit"]:
+        return self._acquire().__await__()
 
-    async def wait(self, turn: Turn) -> None:
-        """Wait for room. A wait that is cancelled takes nothing.
+    async def __aenter__(self) -> "SharedPermit":
+        return await self
 
-        Raises:
-            LimiterError: The server cannot be reached.
-            DeadlineError: It would take longer than the call would wait.
-        """
-        turn.future = self._loop.create_future()
-        self.lane.join(turn, monotonic())
-        self.probe()
-        try:
-            await turn.future
-        except BaseException:
-            is_granted = turn.future.done() and not turn.future.cancelled()
-            if is_granted and turn.future.exception() is None:
-                self.note(Note(ended=1, requests=1.0, tokens=turn.tokens))
-            else:
-                self.lane.leave(turn)
-                self._wake.set()
-            raise
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
 
-    def probe(self) -> None:
-        """See to it that the server is asked, or tried if it was down."""
-        self._wake.set()
-        if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._run())
-
-    def note(self, note: Note) -> None:
-        """Have the server told, soon. From any thread, and never waits."""
-        self.lane.notes.append(note)
-        if asyncio._get_running_loop() is self._loop:
-            self._go_on()
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._go_on)
-        except RuntimeError:
-            pass  # that loop was closed, and its lease ends by itself
-
-    def _go_on(self) -> None:
-        # If the task was cancelled the loop is about to end, and a new one would be left in it.
-        if self._task is None or not self._task.cancelled():
-            self.probe()
-
-    async def aclose(self) -> None:
-        """Tell what is left to tell, and end. Whoever waits gets a `LimiterError`."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _run(self) -> None:
-        try:
-            while True:
-                await self._serve()
-                await self._hang_up()
-                if not self._wake.is_set():
-                    return
-        except asyncio.CancelledError:
-            await asyncio.sleep(LAST_NOTES)
-            await self._finish()
-            raise
-        finally:
-            self._turn_away("the limiter was closed")
-            await self._hang_up()
-
-    async def _serve(self) -> None:
-        """Until there has been nothing to do for a while."""
-        while True:
-            self._wake.clear()
-            now = monotonic()
-            self._hand_out(self.lane.due(now))
-            is_down = self.link.failure is not None
-            if self.link.try_at <= now if is_down else self.lane.must_ask(now):
-                await self._step()
-                continue
-            at = self.link.try_at if is_down else self.lane.next_at()
-            is_idle = self.lane.is_idle
+    async def _acquire(self) -> "SharedPermit":
+        if self._is_used:
+            raise RuntimeError("a permit can be awaited once")
+        self._is_used = True
+        started = monotonic()
+        courier = self._courier()
+        most = courier.lane.most_tokens
+        if self.tokens > most:
+            raise ConfigError(
+                f"tokens: expected at most the {most:g} that may be used in a minute "
+                f"(tokens_per_minute), got {self.tokens}"
+            )
+        if self._max_wait is None:
+            self._local = await courier.wait(self)
+        else:
+            self.gives_up_at = started + self._max_wait
             try:
-                async with asyncio.timeout(min(at - now, LINGER if is_idle else LONGEST_SLEEP)):
-                    await self._wake.wait()
-            except TimeoutError:
-                if is_idle:
-                    return
+                async with asyncio.timeout(self._max_wait):
+                    self._local = await courier.wait(self)
+            except TimeoutError as error:
+                if isinstance(error, DeadlineError):
+                    raise
+            if self.granted_at == 0.0:
+                raise _too_long(self._max_wait)
+        self._held.append(courier)
+        self.waited = monotonic() - started
+        return self
 
-    async def _step(self) -> None:
-        ask = self.lane.ask(monotonic())
-        try:
-            answer = await self.link.step(ask)
-        except LimiterError as error:
-            self.lane.lost(monotonic())
-            self._turn_away(error.message)
-            return
-        except BaseException:
-            self.lane.lost(monotonic())
-            raise
-        granted, hopeless = self.lane.hear(answer, monotonic())
-        self._hand_out(granted)
-        for turn in hopeless:
-            if not turn.future.done():
-                turn.future.set_exception(
-                    DeadlineError("the limiter has no room so soon (max_wait)", clock="max_wait")
-                )
-        if self.lane.is_in_line and (self._bell is None or self._bell.done()):
-            self._bell = self._loop.create_task(self._listen())
+    @property
+    def position(self) -> int:
+        """Place in line among the calls of this event loop: 1 is the next one, 0 is admitted."""
+        return self._courier().lane.line.position(self)
 
-    async def _listen(self) -> None:
-        if await self.link.listen():
-            self.lane.rung()
-        self._wake.set()
-
-    def _hand_out(self, granted: list[Turn]) -> None:
-        for turn in granted:
-            if turn.future.done():  # cancelled in the same moment
-                self.note(Note(ended=1, requests=1.0, tokens=turn.tokens))
-            else:
-                turn.future.set_result(None)
-
-    def _turn_away(self, message: str) -> None:
-        for turn in self.lane.leave_all():
-            if not turn.future.done():
-                turn.future.set_exception(LimiterError(message))
-
-    async def _finish(self) -> None:
-        """Make a last step if there is something to tell."""
-        self._turn_away("the limiter was closed")
-        self.lane.due(monotonic())
-        if self.link.failure is None and self.lane.has_news:
-            try:
-                await self.link.step(self.lane.ask(monotonic()))
-            except LimiterError:
-                pass  # leases end by themselves
-
-    async def _hang_up(self) -> None:
-        bell, self._bell = self._bell, None
-        if bell is not None:
-            bell.cancel()
-            await asyncio.wait([bell])
-        await self.link.hang_up()
+    @property
+    def estimated_wait(self) -> float:
+        """Seconds that it still has to wait in line, as far as can be told now."""
+        return self._courier().lane.wait_of(self, monotonic())
