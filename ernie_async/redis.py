@@ -10,13 +10,13 @@ import hashlib
 import logging
 import math
 import random
-import time
-import uuid
-from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 try:
     from redis import RedisError
@@ -30,11 +30,14 @@ except ImportError as error:
         "ernie_async.redis needs redis: pip install 'ernie-async[redis]'", name="redis"
     ) from error
 
-from ernie_async.errors import ConfigError, DeadlineError, LimiterError
-from ernie_async.net.courier import Courier, Turn
+from ernie_async.errors import ConfigError, LimiterError, shorten
+from ernie_async.net.admission import LimiterSnapshot, Priority
+from ernie_async.net.courier import Courier, SharedPermit
 from ernie_async.net.limiter import Limiter, Permit
-from ernie_async.sansio.bucket import Limits, default_burst
-from ernie_async.sansio.shared_lane import Answer, Ask, Note, SharedLane
+from ernie_async.sansio.adaptive import Adaptive
+from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.pause import PROBE_SECONDS, PROBING_SECONDS
+from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane
 
 __all__ = ["RedisLimiter", "SharedPermit"]
 
@@ -43,45 +46,47 @@ logger = logging.getLogger("ernie_async")
 SCRIPT = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
 SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
-# A process that dies holds its calls for so long. It says that it is alive three times as often,
-# so one answer may be lost, and one be late.
+# The calls of a process that died count for so long. It tells that it is alive three times as
+# often, so that one answer may get lost and another one be late.
 LEASE = 15.0
 BEATS = 3
 
-# A local Redis answers within a millisecond. One that takes this long is as good as down.
+# A Redis nearby answers within a millisecond. One that takes this long is as good as down.
 TIMEOUT = 1.0
 
 # After a failure, Redis is tried again after 0.5 to 1 s: not by all processes in one moment.
 TRY_AGAIN = (0.5, 1.0)
 
-# A fleet of ten processes keeps its limit while Redis is down.
+# A fleet of ten processes keeps its limits while Redis is down.
 SHARE = 0.1
 
-# After a refusal that does not say how long to wait, one call tries after so many seconds.
-PROBE_EVERY = 5.0
+# Lanes that nobody uses are forgotten when there are so many: see `net.limiter`.
+MANY_LANES = 256
 
-# Seconds; the script has no infinity.
+# Seconds that stand for "as long as it takes": the script has no infinity.
 LONGEST_PATIENCE = 1e6
 
 MICROSECONDS = 1_000_000
+VERDICTS = {"refused": 1, "spent": 2, "succeeded": 3}
 
 
 class RedisLimiter:
     """Limits that hold for all processes that use the same name in the same Redis.
 
-    It opens a connection at its first use, for each event loop that uses it. Close it with `aclose`
-    or use it in `async with`; a loop that ends closes what is left. It can be pickled and copied;
-    the pickle holds the URL, with its password.
+    It opens a connection for each event loop that uses it, at the first use, and closes it when it
+    was not needed for a second, at the end of the loop, or by `aclose`. It can be pickled and
+    copied; a pickle holds the URL, with its password.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, as the package redis reads it.
-        limits: Of all processes together, and the same in all of them.
+        limits: Of all processes together, and the same in all of them. If the concurrency is
+            `Adaptive`, each process finds its own, and `max` bounds all of them together.
         name: Processes that say the same share the limits.
-        when_down: What to do while Redis cannot be reached: `"local"` for a limiter of this
-            process alone, with `share` of the limits; `"refuse"` for a `LimiterError`.
-        share: The part of the limits this process takes while Redis is down, above 0, at most 1.
-        lease: Seconds after which calls of a process that died count no more.
-        timeout: Seconds Redis has to answer.
+        when_down: What to do while Redis cannot be reached: `"local"` to ask a limiter of this
+            process alone, with `share` of the limits; `"refuse"` to raise `LimiterError`.
+        share: The part of the limits that this process takes while Redis is down, at most 1.
+        lease: Seconds after which the calls of a process that died count no more.
+        timeout: Seconds that Redis has to answer; at most a third of the lease.
 
     Raises:
         ConfigError: An argument cannot be right.
@@ -98,29 +103,34 @@ class RedisLimiter:
         lease: float = LEASE,
         timeout: float = TIMEOUT,
     ) -> None:
-        _check_url(url)
+        try:
+            parse_url(url)
+        except ValueError as error:
+            raise ConfigError(f"url: {error}") from None
+        if not isinstance(limits, Limits):
+            raise ConfigError(f"limits: expected Limits, got {shorten(limits)}")
         if when_down not in ("local", "refuse"):
-            raise ConfigError(f"when_down: expected 'local' or 'refuse', got {when_down!r}")
+            raise ConfigError(f"when_down: expected 'local' or 'refuse', got {shorten(when_down)}")
         if not 0 < share <= 1:
             raise ConfigError(f"share: expected a number above 0, at most 1, got {share}")
-        for what, seconds in (("lease", lease), ("timeout", timeout)):
-            if not 0 < seconds < float("inf"):
-                raise ConfigError(f"{what}: expected seconds above 0, got {seconds}")
-        if timeout * BEATS > lease:
+        if not 0 < timeout < math.inf:
+            raise ConfigError(f"timeout: expected seconds above 0, got {timeout}")
+        if not BEATS * timeout <= lease < math.inf:
             raise ConfigError(
-                f"lease: expected at least {BEATS} times the timeout of {timeout:g} s, got {lease}"
+                f"lease: expected at least {BEATS * timeout:g} s, {BEATS} times the timeout, "
+                f"got {lease}"
             )
         self.limits = limits
         self._url = url
         self._name = name
-        self._when_down = when_down
+        self._when_down: Literal["local", "refuse"] = when_down
         self._share = share
         self._lease = lease
         self._timeout = timeout
         self._local = Limiter(_part(limits, share))
         self._members: dict[asyncio.AbstractEventLoop, _Member] = {}
 
-    def __reduce__(self) -> tuple[object, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         settings = {
             "name": self._name,
             "when_down": self._when_down,
@@ -144,13 +154,12 @@ class RedisLimiter:
     @property
     def in_flight(self) -> int:
         """Calls of this process that were admitted and are not over."""
-        return sum(c.lane.held for m in list(self._members.values()) for c in m.couriers())
+        return self.snapshot().in_flight
 
     @property
     def waiting(self) -> int:
         """Calls of this process in line."""
-        shared = sum(c.lane.waiting for m in list(self._members.values()) for c in m.couriers())
-        return shared + self._local.waiting
+        return self.snapshot().waiting
 
     def admit(
         self,
@@ -158,34 +167,66 @@ class RedisLimiter:
         *,
         model: str | None = None,
         account: str = "",
-        priority: Literal["interactive", "batch"] = "interactive",
+        priority: Priority = "interactive",
         max_wait: float | None = None,
-    ) -> "SharedPermit":
+    ) -> SharedPermit:
         """Ask for room for one call.
 
         Args:
             tokens: An estimate of what the call will use, prompt and answer together.
-            model: The limits are for each model,
-            account: and for each account.
-            priority: Interactive calls of a process go before its batch calls, which get one turn
-                in five as long as both wait.
-            max_wait: Seconds; `None` to wait as long as it takes.
+            model: Whose quota it uses; `None` for a call that names no model.
+            account: Whose quota it uses; no secret.
+            priority: `"batch"` lets those of this process that are `"interactive"` go before it;
+                after eight of them it has a turn.
+            max_wait: Seconds in line after which it is not worth it any more; `None` for no end.
 
         Returns:
-            A permit, to be awaited or entered. A wait that is cancelled takes nothing. It raises
-            `DeadlineError` after `max_wait`, and `LimiterError` if Redis is down and `when_down`
-            says so.
+            A permit, to be awaited or entered. A wait that is cancelled takes nothing.
+
+        Raises:
+            ConfigError: When it is awaited: the call would use more tokens than a minute's quota.
+            DeadlineError: When it is awaited: the wait was, or would be, longer than `max_wait`.
+            LimiterError: When it is awaited: Redis is down, and `when_down` is `"refuse"`.
         """
-        return SharedPermit(self, tokens, (account, model or ""), priority, max_wait)
+        is_batch = priority == "batch"
+        if not is_batch and priority != "interactive":
+            raise ConfigError(
+                f"priority: expected 'interactive' or 'batch', got {shorten(priority)}"
+            )
+        lane = account, model
+        return SharedPermit(
+            lambda: self._member().courier(lane), tokens, is_batch=is_batch, max_wait=max_wait
+        )
+
+    def snapshot(self, model: str | None = None, account: str = "") -> LimiterSnapshot:
+        """How things stand, as far as this process knows: its own calls, and what Redis said last.
+
+        Args:
+            model: Only what concerns this one; `None` for all.
+            account: Only what concerns this one; empty for all.
+        """
+        now = monotonic()
+        views = [
+            _view(courier.lane, now)
+            for member in list(self._members.values())
+            for (of_account, of_model), courier in list(member.couriers.items())
+            if model in (None, of_model) and account in ("", of_account)
+        ]
+        waiting_here = self._local.snapshot(model, account).waiting
+        if not views:
+            return _view(self._lane(), now)._replace(waiting=waiting_here)
+        together = LimiterSnapshot.of_all(views)
+        return together._replace(waiting=together.waiting + waiting_here)
 
     async def aclose(self) -> None:
-        """Tell what is left to tell and close the connections of the running loop.
+        """Tell what is left to tell, and close the connections of the running loop.
 
-        Calls in line get a `LimiterError`. A limiter that is used again opens them again.
+        Calls in line get a `LimiterError`. If it is used again, it opens them again.
         """
         member = self._members.pop(asyncio.get_running_loop(), None)
         if member is not None:
-            await member.aclose()
+            for courier in list(member.couriers.values()):
+                await courier.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,7 +239,8 @@ class RedisLimiter:
     ) -> None:
         await self.aclose()
 
-    def _courier(self, lane: tuple[str, str]) -> Courier:
+    def _member(self) -> "_Member":
+        """Of the running loop. Changed by several threads, each for its own and in one step."""
         loop = asyncio.get_running_loop()
         member = self._members.get(loop)
         if member is None:
@@ -206,172 +248,58 @@ class RedisLimiter:
                 if other.is_closed():
                     self._members.pop(other, None)
             member = self._members[loop] = _Member(self)
-        return member.courier(lane)
+        return member
 
+    def _lane(self) -> SharedLane[SharedPermit]:
+        return SharedLane(self.limits, beat=self._lease / BEATS, now=monotonic())
 
-class SharedPermit:
-    """Room for one call, from `RedisLimiter.admit`. Await it, or use it in `async with`.
-
-    Attributes:
-        waited: Seconds spent in line.
-    """
-
-    __slots__ = (
-        "_courier",
-        "_held",
-        "_inner",
-        "_is_used",
-        "_lane",
-        "_limiter",
-        "_max_wait",
-        "_priority",
-        "_turn",
-        "tokens",
-        "waited",
-    )
-
-    def __init__(
-        self,
-        limiter: RedisLimiter,
-        tokens: int,
-        lane: tuple[str, str],
-        priority: str,
-        max_wait: float | None,
-    ) -> None:
-        self.tokens = tokens
-        self.waited = 0.0
-        self._limiter = limiter
-        self._lane = lane
-        self._max_wait = max_wait
-        self._turn = Turn(tokens, is_urgent=priority == "interactive")
-        self._is_used = False
-        self._held: list[None] = []  # one item while granted: a list gives it out only once
-        self._inner: Permit | None = None  # if Redis was down
-
-    def __await__(self) -> Generator[object, None, "SharedPermit"]:
-        return self._acquire().__await__()
-
-    async def __aenter__(self) -> "SharedPermit":
-        return await self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    async def _acquire(self) -> "SharedPermit":
-        if self._is_used:
-            raise RuntimeError("a permit can be awaited once")
-        self._is_used = True
-        started = time.monotonic()
-        self._courier = self._limiter._courier(self._lane)
-        if self._max_wait is None:
-            await self._wait()
-        else:
-            self._turn.gives_up_at = started + self._max_wait
-            try:
-                async with asyncio.timeout(self._max_wait):
-                    await self._wait()
-            except TimeoutError as error:
-                if isinstance(error, DeadlineError):
-                    raise
-                raise DeadlineError(
-                    f"the limiter had no room within {self._max_wait:g} s (max_wait)",
-                    clock="max_wait",
-                    seconds=self._max_wait,
-                ) from None
-        self._held.append(None)
-        self.waited = time.monotonic() - started
-        return self
-
-    async def _wait(self) -> None:
-        link = self._courier.link
-        failure = link.failure
-        if failure is None or link.try_at <= time.monotonic():
-            try:
-                await self._courier.wait(self._turn)
-            except LimiterError as error:
-                failure = error
-            else:
-                return
-        if self._limiter._when_down == "refuse":
-            raise LimiterError(failure.message)
-        self._inner = await self._limiter._local.admit(self.tokens)
-        self._courier.lane.held += 1  # to be told when Redis is there again
-
-    def settle(self, *, tokens: int) -> None:
-        """Tell what the call really used; the difference to the estimate is put back or taken."""
-        if self._inner is not None:
-            self._inner.settle(tokens=tokens)
-        elif tokens != self.tokens:
-            self._courier.note(Note(tokens=self.tokens - tokens))
-        self.tokens = tokens
-
-    def release(self) -> None:
-        """The call is over: let the next one begin. May be called twice, and from any thread."""
-        if self._let_go():
-            if self._inner is not None:
-                self._inner.release()
-            self._courier.note(Note(ended=1))
-
-    def give_back(self) -> None:
-        """The call was never sent: put back the request and its tokens, and release."""
-        if self._let_go():
-            if self._inner is not None:
-                self._inner.give_back()
-                self._courier.note(Note(ended=1))
-            else:
-                self._courier.note(Note(ended=1, requests=1.0, tokens=self.tokens))
-
-    def _let_go(self) -> bool:
-        """Whether it was held till now, and by this thread let go."""
-        try:
-            self._held.pop()
-        except IndexError:
-            return False
-        return True
+    def _ask_local(self, lane: tuple[str, str | None], permit: SharedPermit) -> Permit:
+        account, model = lane
+        priority: Priority = "batch" if permit.is_batch else "interactive"
+        return self._local.admit(permit.tokens, model=model, account=account, priority=priority)
 
 
 class _Member:
-    """What one event loop has: a connection, a name of its own, and a courier for each lane."""
+    """What one event loop has: a name, a connection, and a courier for each lane.
+
+    Attributes:
+        failure: Why Redis cannot be reached; `None` while it can.
+        try_at: When to try again if it cannot.
+        n_links: Couriers that use the connection.
+    """
 
     def __init__(self, limiter: RedisLimiter) -> None:
         self.limiter = limiter
-        self.name = uuid.uuid4().hex[:16]
+        self.name = uuid4().hex
+        self.couriers: dict[tuple[str, str | None], Courier] = {}
         self.failure: LimiterError | None = None
         self.try_at = 0.0
-        self._couriers: dict[tuple[str, str], Courier] = {}
-        self.n_links = 0  # that use the client
+        self.n_links = 0
         self._client: Redis | None = None
 
-    def couriers(self) -> list[Courier]:
-        return list(self._couriers.values())
-
-    def courier(self, lane: tuple[str, str]) -> Courier:
-        courier = self._couriers.get(lane)
+    def courier(self, lane: tuple[str, str | None]) -> Courier:
+        courier = self.couriers.get(lane)
         if courier is None:
-            settings = self.limiter
-            part = SharedLane[Turn](
-                counts_calls=settings.limits.concurrency is not None,
-                beat=settings._lease / BEATS,
-            )
+            if len(self.couriers) >= MANY_LANES:
+                busy = {key: other for key, other in self.couriers.items() if not other.is_at_rest}
+                self.couriers = busy
+            limiter = self.limiter
+            account, model = lane
             # The braces keep all keys of a lane on one node of a cluster.
-            room = f"{settings._name}:{{{lane[0]}:{lane[1]}}}"
-            courier = self._couriers[lane] = Courier(part, _Link(self, room))
+            link = _Link(self, f"{limiter._name}:{{{account}:{model or ''}}}")
+            is_local = limiter._when_down == "local"
+            courier = self.couriers[lane] = Courier(
+                limiter._lane(),
+                link,
+                (lambda permit: limiter._ask_local(lane, permit)) if is_local else None,
+            )
         return courier
-
-    async def aclose(self) -> None:
-        for courier in self.couriers():
-            await courier.aclose()
 
     def client(self) -> Redis:
         if self._client is None:
             self._client = Redis.from_url(
                 self.limiter._url,
-                # Deadlines and second tries are ours: a script that is sent twice takes twice.
+                # Deadlines and second tries are ours: a step made twice takes twice.
                 socket_timeout=None,
                 socket_connect_timeout=None,
                 retry=Retry(NoBackoff(), 0),
@@ -383,17 +311,16 @@ class _Member:
         if client is not None:
             await client.aclose()
 
-    def fell(self, error: BaseException) -> LimiterError:
+    def fell(self, error: Exception) -> LimiterError:
         """Take note that Redis cannot be reached."""
-        low, high = TRY_AGAIN
-        self.try_at = time.monotonic() + random.uniform(low, high)
-        why = str(error) or f"no answer within {self.limiter._timeout:g} s"
-        host = _host(self.limiter._url)
-        failure = LimiterError(f"the limiter's Redis at {host} cannot be used: {why}")
+        limiter = self.limiter
+        self.try_at = monotonic() + random.uniform(*TRY_AGAIN)
+        why = str(error) or f"no answer within {limiter._timeout:g} s"
+        failure = LimiterError(f"the limiter's Redis at {_host(limiter._url)} is down: {why}")
         if self.failure is None:
-            local = f"this process takes {self.limiter._share:g} of the limits"
-            then = local if self.limiter._when_down == "local" else "calls are refused"
-            logger.warning("%s; until it can, %s", failure.message, then)
+            local = f"this process takes {limiter._share:g} of the limits"
+            then = local if limiter._when_down == "local" else "calls are refused"
+            logger.warning("%s; until it answers, %s", failure.message, then)
         self.failure = failure
         return failure
 
@@ -407,11 +334,10 @@ class _Member:
 class _Link:
     """The way of one lane to Redis. See `net.courier.Link`."""
 
-    def __init__(self, member: _Member, room: str) -> None:
+    def __init__(self, member: _Member, lane: str) -> None:
         self._member = member
-        self._room = room
+        self._keys = [f"{lane}:{key}" for key in ("room", "seen", "held", "line")]
         self._is_open = False
-        self._keys = [f"{room}:{key}" for key in ("room", "seen", "held", "line")]
 
     @property
     def failure(self) -> LimiterError | None:
@@ -425,21 +351,25 @@ class _Link:
         member, timeout = self._member, self._member.limiter._timeout
         if member.failure is not None:
             # Nobody else tries while this one does: they would wait for nothing.
-            member.try_at = time.monotonic() + timeout + TRY_AGAIN[1]
+            member.try_at = monotonic() + timeout + TRY_AGAIN[1]
         try:
             async with asyncio.timeout(timeout):
                 raw = await self._run(self._arguments(ask))
-        except (RedisError, OSError) as error:  # a timeout too
+        except (RedisError, OSError) as error:  # a timeout is one
             raise member.fell(error) from None
         member.rose()
-        waits, promise, others, is_in_line, look, is_probe, *_ = raw
+        waits, promise, others, is_in_line, look, number, pause, probing, *full, rpm, tpm = raw
         return Answer(
             waits=[wait / MICROSECONDS if wait >= 0 else -1.0 for wait in waits],
             promise=promise,
             others=others,
             is_in_line=bool(is_in_line),
-            look_in=look / MICROSECONDS if is_in_line else None,
-            is_probe=bool(is_probe),
+            look_in=look / MICROSECONDS,
+            pause=number,
+            paused_for=pause / MICROSECONDS,
+            is_probing=probing > 0,
+            full_in=(full[0] / MICROSECONDS, full[1] / MICROSECONDS),
+            told=(rpm if rpm > 0 else None, tpm if tpm > 0 else None),
         )
 
     async def _run(self, arguments: list[str | float]) -> list[Any]:
@@ -447,46 +377,51 @@ class _Link:
             self._is_open = True
             self._member.n_links += 1
         client = self._member.client()
+        given = (len(self._keys), *self._keys, *arguments)
+        answer: list[Any]
         try:
-            return await client.execute_command("EVALSHA", SHA, *counted)
+            answer = await client.execute_command("EVALSHA", SHA, *given)
         except NoScriptError:
-            return await client.execute_command("EVAL", SCRIPT, *counted)
+            answer = await client.execute_command("EVAL", SCRIPT, *given)
+        return answer
 
     def _arguments(self, ask: Ask) -> list[str | float]:
         """What the script takes, in its order."""
-        settings = self._member.limiter
-        limits = settings.limits
-        rpm, tpm = limits.requests_per_minute, limits.tokens_per_minute
-        pause = -1 if ask.pause is None else round(ask.pause * MICROSECONDS)
+        limiter, limits, verdict = self._member.limiter, self._member.limiter.limits, ask.verdict
+        calls = limits.concurrency
+        waits = None if verdict is None else verdict.retry_after
         arguments: list[str | float] = [
             self._member.name,
-            round(settings._lease * MICROSECONDS),
-            -1 if limits.concurrency is None else limits.concurrency,
-            *_bucket(rpm, limits.burst),
-            *_bucket(tpm, None),
+            _us(limiter._lease),
+            _or_none(calls.max if isinstance(calls, Adaptive) else calls),
+            _or_none(limits.requests_per_minute),
+            _or_none(limits.burst),
+            _or_none(limits.tokens_per_minute),
             ask.held,
             ask.requests,
             ask.tokens,
             ask.promise,
-            pause,
-            round(ask.probing * MICROSECONDS),
-            round(PROBE_EVERY * MICROSECONDS),
-            ask.requests_per_minute or -1,
-            ask.tokens_per_minute or -1,
-            round(ask.age * MICROSECONDS),
+            0 if verdict is None else VERDICTS[verdict.what],
+            0 if verdict is None else verdict.pause,
+            -1 if waits is None else _us(waits),
+            *map(_or_none, ask.told),
+            _us(PROBE_SECONDS),
+            _us(PROBING_SECONDS),
+            _us(ask.age),
         ]
         for tokens, patience in ask.wanted:
-            arguments += (tokens, round(min(patience, LONGEST_PATIENCE) * MICROSECONDS))
+            arguments += (tokens, _us(min(patience, LONGEST_PATIENCE)))
         return arguments
 
     async def listen(self) -> bool:
-        member = self._member
-        seconds = math.ceil(member.limiter._lease / BEATS)
+        limiter = self._member.limiter
+        seconds = math.ceil(limiter._lease / BEATS)
+        bell = f"{self._keys[0]}:{self._member.name}"
         try:
-            async with asyncio.timeout(seconds + member.limiter._timeout):
-                rung = await member.client().blpop([f"{self._room}:room:{member.name}"], seconds)  # type: ignore[misc]
+            async with asyncio.timeout(seconds + limiter._timeout):
+                rung = await self._member.client().execute_command("BLPOP", bell, seconds)
         except (RedisError, OSError):
-            return False  # the next step will tell
+            return False  # the next step tells why
         return rung is not None
 
     async def hang_up(self) -> None:
@@ -497,29 +432,38 @@ class _Link:
                 await self._member.hang_up()
 
 
-def _bucket(quota: float | None, burst: float | None) -> tuple[float, float]:
-    """Microseconds for one unit, 0 for no limit, and what may go at once."""
-    if quota is None:
-        return 0, 0
-    return 60 * MICROSECONDS / quota, default_burst(quota) if burst is None else burst
+def _us(seconds: float) -> int:
+    return round(seconds * MICROSECONDS)
+
+
+def _or_none(number: float | None) -> float:
+    """How the script is told that there is none."""
+    return -1 if number is None else number
 
 
 def _part(limits: Limits, share: float) -> Limits:
     """What one process takes while Redis is down."""
     rpm, tpm, calls = limits.requests_per_minute, limits.tokens_per_minute, limits.concurrency
-    return Limits(
+    return replace(
+        limits,
         requests_per_minute=None if rpm is None else rpm * share,
         tokens_per_minute=None if tpm is None else tpm * share,
-        concurrency=None if calls is None else max(1, int(calls * share)),
         burst=None if limits.burst is None else max(1.0, limits.burst * share),
+        concurrency=max(1, int(calls * share)) if isinstance(calls, int) else calls,
     )
 
 
-def _check_url(url: str) -> None:
-    try:
-        parse_url(url)
-    except ValueError as error:
-        raise ConfigError(f"url: {error}") from None
+def _view(lane: SharedLane[SharedPermit], now: float) -> LimiterSnapshot:
+    requests, tokens = lane.levels(now)
+    return LimiterSnapshot(
+        in_flight=lane.in_flight,
+        waiting=len(lane.line),
+        requests=requests,
+        tokens=tokens,
+        concurrency=lane.concurrency,
+        paused_for=lane.paused_for(now),
+        estimated_wait=lane.wait_of_next(0, now),
+    )
 
 
 def _host(url: str) -> str:

@@ -84,7 +84,16 @@ class TokenBucket:
     @classmethod
     def per_minute(cls, quota: float, burst: float | None, now: float) -> "TokenBucket":
         """A bucket for a quota per minute; `burst` `None` means five seconds' worth."""
-        return cls(quota / 60.0, default_burst(quota) if burst is None else burst, now)
+        bucket = cls(0.0, 0.0, now)
+        bucket.change_quota(quota, burst, now)
+        bucket._level = bucket.capacity
+        return bucket
+
+    def change_quota(self, quota: float, burst: float | None, now: float) -> None:
+        """Go on with another quota per minute. What was there stays, if it still fits in."""
+        self._level, self._stamp = self.level(now), max(now, self._stamp)
+        self.rate = quota / 60.0
+        self.capacity = default_burst(quota) if burst is None else burst
 
     def level(self, now: float) -> float:
         """How much may be taken at `now`; below zero when in debt."""

@@ -166,7 +166,7 @@ class SharedLane(Generic[T]):
 
     # What is told of a call: each takes the ticket, a value, and the time. See `sansio.lane`.
 
-    def ended(self, ticket: T, is_unsent: bool, now: float) -> None:  # noqa: FBT001
+    def ended(self, ticket: T, is_unsent: bool, now: float) -> None:
         """It is over; if it was never sent, what it took is put back."""
         self.in_flight -= 1
         if is_unsent:
@@ -174,7 +174,7 @@ class SharedLane(Generic[T]):
         elif self.limits.concurrency is not None:
             self._tell_soon(now)
 
-    def settled(self, ticket: T, tokens: int, now: float) -> None:
+    def settled(self, _: T, tokens: int, now: float) -> None:
         """It used so many tokens less than was thought; fewer than 0: more."""
         if tokens:
             self._put_back(0.0, tokens, now)
@@ -375,9 +375,10 @@ class SharedLane(Generic[T]):
 
     def _judge(self, verdict: Verdict, now: float) -> None:
         kept = self._verdict
-        if kept is None or kept.retry_after is None or verdict.pause > kept.pause:
-            self._verdict = verdict
-        elif verdict.retry_after is not None and verdict.retry_after > kept.retry_after:
+        if kept is None or (verdict.pause, verdict.retry_after or 0) >= (
+            kept.pause,
+            kept.retry_after or 0,
+        ):
             self._verdict = verdict
         self._tell_at = now
         if verdict.what != "succeeded" and self._promise is not None:

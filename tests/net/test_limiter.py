@@ -34,15 +34,15 @@ async def test_retries_pass_the_limiter_too(server: MockErnie) -> None:
     async with AsyncClient(
         "k",
         base_url=server.base_url,
-        limits=Limits(requests_per_minute=600, burst=1),
+        limits=Limits(requests_per_minute=300, burst=1),
         retry=RetryPolicy(base_delay=0),
     ) as client:
         answer = await client.chat("hi")
     times = [seen.received_at for seen in server.requests]
     assert len(times) == 3
-    assert times[2] - times[0] >= 0.19
+    assert times[2] - times[0] >= 0.3  # 0.4, and connecting took its time
     assert answer.timing is not None
-    assert answer.timing.queued >= 0.15
+    assert answer.timing.queued >= 0.2
 
 
 async def test_concurrency_holds_for_streams_until_they_end(server: MockErnie) -> None:
