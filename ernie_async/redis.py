@@ -377,12 +377,11 @@ class _Link:
             self._is_open = True
             self._member.n_links += 1
         client = self._member.client()
-        given = (len(self._keys), *self._keys, *arguments)
         answer: list[Any]
         try:
-            answer = await client.execute_command("EVALSHA", SHA, *given)
+            answer = await client.evalsha(SHA, len(self._keys), *self._keys, *arguments)
         except NoScriptError:
-            answer = await client.execute_command("EVAL", SCRIPT, *given)
+            answer = await client.eval(SCRIPT, len(self._keys), *self._keys, *arguments)
         return answer
 
     def _arguments(self, ask: Ask) -> list[str | float]:
@@ -419,7 +418,7 @@ class _Link:
         bell = f"{self._keys[0]}:{self._member.name}"
         try:
             async with asyncio.timeout(seconds + limiter._timeout):
-                rung = await self._member.client().execute_command("BLPOP", bell, seconds)
+                rung = await self._member.client().blpop([bell], seconds)
         except (RedisError, OSError):
             return False  # the next step tells why
         return rung is not None

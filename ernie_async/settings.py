@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, get_args
 import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
@@ -104,7 +105,7 @@ class ClientSettings(TypedDict):
     retry: RetryPolicy
     resume: ResumeMode | ResumePolicy
     read_buffer: ReadBuffer
-    limits: Limits | Limiter
+    limits: Limits | AnyLimiter
     hooks: Sequence[Hook]
     app_id: str | None
     prices: Prices | None
@@ -127,7 +128,7 @@ def make_desk(
     check_kind("timeouts", given["timeouts"], Timeouts)
     check_kind("retry", given["retry"], RetryPolicy)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
-    check_kind("limits", given["limits"], Limits | Limiter)
+    check_kind("limits", given["limits"], Limits | AnyLimiter)
     server = read_server(given["server"])
     # What the environment says of Qianfan is not for other servers, its key least of all.
     is_default = server.name == "qianfan"
@@ -234,8 +235,8 @@ def check_kind(name: str, value: object, kind: type | UnionType) -> None:
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
 
 
-def _limiter(limits: Limits | Limiter) -> Limiter | None:
-    if isinstance(limits, Limiter):
+def _limiter(limits: Limits | AnyLimiter) -> AnyLimiter | None:
+    if not isinstance(limits, Limits):
         return limits
     return None if limits.is_unlimited else Limiter(limits)
 

@@ -53,6 +53,7 @@ PUBLIC = [
     "Images",
     "InterruptedStreamError",
     "Limiter",
+    "LimiterError",
     "Limits",
     "Message",
     "MessageFinding",

@@ -8,10 +8,10 @@ import asyncio
 from time import monotonic, time
 
 from ernie_async.errors import ConnectError, DeadlineError, ErnieError, InterruptedStreamError
+from ernie_async.net.admission import AnyPermit
 from ernie_async.net.body import read_body
 from ernie_async.net.call import Call, settle_failed
 from ernie_async.net.hooks import HeartbeatSeen, tell
-from ernie_async.net.limiter import Permit
 from ernie_async.net.transport import Reply
 from ernie_async.net.watch import Watch
 from ernie_async.sansio.chunk_reader import ChunkReader
@@ -56,7 +56,7 @@ class Attempt:
         self._reader = ChunkReader(ledger, max_event_bytes=call.desk.max_event_bytes)
         self._ledger = ledger
         self._gauge = gauge
-        self._permit: Permit | None = None
+        self._permit: AnyPermit | None = None
         self._reply: Reply | None = None
         self._watch: Watch | None = None
         self._held: list[ChatChunk] = []

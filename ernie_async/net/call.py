@@ -22,9 +22,9 @@ from ernie_async.errors import (
     FailedAttempt,
     NotFoundError,
 )
+from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.net.body import read_body
 from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
-from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
 from ernie_async.sansio.ledger import Ledger
@@ -58,7 +58,7 @@ class Desk(NamedTuple):
 
     transport: Transport
     key: "ApiKey | IamTokens | None"
-    limiter: Limiter | None
+    limiter: AnyLimiter | None
     retry: RetryPolicy
     server: Server
     resume: ResumePolicy
@@ -285,7 +285,7 @@ class Call:
         self._has_renewed = True
         return True
 
-    async def admit(self) -> Permit | None:
+    async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
         if self.desk.limiter is None:
             return None
@@ -420,7 +420,7 @@ def _told_usage(answer: object) -> Usage | None:
     return usage if isinstance(usage, Usage) and not usage.is_estimate else None
 
 
-def settle_failed(permit: Permit, error: ErnieError) -> None:
+def settle_failed(permit: AnyPermit, error: ErnieError) -> None:
     """Put back what a failed attempt did not use."""
     if isinstance(error, ConnectError) and not error.was_sent:
         permit.give_back()

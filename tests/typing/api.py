@@ -83,6 +83,7 @@ from ernie_async import (
     translate_v1,
     user,
 )
+from ernie_async.net.admission import AnyLimiter
 from ernie_async.types import (
     AnswerMessage,
     Choice,
@@ -166,7 +167,7 @@ async def every_verb(client: AsyncClient) -> None:
     assert_type(await client.request("POST", "/embeddings", json={"input": ["a"]}), dict[str, Any])
     assert_type(client.with_options(timeouts=Timeouts(idle=5)), AsyncClient)
     assert_type(client.base_url, str)
-    assert_type(client.limiter, Limiter | None)
+    assert_type(client.limiter, AnyLimiter | None)
 
 
 async def every_other_capability(client: AsyncClient, path: Path) -> None:
