@@ -53,8 +53,9 @@ local each_t, burst_t, tpm = quota_of('tpm', arg[6], -1, arg[15])
 -- promised a later moment, so they bring their own.
 local is_last = room.last == arg[10]
 local function put_back(full, edge, amount, each)
+  if amount < 0 then return max(full, now) - amount * each end
   if room.last <= now or is_last then edge = now end
-  return max(max(full, now) - amount * each, edge)
+  return min(full, max(full - amount * each, edge))
 end
 room.full_r = put_back(room.full_r, room.edge_r, arg[8], each_r)
 room.full_t = put_back(room.full_t, room.edge_t, arg[9], each_t)
