@@ -24,7 +24,7 @@ try:
     from redis.asyncio.connection import parse_url
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError
+    from redis.exceptions import NoScriptError, ResponseError
 except ImportError as error:
     raise ImportError(
         "ernie_async.redis needs redis: pip install 'ernie-async[redis]'", name="redis"
@@ -207,14 +207,14 @@ class RedisLimiter:
         """
         now = monotonic()
         views = [
-            _view(courier.lane, now)
+            _view(courier.lane, now)._replace(in_flight=courier.in_flight)
             for member in list(self._members.values())
             for (of_account, of_model), courier in list(member.couriers.items())
             if model in (None, of_model) and account in ("", of_account)
         ]
         waiting_here = self._local.snapshot(model, account).waiting
         if not views:
-            return _view(self._lane(), now)._replace(waiting=waiting_here)
+            views = [_view(self._lane(), monotonic())]
         together = LimiterSnapshot.of_all(views)
         return together._replace(waiting=together.waiting + waiting_here)
 
@@ -419,8 +419,10 @@ class _Link:
         try:
             async with asyncio.timeout(seconds + limiter._timeout):
                 rung = await self._member.client().blpop([bell], seconds)
+        except ResponseError:
+            return False  # not allowed: what is due is seen with the next beat
         except (RedisError, OSError):
-            return False  # the next step tells why
+            return True  # a step will tell what happened
         return rung is not None
 
     async def hang_up(self) -> None:

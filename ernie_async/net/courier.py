@@ -55,7 +55,7 @@ class Link(Protocol):
         ...
 
     async def listen(self) -> bool:
-        """Wait till the bell rings, for a while; whether it did. Raises nothing."""
+        """Wait for a while till the bell rings; whether to ask now. Raises nothing."""
         ...
 
     async def hang_up(self) -> None:
@@ -247,6 +247,12 @@ class Courier:
         """Whether another courier would do the same, except for what was learnt."""
         return self.lane.in_flight == 0 and (self._task is None or self._task.done())
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that were admitted and are not over, those that just ended left out."""
+        ended = sum(what is SharedLane.ended for what, _, _ in list(self._notes))
+        return self.lane.in_flight - ended
+
     async def wait(self, permit: SharedPermit) -> Permit | None:
         """Wait for room. A wait that is cancelled takes nothing.
 
@@ -262,8 +268,10 @@ class Courier:
         if failure is None or self._link.try_at <= monotonic():
             try:
                 await self._wait(permit)
-            except LimiterError as error:
-                failure = error
+            except LimiterError:
+                failure = self._link.failure
+                if failure is None:  # closed
+                    raise
             else:
                 return None
         if self._local is None:

@@ -299,6 +299,8 @@ class SharedLane(Generic[T]):
         """No answer came, and nobody knows whether the step was made."""
         self._asked = []
         self.is_in_line = False
+        if self.limits.concurrency is not None:
+            self._tell_at = now  # calls may have been granted that nobody began
         self._expect_beat(now)
 
     # How things stand, as far as this process knows.
