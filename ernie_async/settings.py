@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, get_args
 import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
-from ernie_async.net.admission import AnyLimiter
+from ernie_async.net.admission import AnyLimiter, Priority
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
@@ -72,12 +72,18 @@ class CallOptions(TypedDict, total=False):
         extra_headers: Sent besides the client's own headers.
         extra_body: Fields of the body that have no name here; they win over those that have.
         request_id: Sent as `X-Request-Id`; without it one is made up.
+        priority: In the line of the limiter. `"batch"` lets those that are `"interactive"`, as all
+            are without it, go before it.
+        max_wait: Seconds in that line, each time, after which it is not worth it any more; `None`,
+            as without it, for no end but that of `Timeouts.total`.
     """
 
     timeouts: Timeouts
     extra_headers: Mapping[str, str]
     extra_body: Mapping[str, Any]
     request_id: str
+    priority: Priority
+    max_wait: float | None
 
 
 class ChatOptions(ChatFields, CallOptions, total=False):
@@ -128,7 +134,8 @@ def make_desk(
     check_kind("timeouts", given["timeouts"], Timeouts)
     check_kind("retry", given["retry"], RetryPolicy)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
-    check_kind("limits", given["limits"], Limits | AnyLimiter)
+    if not isinstance(given["limits"], AnyLimiter):
+        check_kind("limits", given["limits"], Limits | Limiter)
     server = read_server(given["server"])
     # What the environment says of Qianfan is not for other servers, its key least of all.
     is_default = server.name == "qianfan"
@@ -163,6 +170,7 @@ def make_desk(
         transport=way_to(url, headers),
         key=_tokens_of(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
+        account="" if key is None else key.account,
         retry=given["retry"],
         server=server,
         resume=_resume(given["resume"], server),

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from ernie_async.errors import (
     APIError,
     AuthError,
-    ConnectError,
+    ConfigError,
     DeadlineError,
     ErnieError,
     FailedAttempt,
@@ -24,10 +24,22 @@ from ernie_async.errors import (
 )
 from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.net.body import read_body
-from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
+from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
+from ernie_async.net.hooks import (
+    CallEnded,
+    CallStarted,
+    Hook,
+    LimiterPaused,
+    Queued,
+    RetryScheduled,
+    tell,
+)
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
 from ernie_async.sansio.ledger import Ledger
+from ernie_async.sansio.load import is_quota
+from ernie_async.sansio.pause import PROBE_SECONDS
+from ernie_async.sansio.rate_headers import read_rate_headers
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
@@ -42,13 +54,15 @@ if TYPE_CHECKING:
     # Imported by whoever has a pair of keys: most programs have one key.
     from ernie_async.net.credentials import IamTokens
 
-__all__ = ["Call", "Desk", "brief", "settle_failed"]
+__all__ = ["Call", "Desk", "brief"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 # The service says this of a token that has expired, as of one that was never good.
 TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
+
+TOO_MANY = 429
 
 _numbers = itertools.count(1)
 
@@ -59,6 +73,7 @@ class Desk(NamedTuple):
     transport: Transport
     key: "ApiKey | IamTokens | None"
     limiter: AnyLimiter | None
+    account: str  # whose quota is used, and no secret
     retry: RetryPolicy
     server: Server
     resume: ResumePolicy
@@ -160,6 +175,7 @@ class Call:
 
     __slots__ = (
         "_has_renewed",
+        "_refused_since",
         "_token",
         "_waits",
         "desk",
@@ -184,6 +200,7 @@ class Call:
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
+        self._refused_since: float | None = None  # for want of quota
         tell(
             desk.hooks,
             CallStarted(
@@ -258,19 +275,15 @@ class Call:
 
     def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         async def noted() -> T:
-            try:
-                return await attempt()
-            except ErnieError as error:
-                self.note_failure(error)
-                if not self._renews(error):
-                    raise
-            # Once more at once, with another token: no failure of the service's, so it costs no
-            # attempt of the policy.
-            try:
-                return await attempt()
-            except ErnieError as error:
-                self.note_failure(error)
-                raise
+            while True:
+                try:
+                    return await attempt()
+                except ErnieError as error:
+                    self.note_failure(error)
+                    # With another token, or in line until there is quota again: no failure of the
+                    # service's, so it costs no attempt of the policy.
+                    if not (self._renews(error) or self._queues_again(error)):
+                        raise
 
         return noted
 
@@ -285,14 +298,74 @@ class Call:
         self._has_renewed = True
         return True
 
+    def _queues_again(self, error: ErnieError) -> bool:
+        """Whether a quota was spent, and this call may wait for it where all the others do."""
+        if self.desk.limiter is None or not is_quota(error):
+            return False
+        # Imported here like the rest of its module.
+        from ernie_async.net.retrying import seconds_left  # noqa: PLC0415
+
+        assert isinstance(error, APIError)
+        now = monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        delay = self.desk.retry.quota_delay(
+            error.retry_after,
+            guess=PROBE_SECONDS,
+            waited=now - self._refused_since,
+            elapsed=now - self.started,
+        )
+        if delay is None or delay >= seconds_left(self.ends_at):
+            return False
+        self._before_wait(error, len(self.failures), delay)
+        return True
+
     async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
-        if self.desk.limiter is None:
+        limiter = self.desk.limiter
+        if limiter is None:
             return None
         request = self.request
-        permit = await self.desk.limiter.admit(request.prompt_tokens + request.answer_tokens)
+        permit = limiter.admit(
+            request.prompt_tokens + request.answer_tokens,
+            model=request.model,
+            account=self.desk.account,
+            priority=request.priority,
+            max_wait=request.max_wait,
+        )
+        permit.on_wait = self._tell_queued
+        await permit
         self.queued += permit.waited
         return permit
+
+    def _tell_queued(self, permit: AnyPermit) -> None:
+        queued = Queued(
+            call=self.number,
+            model=self.request.model,
+            priority=self.request.priority,
+            position=permit.position,
+            estimated_wait=permit.estimated_wait,
+        )
+        tell(self.desk.hooks, queued)
+
+    def learn(self, permit: AnyPermit, reply: Reply) -> None:
+        """Have the limiter learn from the head of an answer."""
+        told = read_rate_headers(reply.headers, utc_now=time())
+        if told is not None:
+            permit.learn(told)
+            if told.is_spent and reply.status != TOO_MANY:  # a refusal is told when it was read
+                self._tell_paused(told.retry_after, "nothing is left of the quota")
+
+    def report(self, permit: AnyPermit, error: ErnieError) -> None:
+        """Have the limiter learn from an error of the service or the network."""
+        if tell_failure(permit, error, max_retry_after=self.desk.retry.max_retry_after):
+            self._tell_paused(getattr(error, "retry_after", None), brief(error))
+
+    def _tell_paused(self, seconds: float | None, reason: str) -> None:
+        paused = LimiterPaused(
+            call=self.number, model=self.request.model, seconds=seconds, reason=reason
+        )
+        tell(self.desk.hooks, paused)
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
@@ -366,6 +439,9 @@ class Call:
             path = self.request.path
             url = f"{self.desk.transport.base_url}{path}" if path.startswith("/") else path
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
+        if isinstance(error, ConfigError) or getattr(error, "clock", "") == "queue":
+            error.attempts = tuple(self.failures)
+            return  # it was not even sent
         refusal = error if isinstance(error, APIError) else None
         self.failures.append(
             FailedAttempt(
@@ -393,22 +469,37 @@ def brief(error: ErnieError) -> str:
 
 async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
     permit = await call.admit()
+    if permit is None:
+        reply = await call.send()
+        try:
+            return await receive(reply)
+        finally:
+            reply.close()
+    began = monotonic()
     try:
         reply = await call.send()
         try:
+            call.learn(permit, reply)
             answer = await receive(reply)
         finally:
             reply.close()
+        usage = _told_usage(answer)
+        if usage is not None:
+            permit.settle(tokens=usage.total_tokens)
+        tell_success(permit, usage, monotonic() - began)
     except ErnieError as error:
-        if permit is not None:
-            settle_failed(permit, error)
+        call.report(permit, error)
+        settle_failed(permit, error)
+        raise
+    except asyncio.CancelledError:
+        # Of an answer in one piece, the whole time is the only clock. Most of it in line is no
+        # fault of the service's.
+        now = monotonic()
+        if call.ends_at is not None and now >= max(call.ends_at, 2 * began - call.started):
+            permit.congested()
         raise
     finally:
-        if permit is not None:
-            permit.release()
-    usage = _told_usage(answer)
-    if permit is not None and usage is not None:
-        permit.settle(tokens=usage.total_tokens)
+        permit.release()
     return answer
 
 
@@ -418,11 +509,3 @@ def _told_usage(answer: object) -> Usage | None:
         return None
     usage = answer.__dict__.get("usage")  # one of unknown form is no field
     return usage if isinstance(usage, Usage) and not usage.is_estimate else None
-
-
-def settle_failed(permit: AnyPermit, error: ErnieError) -> None:
-    """Put back what a failed attempt did not use."""
-    if isinstance(error, ConnectError) and not error.was_sent:
-        permit.give_back()
-    elif isinstance(error, APIError):
-        permit.settle(tokens=0)

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from ernie_async import (
+    Adaptive,
+    AnyLimiter,
+    AnyPermit,
     APIError,
     ApiKey,
     AsyncClient,
@@ -41,6 +44,8 @@ from ernie_async import (
     ImageURL,
     InterruptedStreamError,
     Limiter,
+    LimiterPaused,
+    LimiterSnapshot,
     Limits,
     Message,
     MessageFinding,
@@ -48,8 +53,10 @@ from ernie_async import (
     Permit,
     Price,
     Prices,
+    Queued,
     RankedDocument,
     Ranking,
+    RateHeaders,
     RateLimitError,
     Record,
     ResponseFormat,
@@ -83,7 +90,6 @@ from ernie_async import (
     translate_v1,
     user,
 )
-from ernie_async.net.admission import AnyLimiter
 from ernie_async.types import (
     AnswerMessage,
     Choice,
@@ -293,7 +299,7 @@ def every_setting(session: aiohttp.ClientSession) -> None:
         elif isinstance(record, StreamResumed):
             assert_type(record.at, int)
         else:
-            assert_type(record, CallStarted | HeartbeatSeen)
+            assert_type(record, CallStarted | Queued | LimiterPaused | HeartbeatSeen)
 
     AsyncClient()
     AsyncClient("key")
@@ -308,7 +314,7 @@ def every_setting(session: aiohttp.ClientSession) -> None:
         proxy="http://proxy:1",
         ca_file="ca.pem",
     )
-    AsyncClient(limits=Limiter(Limits(concurrency=1)))
+    AsyncClient(limits=Limiter(Limits(concurrency=Adaptive(min=2, max=64))))
     AsyncClient(timeouts=5)  # type: ignore[arg-type]
     Timeouts(total="later")  # type: ignore[arg-type]
 
@@ -317,7 +323,18 @@ async def limited(limiter: Limiter) -> None:
     async with limiter.admit(100) as permit:
         assert_type(permit, Permit)
         permit.settle(tokens=80)
-    assert_type((await limiter.admit()).waited, float)
+    assert_type((await limiter.admit(model="m", priority="batch", max_wait=5)).waited, float)
+    assert_type(limiter.snapshot("m").concurrency, int | None)
+    limiter.admit(priority="urgent")  # type: ignore[arg-type]
+
+
+async def limited_by_any(limiter: AnyLimiter) -> None:
+    AsyncClient(limits=limiter)
+    async with limiter.admit(100, model="m", account="a") as permit:
+        assert_type(permit, AnyPermit)
+        permit.learn(RateHeaders(limit_requests=60))
+        permit.succeeded()
+    assert_type(limiter.snapshot(), LimiterSnapshot)
 
 
 async def every_error(client: AsyncClient) -> None:
