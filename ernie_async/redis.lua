@@ -28,26 +28,26 @@ local member, lease = ARGV[1], arg[2]
 local max, min = math.max, math.min
 
 local moments = {'full_r', 'full_t', 'last', 'edge_r', 'edge_t', 'pause', 'probing', 'now'}
-local values = redis.call('HMGET', KEYS[1], 'number', unpack(moments))
+local values = redis.call('HMGET', KEYS[1], 'number', 'rpm', 'tpm', unpack(moments))
 local room = {number = tonumber(values[1] or '0')}
-for i, name in ipairs(moments) do room[name] = tonumber(values[i + 1] or '0') end
+for i, name in ipairs(moments) do room[name] = tonumber(values[i + 3] or '0') end
 if room.now > now then -- the clock was set back, or this is another server: keep the distances
   local back = room.now - now
   for _, name in ipairs(moments) do room[name] = max(0, room[name] - back) end
 end
 
 -- What the service told is the limit if it is lower than ours. sansio/shared_lane.py says the same.
-local function quota_of(name, quota, burst, told)
-  if told > 0 then redis.call('HSET', KEYS[1], name, told) end
-  told = tonumber(redis.call('HGET', KEYS[1], name) or '-1')
-  if quota < 0 then return 0, 0, told end
+local function quota_of(quota, burst, told)
+  if quota < 0 then return 0, 0 end
   if burst >= 0 and told > 0 and told < quota then burst = min(burst, max(1, told)) end
   if told > 0 then quota = min(quota, told) end
   if burst < 0 then burst = max(1, quota / 12) end
-  return 60000000 / quota, burst, told
+  return 60000000 / quota, burst
 end
-local each_r, burst_r, rpm = quota_of('rpm', arg[4], arg[5], arg[14])
-local each_t, burst_t, tpm = quota_of('tpm', arg[6], -1, arg[15])
+local rpm = arg[14] > 0 and arg[14] or tonumber(values[2] or '-1')
+local tpm = arg[15] > 0 and arg[15] or tonumber(values[3] or '-1')
+local each_r, burst_r = quota_of(arg[4], arg[5], rpm)
+local each_t, burst_t = quota_of(arg[6], -1, tpm)
 
 -- A bucket holds no more than when it is full; and what is put back is no use to those who were
 -- promised a later moment, so they bring their own.
@@ -78,8 +78,9 @@ for _, dead in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now)) do
   redis.call('HDEL', KEYS[3], dead)
   redis.call('ZREM', KEYS[4], dead)
 end
-local held, own = 0, arg[3] < 0 and 0 or arg[7] -- where calls are not counted, nobody holds any
-redis.call('HSET', KEYS[3], member, own)
+redis.call('HDEL', KEYS[3], member)
+local own = arg[3] < 0 and 0 or arg[7] -- where calls are not counted, nobody holds any
+local held = own
 for _, n in ipairs(redis.call('HVALS', KEYS[3])) do held = held + n end
 local free = arg[3] < 0 and 1000000 or arg[3] - held
 local is_probing = room.probing > now
@@ -130,12 +131,11 @@ local has_promise = granted > 0 and waits[#waits] > 0
 local is_waiting = i < #ARGV and not has_promise
 if granted > 0 or not is_waiting then redis.call('ZREM', KEYS[4], member) end
 if is_waiting then redis.call('ZADD', KEYS[4], 'NX', now, member) end
-if arg[3] >= 0 then own, held = own + granted, held + granted end
+if arg[3] >= 0 then own = own + granted end
+if own > 0 then redis.call('HSET', KEYS[3], member, own) end
 if own > 0 or is_waiting then
-  redis.call('HSET', KEYS[3], member, own)
   redis.call('ZADD', KEYS[2], now + lease, member)
 else
-  redis.call('HDEL', KEYS[3], member)
   redis.call('ZREM', KEYS[2], member)
 end
 
@@ -150,7 +150,7 @@ if free > 0 then
 end
 
 room.now = now
-local fields = {'number', room.number}
+local fields = {'number', room.number, 'rpm', rpm, 'tpm', tpm}
 for _, name in ipairs(moments) do
   fields[#fields + 1] = name
   fields[#fields + 1] = string.format('%.3f', room[name])

@@ -308,6 +308,8 @@ class Courier:
         From any thread, and never waits.
         """
         self._notes.append((what, permit, value))
+        if what is SharedLane.ended and not value and self.lane.limits.concurrency is None:
+            return  # nobody waits for the end of a call
         if asyncio._get_running_loop() is self._loop:
             self._go_on()
             return
