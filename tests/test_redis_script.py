@@ -304,7 +304,7 @@ def test_nothing_stays_that_does_not_expire(room: Room) -> None:
     room.step(0, member="b", calls=1, rpm=1, tpm=1)
     room.step(member="a", calls=1, rpm=1, tpm=1)
     keys = room.server.keys(f"{room.lane}*")
-    assert len(keys) == 5  # one is a bell
+    assert len(keys) == 4  # one is a bell
     assert all(0 < room.server.pttl(key) < 200_000 for key in keys)
 
 
