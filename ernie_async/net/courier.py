@@ -414,7 +414,7 @@ class Courier:
                 _tell(permit)
 
     def _turn_away(self, message: str) -> None:
-        for permit in list(self.lane.line):
+        for permit in self.lane.waiting():
             self.lane.line.leave(permit)
             if not permit.future.done():
                 permit.future.set_exception(LimiterError(message))

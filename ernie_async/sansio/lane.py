@@ -7,35 +7,14 @@ from math import inf
 
 from ernie_async.sansio.adaptive import Adaptive, ConcurrencyControl
 from ernie_async.sansio.bucket import Limits, TokenBucket
-from ernie_async.sansio.line import Line
+from ernie_async.sansio.line import Line, Ticket
 from ernie_async.sansio.pause import Pause
 from ernie_async.sansio.rate_headers import RateHeaders
 
-__all__ = ["Lane", "Ticket"]
+__all__ = ["Lane"]
 
 # How long calls take is an average that forgets within about so many of them.
 HOLDS = 16
-
-
-class Ticket:
-    """What a lane knows of one call.
-
-    Attributes:
-        tokens: What it was estimated to use, or has used.
-        is_batch: Whether it lets others go before.
-        epoch: Of the concurrency, when it was admitted.
-        pause: The number of the last pause, when it was admitted.
-        granted_at: When it was admitted.
-    """
-
-    __slots__ = ("epoch", "granted_at", "is_batch", "pause", "tokens")
-
-    def __init__(self, tokens: int, *, is_batch: bool = False) -> None:
-        self.tokens = tokens
-        self.is_batch = is_batch
-        self.epoch = 0
-        self.pause = 0
-        self.granted_at = 0.0
 
 
 class Lane:
@@ -70,7 +49,7 @@ class Lane:
         self._hold = 0.0
         self.control = ConcurrencyControl(calls, now) if isinstance(calls, Adaptive) else None
         self.in_flight = 0
-        self.line: Line[Ticket] = Line()
+        self.line = Line()
         self.told: tuple[float | None, float | None] = (None, None)
 
     @property

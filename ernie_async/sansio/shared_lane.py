@@ -10,12 +10,11 @@ one promise at most, whoever of its calls takes it, and processes that wait take
 
 from itertools import islice
 from math import inf
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar, cast
 
 from ernie_async.sansio.adaptive import Adaptive, ConcurrencyControl
 from ernie_async.sansio.bucket import Limits, default_burst
-from ernie_async.sansio.lane import Ticket
-from ernie_async.sansio.line import Line
+from ernie_async.sansio.line import Line, Ticket
 from ernie_async.sansio.rate_headers import RateHeaders
 
 __all__ = ["Answer", "Ask", "SharedLane", "SharedTicket", "Verdict", "shared_quota"]
@@ -141,7 +140,7 @@ class SharedLane(Generic[T]):
 
     def __init__(self, limits: Limits, *, beat: float, now: float) -> None:
         self.limits = limits
-        self.line: Line[T] = Line()
+        self.line = Line()
         self.in_flight = 0
         self.is_in_line = False
         self.told: tuple[float | None, float | None] = (None, None)
@@ -205,6 +204,10 @@ class SharedLane(Generic[T]):
 
     # Being served.
 
+    def waiting(self, most: int | None = None) -> list[T]:
+        """Those in line, the next one first."""
+        return cast("list[T]", list(islice(self.line, most)))
+
     def next_at(self) -> float:
         """When to come by again, if nothing happens before."""
         at = min(self._tell_at, self._beat_at)
@@ -247,7 +250,7 @@ class SharedLane(Generic[T]):
 
     def ask(self, now: float) -> Ask:
         """What to send. `hear` or `lost` comes next."""
-        self._asked = wanted = list(islice(self.line, self._wanted()))
+        self._asked = wanted = self.waiting(self._wanted())
         ask = Ask(
             held=self.in_flight + (self._promise is not None),
             requests=self._back_requests,
@@ -407,7 +410,7 @@ class SharedLane(Generic[T]):
 
         Somebody may have come who goes before, or the one it was meant for has left.
         """
-        first = self.line.first()
+        first = cast("T | None", self.line.first())
         ticket = first if first is not None and first.tokens <= tokens else meant
         if ticket not in self.line:
             self._put_back(1.0, tokens, now)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.lane import Lane, Ticket
+from ernie_async.sansio.lane import Lane
+from ernie_async.sansio.line import Ticket
 from ernie_async.sansio.rate_headers import RateHeaders
 
 # What happens at a lane, and after which pause in seconds.
