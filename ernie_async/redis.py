@@ -20,7 +20,7 @@ from uuid import uuid4
 
 try:
     from redis import RedisError
-    from redis.asyncio import Redis
+    from redis.asyncio import Redis, RedisCluster
     from redis.asyncio.connection import parse_url
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -87,6 +87,8 @@ class RedisLimiter:
         share: The part of the limits that this process takes while Redis is down, at most 1.
         lease: Seconds after which the calls of a process that died count no more.
         timeout: Seconds that Redis has to answer; at most a third of the lease.
+        cluster: Whether the URL is that of a node of a Redis Cluster. All that concerns one account
+            and model is on one node.
 
     Raises:
         ConfigError: An argument cannot be right.
@@ -102,6 +104,7 @@ class RedisLimiter:
         share: float = SHARE,
         lease: float = LEASE,
         timeout: float = TIMEOUT,
+        cluster: bool = False,
     ) -> None:
         try:
             parse_url(url)
@@ -127,6 +130,7 @@ class RedisLimiter:
         self._share = share
         self._lease = lease
         self._timeout = timeout
+        self._cluster = cluster
         self._local = Limiter(_part(limits, share))
         self._members: dict[asyncio.AbstractEventLoop, _Member] = {}
 
@@ -137,6 +141,7 @@ class RedisLimiter:
             "share": self._share,
             "lease": self._lease,
             "timeout": self._timeout,
+            "cluster": self._cluster,
         }
         return _make, (self._url, self.limits, settings)
 
@@ -275,7 +280,7 @@ class _Member:
         self.failure: LimiterError | None = None
         self.try_at = 0.0
         self.n_links = 0
-        self._client: Redis | None = None
+        self._client: Redis | RedisCluster | None = None
 
     def courier(self, lane: tuple[str, str | None]) -> Courier:
         courier = self.couriers.get(lane)
@@ -295,9 +300,10 @@ class _Member:
             )
         return courier
 
-    def client(self) -> Redis:
+    def client(self) -> Redis | RedisCluster:
         if self._client is None:
-            self._client = Redis.from_url(
+            kind = RedisCluster if self.limiter._cluster else Redis
+            self._client = kind.from_url(
                 self.limiter._url,
                 # Deadlines and second tries are ours: a step made twice takes twice.
                 socket_timeout=None,

