@@ -329,7 +329,7 @@ def test_without_a_time_single_calls_try_until_one_succeeds(room: Room) -> None:
     assert room.step(member="a", verdict=1, of_pause=0, **quick).number == 1  # the same news
     assert room.step(0, member="b", **quick).waits == []
     room.wait(0.06)
-    assert room.step(0, 0, member="b", **quick).waits == [0]
+    assert room.step(0, member="b", **quick).waits == [0]
     assert room.step(0, member="c", **quick).waits == []
     room.step(member="a", verdict=3, of_pause=0, **quick)  # began before the pause: says nothing
     assert room.step(0, member="c", **quick).waits == []
