@@ -209,7 +209,7 @@ async def measure(found: dict[str, Contender], rounds: int) -> dict[str, dict[st
         for question, ask in questions.items():
             for name in random.sample(list(found), len(found)):
                 answer = await ask(found[name])
-                cells = [answer] if isinstance(answer, float) else list(answer)
+                cells = list(answer) if isinstance(answer, tuple) else [answer]
                 titles = [question, "late by, p95"]
                 for title, cell in zip(titles, cells, strict=False):
                     results.setdefault(title, {}).setdefault(name, []).append(cell)

@@ -189,7 +189,7 @@ class SharedPermit(SharedTicket):
         """Tell what the answer told of the limits."""
         if self._local is not None:
             self._local.learn(headers)
-        elif headers.is_spent or self._courier.lane.told != headers[:2]:
+        elif headers.is_spent or self._courier.lane.news_of(headers) != (None, None):
             self._courier.note(SharedLane.learnt, self, headers)
 
     def release(self) -> None:

@@ -196,8 +196,9 @@ class SharedLane(Generic[T]):
 
     def learnt(self, ticket: T, headers: RateHeaders, now: float) -> None:
         """The limits that the service told."""
-        if self.told != headers[:2]:
-            self._told_by_us = headers.limit_requests, headers.limit_tokens
+        news = self.news_of(headers)
+        if news != (None, None):
+            self._told_by_us = news
             self._tell_at = now
         if headers.is_spent:
             self._judge(Verdict("spent", ticket.pause, headers.retry_after), now)
@@ -326,6 +327,14 @@ class SharedLane(Generic[T]):
     def listens(self) -> bool:
         """Whether the success of a call makes a difference."""
         return self._control is not None or self._is_probing
+
+    def news_of(self, headers: RateHeaders) -> tuple[float | None, float | None]:
+        """The limits in them that the server does not know yet; `None` for one that it knows."""
+        requests, tokens = headers.limit_requests, headers.limit_tokens
+        return (
+            None if requests == self.told[0] else requests,
+            None if tokens == self.told[1] else tokens,
+        )
 
     def paused_for(self, now: float) -> float:
         """Seconds until the service may be asked again."""

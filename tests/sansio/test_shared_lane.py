@@ -233,7 +233,7 @@ def test_what_the_service_tells_is_passed_on_if_it_is_news() -> None:
     hear(lane, 0.0, 0.0, told=(30.0, None))
     lane.learnt(a, RateHeaders(limit_requests=30.0), 1.0)
     assert lane.is_idle
-    lane.learnt(a, RateHeaders(limit_tokens=100.0, remaining_tokens=0.0), 1.0)
+    lane.learnt(a, RateHeaders(30.0, 100.0, remaining_tokens=0.0), 1.0)
     ask = lane.ask(1.0)
     assert ask.told == (None, 100.0)
     assert ask.verdict == Verdict("spent", 0)
