@@ -22,9 +22,10 @@ class Ticket:
         epoch: Of the concurrency, when it was admitted.
         pause: The number of the last pause, when it was admitted.
         granted_at: When it was admitted.
+        missing: Requests and tokens that were missing to full buckets, when it was admitted.
     """
 
-    __slots__ = ("epoch", "granted_at", "is_batch", "pause", "tokens")
+    __slots__ = ("epoch", "granted_at", "is_batch", "missing", "pause", "tokens")
 
     def __init__(self, tokens: int, *, is_batch: bool = False) -> None:
         self.tokens = tokens
@@ -32,6 +33,7 @@ class Ticket:
         self.epoch = 0
         self.pause = 0
         self.granted_at = 0.0
+        self.missing = (0.0, 0.0)
 
 
 class Line:
@@ -93,11 +95,15 @@ class Line:
         self._ahead = 0 if waiter.is_batch or not self._batch else self._ahead + 1
 
     def position(self, waiter: Ticket) -> int:
-        """Its place, 1 for the first one; 0 if it is not in line. Counts them one by one."""
+        """Its place, 1 for the first one; 0 if it is not in line. Counts from the nearer end."""
         queue = self._queue(waiter)
         if waiter not in queue:
             return 0
-        before = next(place for place, other in enumerate(queue) if other is waiter)
+        before = 0
+        for n, (one, other) in enumerate(zip(queue, reversed(queue), strict=True)):
+            if waiter in (one, other):
+                before = n if one is waiter else len(queue) - 1 - n
+                break
         if waiter.is_batch:
             return before + 1 + min(len(self._interactive), TURNS * (before + 1) - self._ahead)
         return before + 1 + min(len(self._batch), (self._ahead + before) // TURNS)
