@@ -36,14 +36,16 @@ class SharedTicket(Ticket):
     Attributes:
         arrived: When it got in line.
         gives_up_at: When it would rather not go any more.
+        full_at: When the buckets of requests and of tokens were to be full, after it was granted.
     """
 
-    __slots__ = ("arrived", "gives_up_at")
+    __slots__ = ("arrived", "full_at", "gives_up_at")
 
     def __init__(self, tokens: int, *, is_batch: bool = False) -> None:
         super().__init__(tokens, is_batch=is_batch)
         self.arrived = 0.0
         self.gives_up_at = inf
+        self.full_at = (inf, inf)
 
 
 T = TypeVar("T", bound=SharedTicket)
@@ -121,6 +123,7 @@ class _Promise(NamedTuple, Generic[T]):
     id: int
     ticket: T
     tokens: int
+    full_at: tuple[float, float]
 
 
 class SharedLane(Generic[T]):
@@ -169,7 +172,10 @@ class SharedLane(Generic[T]):
         """It is over; if it was never sent, what it took is put back."""
         self.in_flight -= 1
         if is_unsent:
-            self._put_back(1.0, ticket.tokens, now)
+            # What a full bucket would not have kept meanwhile is lost. See `TokenBucket.take_back`.
+            self._put_back(
+                self._kept(0, 1.0, ticket, now), self._kept(1, ticket.tokens, ticket, now), now
+            )
         elif self.limits.concurrency is not None:
             self._tell_soon(now)
 
@@ -225,7 +231,7 @@ class SharedLane(Generic[T]):
             return []
         if promise.at <= now:
             self._promise = None
-            return self._pass_on(promise.ticket, promise.tokens, now)
+            return self._pass_on(promise.ticket, promise.tokens, promise.full_at, now)
         if not self.line:
             self._give_back_promise(now)
         return []
@@ -287,14 +293,15 @@ class SharedLane(Generic[T]):
         self.told = answer.told
         granted: list[T] = []
         hopeless: list[T] = []
-        for ticket, wait in zip(self._asked, answer.waits, strict=False):
+        for ticket, wait, full_at in self._dealt(answer.waits):
+            tokens = ticket.tokens
             if wait < 0:
                 if self.line.leave(ticket):
                     hopeless.append(ticket)
             elif wait > 0:
-                self._promise = _Promise(now + wait, answer.promise, ticket, ticket.tokens)
+                self._promise = _Promise(now + wait, answer.promise, ticket, tokens, full_at)
             else:
-                granted += self._pass_on(ticket, ticket.tokens, now)
+                granted += self._pass_on(ticket, tokens, full_at, now)
         self._asked = []
         self._expect_beat(now)
         return granted, hopeless
@@ -387,6 +394,26 @@ class SharedLane(Generic[T]):
         holds = is_counted and (self.in_flight > 0 or self._promise is not None)
         self._beat_at = now + self._beat if holds or self.is_in_line else inf
 
+    def _dealt(self, waits: list[float]) -> list[tuple[T, float, tuple[float, float]]]:
+        """Those asked for, what the server says to each, and when the buckets are full after it."""
+        requests, tokens = self._full_at
+        dealt = []
+        for ticket, wait in reversed(list(zip(self._asked, waits, strict=False))):
+            dealt.append((ticket, wait, (requests, tokens)))
+            if wait >= 0:
+                requests -= 60 / self._quota(0)[0]
+                tokens -= ticket.tokens * 60 / self._quota(1)[0]
+        return dealt[::-1]
+
+    def _kept(self, which: int, amount: float, ticket: T, now: float) -> float:
+        """How much a bucket would still have of what was taken from it for nothing."""
+        quota, _ = self._quota(which)
+        return (
+            0.0
+            if quota == inf
+            else max(0.0, min(amount, (ticket.full_at[which] - now) * quota / 60))
+        )
+
     def _judge(self, verdict: Verdict, now: float) -> None:
         kept = self._verdict
         if kept is None or (verdict.pause, verdict.retry_after or 0) >= (
@@ -414,7 +441,7 @@ class SharedLane(Generic[T]):
         self._put_back(1.0, promise.tokens, now)
         self._tell_at = now
 
-    def _pass_on(self, meant: T, tokens: int, now: float) -> list[T]:
+    def _pass_on(self, meant: T, tokens: int, full_at: tuple[float, float], now: float) -> list[T]:
         """Whoever is first takes what was granted, if it is enough; else whoever it was meant for.
 
         Somebody may have come who goes before, or the one it was meant for has left.
@@ -432,6 +459,7 @@ class SharedLane(Generic[T]):
         if self._control is not None:
             ticket.epoch = self._control.started()
         ticket.pause = self._pause
+        ticket.full_at = full_at
         ticket.granted_at = now
         return [ticket]
 

@@ -37,7 +37,7 @@ class Server:
             pause=0,
             paused_for=0.0,
             is_probing=False,
-            full_in=(0.0, 0.0),
+            full_in=(60.0, 60.0),
             told=(None, None),
         )
 

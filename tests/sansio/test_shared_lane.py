@@ -128,6 +128,21 @@ def test_grant_of_one_who_left_while_it_was_asked_for_is_put_back() -> None:
     assert lane.ask(0.0).requests == 1
 
 
+def test_what_is_put_back_late_is_worth_what_a_full_bucket_would_have_kept() -> None:
+    # One request and 100 tokens a second: after the three, the buckets are full in 3 s and in 2 s.
+    lane, (a, b, c) = lane_of(RPM, 50, 50, 100)
+    hear(lane, 0.0, 0.0, 0.0, 0.0, full_in=(3.0, 2.0))
+    lane.ended(a, True, 0.0)
+    ask = lane.ask(0.1)
+    assert (ask.requests, ask.tokens) == (1, pytest.approx(50))
+    lane.ended(b, True, 1.25)
+    ask = lane.ask(1.3)
+    assert (ask.requests, ask.tokens) == (pytest.approx(0.75), 0)
+    lane.ended(c, True, 9.0)
+    ask = lane.ask(9.1)
+    assert (ask.requests, ask.tokens) == (0, 0)
+
+
 def test_one_who_would_not_wait_so_long_is_told() -> None:
     lane, (a, b) = lane_of(RPM, 1, 1)
     a.gives_up_at = 3.0
