@@ -101,7 +101,8 @@ class AsyncClient:
         coalesce: Whether the same chat, asked while it is being answered, is asked once for all.
         read_buffer: How much of a stream is read at once.
         limits: What may be asked of the service, for each account and model. A `Limiter` is shared
-            with the other clients that were given it.
+            with the other clients that were given it, an `ernie_async.redis.RedisLimiter` with
+            other processes.
         hooks: Told of every call, retry and end.
         prices: For `totals`; `None` for the table that comes with this version.
         app_id: A V2 application id (`app-...`), sent as `appid`.

@@ -7,6 +7,7 @@
         DeadlineError           a named clock ran out                    .clock .seconds .partial
         InterruptedStreamError  the stream ended before its end   .partial .last_event_id .reason
         DecodeError             bytes that the protocol does not allow   .body
+        LimiterError            the limiter that processes share is down, so nothing was sent
       APIError                  the service said no     .status .code .request_id .retry_after
         AuthError               credential missing, wrong, expired, or of the wrong kind
         BadRequestError         the request is not acceptable
@@ -46,6 +47,7 @@ __all__ = [
     "ErnieError",
     "FailedAttempt",
     "InterruptedStreamError",
+    "LimiterError",
     "NotFoundError",
     "OutputError",
     "QuotaError",
@@ -210,6 +212,10 @@ class DecodeError(TransportError):
     def __str__(self) -> str:
         shown = f"; it begins {shorten(self.body[:200], 200)}" if self.body else ""
         return super().__str__() + shown
+
+
+class LimiterError(TransportError):
+    """The limiter that processes share cannot be reached, so the request was not sent."""
 
 
 class APIError(ErnieError):

@@ -66,6 +66,7 @@ PUBLIC = [
     "Images",
     "InterruptedStreamError",
     "Limiter",
+    "LimiterError",
     "LimiterPaused",
     "LimiterSnapshot",
     "Limits",
