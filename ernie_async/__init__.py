@@ -19,13 +19,16 @@ from ernie_async.errors import (
     AuthError,
     BadRequestError,
     BlockedError,
+    BudgetError,
     ConfigError,
     ConnectError,
     DeadlineError,
     DecodeError,
+    DrainError,
     ErnieError,
     FailedAttempt,
     InterruptedStreamError,
+    LimiterError,
     NotFoundError,
     OutputError,
     QuotaError,
@@ -37,11 +40,14 @@ from ernie_async.errors import (
 )
 from ernie_async.media import image, image_part, video, video_part
 from ernie_async.net.admission import AnyLimiter, AnyPermit, LimiterSnapshot
+from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
     ContentFiltered,
+    FellBack,
     HeartbeatSeen,
+    Hedged,
     Hook,
     LimiterPaused,
     Queued,
@@ -50,6 +56,7 @@ from ernie_async.net.hooks import (
     StreamResumed,
 )
 from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents
 from ernie_async.options import (
@@ -66,6 +73,7 @@ from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
 from ernie_async.sansio.filter_values import Clause, Term, TextChecker, TextMatch, TextPattern
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.rate_headers import RateHeaders
@@ -131,6 +139,8 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "Budget",
+    "BudgetError",
     "CallEnded",
     "CallOptions",
     "CallStarted",
@@ -149,16 +159,21 @@ __all__ = [
     "ContentFiltered",
     "DeadlineError",
     "DecodeError",
+    "DrainError",
+    "DrainReport",
     "EmbedOptions",
     "Embedding",
     "Embeddings",
     "ErnieError",
     "FailedAttempt",
+    "FellBack",
     "FileObject",
     "FilePage",
     "FunctionName",
     "FunctionSpec",
     "HeartbeatSeen",
+    "Hedged",
+    "Hedging",
     "Hook",
     "IamKeys",
     "ImageFields",
@@ -169,6 +184,7 @@ __all__ = [
     "Images",
     "InterruptedStreamError",
     "Limiter",
+    "LimiterError",
     "LimiterPaused",
     "LimiterSnapshot",
     "Limits",

@@ -8,6 +8,7 @@ read: the options they use must exist.
 
 import gc
 import importlib.util
+import inspect
 import logging
 import os
 import re
@@ -47,6 +48,7 @@ from ernie_async import (
     Timeouts,
     VideoOptions,
     images,
+    redis,
     standard_prices,
     videos,
 )
@@ -66,6 +68,7 @@ from ernie_async.sansio import (
     ledger,
     rerank,
     servers,
+    shared_lane,
     tokens,
 )
 from ernie_async.sansio.content_filter import FilterSettings
@@ -347,6 +350,9 @@ def test_every_field_is_documented() -> None:
         assert missing(own_options(options), pictures) == []
     limits = page_text("docs/guides/limits.md")
     assert missing(set(Limits.__dataclass_fields__), limits) == []
+    shared = page_text("docs/guides/shared-limits.md")
+    arguments = set(inspect.signature(redis.RedisLimiter).parameters)
+    assert missing(arguments, shared) == []
     for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
         assert missing(set(Timeouts.__dataclass_fields__), page_text(page)) == []
     testing = page_text("docs/guides/testing.md")
@@ -413,6 +419,16 @@ FACTS = {
     "docs/guides/limits.md": [
         f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
         f"which is {WHOLE:g} s for `chat`",
+    ],
+    "docs/guides/shared-limits.md": [
+        f"| `share` | {redis.SHARE:g} |",
+        f"| `lease` | {redis.LEASE:g} s |",
+        f"| `timeout` | {redis.TIMEOUT:g} s |",
+        f"every {redis.LEASE / redis.BEATS:g} s that it is alive",
+        f"at least {redis.BEATS} times the `timeout`",
+        f"every {redis.TRY_AGAIN[0]:g} to {redis.TRY_AGAIN[1]:g} s",
+        f"up to {shared_lane.BATCH} calls of a process",
+        f"after {shared_lane.COMPANY_SECONDS * 1000:g} ms at most",
     ],
     "docs/guides/embeddings.md": [
         *(

@@ -21,6 +21,8 @@ PUBLIC = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "Budget",
+    "BudgetError",
     "CallEnded",
     "CallOptions",
     "CallStarted",
@@ -39,16 +41,21 @@ PUBLIC = [
     "ContentFiltered",
     "DeadlineError",
     "DecodeError",
+    "DrainError",
+    "DrainReport",
     "EmbedOptions",
     "Embedding",
     "Embeddings",
     "ErnieError",
     "FailedAttempt",
+    "FellBack",
     "FileObject",
     "FilePage",
     "FunctionName",
     "FunctionSpec",
     "HeartbeatSeen",
+    "Hedged",
+    "Hedging",
     "Hook",
     "IamKeys",
     "ImageFields",
@@ -59,6 +66,7 @@ PUBLIC = [
     "Images",
     "InterruptedStreamError",
     "Limiter",
+    "LimiterError",
     "LimiterPaused",
     "LimiterSnapshot",
     "Limits",
@@ -206,7 +214,7 @@ def widened(hint: Any) -> Any:
 
 def test_keywords_of_chat_are_the_fields_of_a_request() -> None:
     keywords = get_type_hints(ernie_async.ChatOptions)
-    for name in get_type_hints(ernie_async.CallOptions):
+    for name in (*get_type_hints(ernie_async.CallOptions), "fallback", "coalesce"):
         del keywords[name]
     fields = get_type_hints(ernie_async.ChatRequest, include_extras=True)
     wanted = {

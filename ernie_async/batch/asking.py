@@ -15,8 +15,9 @@ from pydantic_core import from_json
 from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH, Line
 from ernie_async.calling import ask
 from ernie_async.client import AsyncClient
-from ernie_async.errors import DeadlineError, DecodeError, ErnieError
+from ernie_async.errors import ConfigError, DeadlineError, DecodeError, ErnieError
 from ernie_async.net.body import read_body
+from ernie_async.net.call import Desk
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.chat_request import json_body
 from ernie_async.sansio.images import generation_path, read_images
@@ -89,14 +90,23 @@ class Asker:
 
     Attributes:
         account: Whose quota is used.
+
+    Raises:
+        ConfigError: The client filters prompts, and a batch sends them as they are.
     """
 
     def __init__(self, client: AsyncClient, prices: Prices | None, *, is_once: bool) -> None:
         desk = client._desk
+        shown = desk.content_filter
+        if shown is not None and "prompt" in shown.channels:
+            raise ConfigError(
+                "content_filter: a batch sends prompts as they are; give it a client whose filter "
+                "has no channel 'prompt'"
+            )
         self.account = desk.account
         # The limiter is asked beforehand, so that the call's own clock begins when it is sent.
         self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT)
-        self._prices = desk.ledger.prices() if prices is None else prices
+        self._prices = desk.ledger.prices if prices is None else prices
         self._is_once = is_once
 
     def need(self, line: Line) -> Need:
@@ -156,7 +166,9 @@ class Asker:
             model=line.model,
             is_once=self._is_once,
         )
-        found = await desk.fetch(request, receive)
+        found: BaseModel = await desk.fetch(request, receive)
+        if desk.content_filter is not None and isinstance(found, ChatCompletion):
+            found = await _screened(desk, found, answer)
         if answer.usage is None and isinstance(found, ChatCompletion):
             # The service did not tell, so the client has estimated the answer, and we the prompt.
             prompt = estimate_tokens(prompt_text(line))
@@ -180,6 +192,21 @@ def read_body_of(path: str, answer: Answer, raw: bytes, headers: Mapping[str, st
         return read_images(found)
     if "usage" in found.model_fields_set:
         answer.usage = found.usage
+    return found
+
+
+async def _screened(desk: Desk, found: ChatCompletion, answer: Answer) -> ChatCompletion:
+    """What the client's filter leaves of an answer.
+
+    Raises:
+        BlockedError: Nothing.
+    """
+    from ernie_async.net.screening import screen_completion  # noqa: PLC0415 - few need it
+
+    assert desk.content_filter is not None
+    status, answer.status, answer.body = answer.status, None, None  # not to be written as it came
+    found = await screen_completion(desk.content_filter, found, desk.hooks)
+    answer.status, answer.body = status, found.model_dump(mode="json", exclude_unset=True)
     return found
 
 

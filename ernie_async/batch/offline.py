@@ -63,7 +63,7 @@ class OfflineLane:
         self._out = out
         self._max_lines = max_lines
         self._max_bytes = max_bytes
-        self._prices = client._desk.ledger.prices() if prices is None else prices
+        self._prices = client._desk.ledger.prices if prices is None else prices
         self.manifest = Manifest.load(manifest_path(out))
 
     async def submit(self, run: FileRun, *, window: str = "24h") -> int:

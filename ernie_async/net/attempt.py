@@ -52,12 +52,14 @@ class Attempt:
         "_watch",
     )
 
-    def __init__(self, call: Call, ledger: EventLedger, gauge: ReadGauge) -> None:
+    def __init__(
+        self, call: Call, ledger: EventLedger, gauge: ReadGauge, permit: AnyPermit | None = None
+    ) -> None:
         self._call = call
         self._reader = ChunkReader(ledger, max_event_bytes=call.desk.max_event_bytes)
         self._ledger = ledger
         self._gauge = gauge
-        self._permit: AnyPermit | None = None
+        self._permit = permit
         self._reply: Reply | None = None
         self._watch: Watch | None = None
         self._held: list[ChatChunk] = []
@@ -87,7 +89,8 @@ class Attempt:
             ErnieError: The attempt failed, and is closed.
         """
         try:
-            self._permit = await self._call.admit()
+            if self._permit is None:
+                self._permit = await self._call.admit()
             seconds = self._call.desk.timeouts.first_event
             try:
                 async with asyncio.timeout(seconds):

@@ -135,6 +135,7 @@ class Accumulator:
         "_earlier_usage",
         "_fields",
         "_first",
+        "_handed_over",
         "_has_begun",
         "_n",
         "_n_finished",
@@ -157,6 +158,7 @@ class Accumulator:
         self._search_results: list[SearchResult] | dict[str, Any] | None = None
         self._usage: Usage | None = None
         self._earlier_usage: Usage | None = None
+        self._handed_over: Usage | None = None  # of this, what other models used
         self.chunks = 0
 
     def feed(self, *chunks: ChatChunk) -> None:
@@ -207,21 +209,34 @@ class Accumulator:
         Args:
             estimate: What the request before used, if its usage never came.
         """
-        used = self._usage or estimate
-        self._earlier_usage = self._earlier_usage.plus(used) if self._earlier_usage else used
+        self._earlier_usage = self.own_usage_or(estimate)
         self._usage = None
+
+    def hand_over(self, estimate: Usage) -> Usage:
+        """What comes next is another model's; returns what this one used.
+
+        Args:
+            estimate: What its last request used, if its usage never came.
+        """
+        used = self.own_usage_or(estimate)
+        self._handed_over = self._handed_over.plus(used) if self._handed_over else used
+        self._usage = self._earlier_usage = None
+        return used
+
+    def own_usage_or(self, estimate: Usage) -> Usage:
+        """What all parts of the model at hand used; `estimate` as for `usage_or`."""
+        used = self._usage or estimate
+        return self._earlier_usage.plus(used) if self._earlier_usage else used
 
     def usage_or(self, estimate: Usage) -> Usage:
         """What all parts used; `estimate` stands in for the last one, if its usage never came."""
-        used = self._usage or estimate
-        return self._earlier_usage.plus(used) if self._earlier_usage else used
+        used = self.own_usage_or(estimate)
+        return self._handed_over.plus(used) if self._handed_over else used
 
     @property
     def usage(self) -> Usage | None:
         """The newest usage; servers that send it with every chunk send running totals."""
-        if self._usage is None or self._earlier_usage is None:
-            return self._usage
-        return self._earlier_usage.plus(self._usage)
+        return None if self._usage is None else self.usage_or(self._usage)
 
     @property
     def has_tool_calls(self) -> bool:

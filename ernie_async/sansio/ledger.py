@@ -61,7 +61,8 @@ class Totals(NamedTuple):
     """What a client has used since it was made.
 
     Attributes:
-        calls: Chats that brought an answer, or a part of one.
+        calls: Chats that brought an answer, or a part of one; and those sent a second time that
+            lost to the other one, see `Hedging`.
         prompt_tokens: Of all of them.
         cached_tokens: Of these: how many came from a cache.
         completion_tokens: Of all of them.
@@ -87,22 +88,29 @@ class Totals(NamedTuple):
 class Ledger:
     """Adds up what calls used.
 
-    Attributes:
+    Args:
         prices: Asked at the first call, so that a table need not be read before.
+
+    Attributes:
         totals: So far.
         correction: What was learnt of each model.
     """
 
-    __slots__ = ("correction", "prices", "totals")
+    __slots__ = ("_prices", "correction", "totals")
 
     def __init__(self, prices: Callable[[], Prices]) -> None:
-        self.prices = prices
+        self._prices = prices
         self.totals = Totals()
         self.correction = PromptCorrection()
 
+    @property
+    def prices(self) -> Prices:
+        """What models cost."""
+        return self._prices()
+
     def note(self, model: str | None, usage: Usage) -> None:
         """One call is over."""
-        cost = self.prices().cost(model, usage)
+        cost = self._prices().cost(model, usage)
         details = usage.prompt_tokens_details
         before = self.totals
         self.totals = Totals(

@@ -8,7 +8,16 @@ from time import monotonic
 
 import pytest
 
-from ernie_async import AsyncClient, ConfigError, Limits, Price, Prices, RetryPolicy, Timeouts
+from ernie_async import (
+    AsyncClient,
+    ConfigError,
+    ContentFilter,
+    Limits,
+    Price,
+    Prices,
+    RetryPolicy,
+    Timeouts,
+)
 from ernie_async.batch import BatchError, BatchRunner, FileOptions
 from ernie_async.testing import MockErnie, cut, error_event, raw, refuse, reply, stall
 from tests.batch.files import asked, ids, read_jsonl, request_line, write_input, write_lines
@@ -452,6 +461,20 @@ async def test_standard_output_has_no_checkpoint(client, source) -> None:
     write_input(source, 2)
     with pytest.raises(ConfigError, match="checkpoint"):
         await BatchRunner(client).run_file(source, "-", FileOptions(only_failed=True))
+
+
+@pytest.mark.parametrize(("action", "code"), [("mask", None), ("block", "content_filter")])
+async def test_the_filter_of_the_client_holds(server, source, out, err, action, code) -> None:
+    write_input(source, 1)
+    server.default(reply("天气很坏"))
+    words = ContentFilter.from_terms(["坏"], action=action)
+    async with AsyncClient("k", base_url=server.base_url, content_filter=words) as client:
+        await BatchRunner(client).run_file(source, out)
+    assert "坏" not in out.read_text(encoding="utf-8") + err.read_text(encoding="utf-8")
+    if code is None:
+        assert "天气很*" in out.read_text(encoding="utf-8")
+    else:
+        assert [r["error"]["code"] for r in read_jsonl(err)] == [code]
 
 
 async def test_no_secret_is_written(server, source, tmp_path) -> None:
