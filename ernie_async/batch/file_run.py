@@ -102,6 +102,9 @@ class FileRun:
         out: The results; `None` for standard output, which has no checkpoint.
         options: See `FileOptions`.
         models: The model of lines that name none, by path.
+
+    Attributes:
+        is_over: Whether all lines are; to be set at the end.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class FileRun:
         self.err = options.errors or (None if out is None else errors_path(out))
         self.before = Before()
         self.reader = self._make_reader(models)
-        self.progress: Progress | None = None
+        self.is_over = False
         self._models = models
         self._order: Order[BatchResult] = Order(options.order_window)
         self._held = 0
@@ -156,6 +159,7 @@ class FileRun:
             except OSError as error:
                 raise BatchError(f"{out}: {error.strerror}", "locked") from None
             stack.callback(lock.release)
+            stack.callback(self._forget_journal)
             try:
                 await asyncio.to_thread(self._read_back, out, err)
             except OSError as error:
@@ -336,10 +340,13 @@ class FileRun:
         except* OSError as errors:
             flow.stop("io", errors.exceptions[0])
 
+    def _forget_journal(self) -> None:
+        # Before the lock is released: the next run has a journal of its own.
+        if self.is_over and self.out is not None:
+            journal_path(self.out).unlink(missing_ok=True)
+
     def finish(self, reason: StopReason) -> StopReason:
         """Why the run ended, dead letters of earlier runs counted in."""
-        if self.out is not None and reason in {"finished", "failures"}:
-            journal_path(self.out).unlink(missing_ok=True)
         if reason == "finished" and self.before.failed:
             return "failures"
         return reason

@@ -223,6 +223,7 @@ class BatchRunner:
             )
             try:
                 await self._run_beside(run, flow, on_progress)
+                run.is_over = flow.reason is None
                 await stack.aclose()
             except OSError as error:  # what was written last may not be durable
                 flow.reason, flow.failure = "io", error
