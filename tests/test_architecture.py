@@ -35,7 +35,7 @@ FLOORS: list[tuple[str, list[str]]] = [
             "client.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "toolbox.py", "testing/*"]),
+    ("wings", ["sync.py", "local.py", "toolbox.py", "bots/*", "testing/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
 
