@@ -141,6 +141,11 @@ class Splitter:
                 return self._seal(place)
         return None
 
+    def seal_now(self) -> Part | None:
+        """Cut at the end of the text so far, or at the best place if it is longer than a part."""
+        place = self._cut(is_final=True) if self._text else None
+        return None if place is None else self._seal(place)
+
     @property
     def rest(self) -> Part:
         """What is in no part yet, as a part for a preview: as much of it as one message holds."""
