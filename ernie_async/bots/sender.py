@@ -30,7 +30,7 @@ FINAL_WAIT = 300.0
 # For the last state of an answer that is left by an error or a cancellation.
 CLOSING_SECONDS = 10.0
 
-NOTICE = "\n\n（回答到此中断。）"
+NOTICE = "（回答到此中断。）"
 
 # In the others, text is soon to be seen without it.
 TYPING_MODES = {"edit", "sentence", "final"}
@@ -57,7 +57,7 @@ class StreamSender:
         cursor: Shown behind unfinished text, such as `" ▌"`.
         reply_to: Handle of the message that the first one answers, if the transport wants it.
         final_wait: Seconds after the end of the text during which its final state is delivered.
-        notice: Appended when the block is left by an error.
+        notice: A paragraph, added when the block is left by an error.
 
     Raises:
         ConfigError: The transport cannot do this mode.
@@ -120,6 +120,14 @@ class StreamSender:
         self._plan.replace(text, self._now())
         self._wake.set()
 
+    def add(self, sentence: str) -> None:
+        """Add a paragraph of its own. Never waits.
+
+        Raises:
+            UndeliveredError: As for `push`.
+        """
+        self.push(f"\n\n{sentence}" if self._plan.text.strip() else sentence)
+
     async def finish(self) -> str:
         """Deliver the final state and return the text.
 
@@ -152,9 +160,8 @@ class StreamSender:
             if error is None:
                 await self.finish()
             elif not self._worker.done():
-                if isinstance(error, Exception) and not self._plan.is_closed and self._notice:
-                    notice = self._notice if self.text.strip() else self._notice.strip()
-                    self._plan.feed(notice, self._now())
+                if isinstance(error, Exception) and not self._plan.is_closed:
+                    self.add(self._notice)
                 self._plan.close()
                 self._wake.set()
                 await asyncio.wait({self._worker}, timeout=CLOSING_SECONDS)

@@ -333,7 +333,7 @@ def test_an_error_of_the_model_leaves_the_text_and_a_notice() -> None:
     chat = FakeChat()
 
     async def main() -> None:
-        async with StreamSender(chat, notice="\n\n[broken off]") as sender:
+        async with StreamSender(chat, notice="[broken off]") as sender:
             sender.push("字" * 30)
             await asyncio.sleep(3)
             raise RuntimeError
