@@ -22,12 +22,11 @@ def is_joined(before: str, after: str) -> bool:
     if before < "\u0300" and after < "\u0300":
         return before == "\r" and after == "\n"
     return (
-        after == ZWJ
-        or before == ZWJ
+        ZWJ in (after, before)
         or _extends(after)
         or unicodedata.combining(before) == VIRAMA_CLASS
         or _is_jamo(before) & _is_jamo(after)
-        or "\uac00" <= before <= "\ud7a3" and "\u1160" <= after <= "\u11ff"
+        or ("가" <= before <= "힣" and "ᅠ" <= after <= "ᇿ")
         or _is_prepended(before)
     )
 

@@ -30,8 +30,9 @@ def close_emphasis(text: str) -> str:
     return text.rstrip(" ") + "".join(reversed(open_marks)) if open_marks else text
 
 
+LINK = re.compile(r"!?\[([^\[\]\n]+)\]\((https?://[^\s()]*(?:\([^\s()]*\)[^\s()]*)*)\)")
 HTML = [
-    (re.compile(r"!?\[([^\[\]\n]+)\]\((https?://[^\s()]*(?:\([^\s()]*\)[^\s()]*)*)\)"), r'<a href="\2">\1</a>'),
+    (LINK, r'<a href="\2">\1</a>'),
     (re.compile(r"\*\*(?=\S)([^\n]+?)(?<=\S)\*\*"), r"<b>\1</b>"),
     (re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=\S)\*(?![\w*])"), r"<i>\1</i>"),
     (re.compile(r"~~(?=\S)([^\n]+?)(?<=\S)~~"), r"<s>\1</s>"),

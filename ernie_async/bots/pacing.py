@@ -31,7 +31,7 @@ class ChatPace:
         if self._learnt <= self._interval:
             return self._interval
         quiet_minutes = (now - self._complained_at) // QUIET_SECONDS
-        return max(self._learnt / 2.0 ** min(quiet_minutes, 60), self._interval)
+        return max(self._learnt * 0.5 ** int(min(quiet_minutes, 60)), self._interval)
 
     def wait(self, now: float) -> float:
         """Seconds until a call may be made; 0 if it may be made now."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ernie_async.bots.markup import close_emphasis
-from ernie_async.bots.splitter import Part, Splitter, measure
+from ernie_async.bots.splitter import Part, Splitter
 from ernie_async.bots.transport import (
     Caps,
     Format,
@@ -19,6 +19,7 @@ from ernie_async.bots.transport import (
     PlatformError,
     UndeliveredError,
 )
+from ernie_async.bots.units import measure
 
 __all__ = ["AppendPlan", "Call", "MessagePlan", "Plan"]
 
@@ -39,7 +40,7 @@ class Call(NamedTuple):
 
     Attributes:
         kind: The method of the transport.
-        index: Of the message.
+        place: Of the message, from 0.
         text: All of the message, or what is to be appended.
         handle: Of a message that exists.
         format: How the text is to be read.
@@ -47,7 +48,7 @@ class Call(NamedTuple):
     """
 
     kind: Literal["send", "edit", "append", "draft", "finish", "delete"]
-    index: int
+    place: int
     text: str = ""
     handle: Any = None
     format: Format | None = None
@@ -176,7 +177,7 @@ class MessagePlan:
 
     def done(self, call: Call, result: Any, now: float) -> None:
         """A call was made."""
-        message = self._messages[call.index]
+        message = self._messages[call.place]
         if call.kind == "send":
             message.handle, message.since = result, now
         elif call.kind == "draft":
@@ -189,7 +190,7 @@ class MessagePlan:
 
     def failed(self, call: Call, error: PlatformError) -> None:
         """A call was refused; `next` says what to do about it."""
-        message = self._messages[call.index]
+        message = self._messages[call.place]
         self._is_fresh = True
         if isinstance(error, MessageGoneError):
             if call.kind == "delete":

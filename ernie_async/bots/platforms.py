@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ernie_async.bots.splitter import Unit
+from ernie_async.bots.units import Unit
 from ernie_async.errors import ConfigError
 
 __all__ = ["Platform", "platform", "table_date"]

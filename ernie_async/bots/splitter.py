@@ -7,50 +7,17 @@ it cannot change the decision any more. The work is linear in the length of the 
 
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from ernie_async.bots.clusters import is_joined, is_regional
-from ernie_async.bots.inline import (
-    ROW,
-    Fence,
-    Span,
-    closes_fence,
-    may_be_fence,
-    opens_fence,
-    spans,
-)
+from ernie_async.bots.cuts import BLOCK, END, HARD, Place, Start, places
+from ernie_async.bots.inline import Fence, closes_fence, opens_fence
+from ernie_async.bots.units import Unit, measure, widths
 from ernie_async.errors import ConfigError
 
-__all__ = ["Part", "Splitter", "Unit", "measure", "split_message"]
-
-Unit = Literal["utf16", "chars", "bytes"]
+__all__ = ["Part", "Splitter", "split_message"]
 
 # Room for one character of any kind, in any unit.
 LEAST_LIMIT = 4
-
-# How good a cut is.
-HARD, SPACE, SENTENCE, LINE, BLOCK, END = range(6)
-
-ENDS = "。！？；…"
-NARROW_ENDS = ".!?;:"
-CLOSING = "\"'”’」』）)】]》"
-
-
-def measure(text: str, unit: Unit) -> int:
-    """How long a text is, as a platform counts."""
-    if unit == "chars" or (unit == "utf16" and text.isascii()):
-        return len(text)
-    if unit == "utf16":
-        return len(text.encode("utf-16-le", "surrogatepass")) // 2
-    return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _widths(text: str, unit: Unit) -> Iterator[int]:
-    if unit == "chars":
-        return (1 for _ in text)
-    if unit == "utf16":
-        return (1 if c <= "\uffff" else 2 for c in text)
-    return (1 if c < "\x80" else 2 if c < "\u0800" else 3 if c <= "\uffff" else 4 for c in text)
 
 
 class Part(NamedTuple):
@@ -70,15 +37,6 @@ class Part(NamedTuple):
     def text(self) -> str:
         """What to send."""
         return self.opening + self.body + self.closing
-
-
-class _Place(NamedTuple):
-    """A place where a cut is possible."""
-
-    at: int
-    quality: int
-    is_inside: bool
-    fence: Fence | None
 
 
 class Splitter:
@@ -182,13 +140,13 @@ class Splitter:
         if self._size <= self._room:
             return max(most, 0)
         total, room = 0, self._room
-        for n, width in enumerate(_widths(self._text[: max(most, 0)], self._unit)):
+        for n, width in enumerate(widths(self._text[: max(most, 0)], self._unit)):
             total += width
             if total > room:
                 return n
         return max(most, 0)
 
-    def _seal(self, place: _Place) -> Part:
+    def _seal(self, place: Place) -> Part:
         body = self._text[: place.at]
         part = Part(self._opening, body, self._closing(place.fence, body))
         self._text = self._text[place.at :]
@@ -198,14 +156,24 @@ class Splitter:
         self._look_at = 0
         return part
 
-    def _cut(self, *, is_final: bool) -> _Place | None:
+    def _places(self, reach: int, *, is_final: bool) -> Iterator[Place]:
+        known = self._text[: reach + self._limit]
+        is_all = is_final or len(self._text) >= reach + self._limit
+        start = Start(self._fence, self._is_line_start)
+        is_end = is_final and reach == len(self._text)
+        return places(known, reach, start, self._fits, is_all=is_all, is_end=is_end)
+
+    def _fits(self, text: str) -> bool:
+        return measure(text, self._unit) <= self._limit
+
+    def _cut(self, *, is_final: bool) -> Place | None:
         """The best place; `None` if what is to come may matter."""
         reach = self._reach(len(self._text))
-        sizes = [0, *accumulate(_widths(self._text[:reach], self._unit))]
+        sizes = [0, *accumulate(widths(self._text[:reach], self._unit))]
         half = self._limit / 2 - (self._limit - self._room)
-        good: list[_Place] = []  # the latest of each quality, behind the first half
-        early: _Place | None = None
-        torn: list[_Place] = []
+        good: list[Place] = []  # the latest of each quality, behind the first half
+        early: Place | None = None
+        torn: list[Place] = []
         for place in self._places(reach, is_final=is_final):
             if place.at < 0:
                 return None
@@ -230,108 +198,7 @@ class Splitter:
         # One character with more marks than a message holds.
         closing = measure(self._closing(self._fence, "x"), self._unit)
         at = max(n for n in range(1, reach + 1) if sizes[n] + closing <= self._room or n == 1)
-        return _Place(at, HARD, True, self._fence)
-
-    def _places(self, reach: int, *, is_final: bool) -> Iterator[_Place]:
-        """Where a cut is possible, up to `reach`, in order; one at -1 if that is not certain."""
-        text = self._text
-        known = text[: reach + self._limit]
-        is_all = is_final or len(text) >= reach + self._limit
-        fence, is_line_start, start, n_regional = self._fence, self._is_line_start, 0, 0
-        while start < reach:
-            newline = known.find("\n", start)
-            end = len(known) if newline < 0 else newline + 1
-            line = known[start:end]
-            is_whole = newline >= 0 or is_all
-            if not is_whole and is_line_start and (may_be_fence(line, fence) or ROW.match(line)):
-                yield _Place(-1, HARD, True, fence)
-                return
-            opened = opens_fence(line) if fence is None and is_line_start else None
-            is_closing = fence is not None and is_line_start and closes_fence(line, fence)
-            held = self._held(line, fence, opened, is_line_start, is_closing, is_whole)
-            if any(s.end > len(line) + 1 and start + s.start < reach for s in held):
-                yield _Place(-1, HARD, True, fence)
-                return
-            inside = _marked(held, len(line))
-            is_blank = not line.strip()
-            after = opened or (None if is_closing else fence)
-            is_indent = True
-            for n, character in enumerate(line[: reach - start], 1):
-                at = start + n
-                is_indent = is_indent and character in " \t"
-                n_regional = n_regional + 1 if is_regional(character) else 0
-                following = known[at : at + 1]
-                if following and (
-                    is_joined(character, following)
-                    or (n_regional % 2 == 1 and is_regional(following))
-                ):
-                    continue
-                is_over = n == len(line) or (is_closing and n == len(line.rstrip("\n")))
-                state = after if is_over else fence
-                if not following and is_final and at == len(text):
-                    yield _Place(at, END, False, state)
-                elif character == "\n" or (is_over and is_closing):
-                    is_block = is_blank and following != "\n" and state is None
-                    yield _Place(at, BLOCK if is_block else LINE, inside[n], state)
-                else:
-                    quality = HARD if is_indent else _quality(known, at, fence is None)
-                    yield _Place(at, quality, inside[n], state)
-            fence, start, is_line_start = after, end, True
-
-    def _held(
-        self,
-        line: str,
-        fence: Fence | None,
-        opened: Fence | None,
-        is_line_start: bool,
-        is_closing: bool,
-        is_whole: bool,
-    ) -> list[Span]:
-        """What must stay together in a line; what is open reaches two characters beyond it."""
-        if opened is not None:
-            # A fence with nothing in it yet is not left at the end of a part either.
-            return self._fitting(line, [Span(0, len(line) + 1)])
-        if is_closing:
-            return [Span(0, len(line.rstrip("\n")))]
-        if fence is not None:
-            return []
-        held = [
-            Span(s.start, s.end if s.end <= len(line) else len(line) + 2)
-            for s in spans(line, is_whole=is_whole)
-        ]
-        if is_line_start and ROW.match(line):
-            held.append(Span(0, len(line.rstrip("\n"))))
-        return self._fitting(line, held)
-
-    def _fitting(self, line: str, held: list[Span]) -> list[Span]:
-        return [
-            s
-            for s in held
-            if s.end > len(line) + 1 or measure(line[s.start : s.end], self._unit) <= self._limit
-        ]
-
-
-def _marked(held: list[Span], length: int) -> list[bool]:
-    """For each place in a line, whether it is inside one of the spans."""
-    steps = [0] * (length + 3)
-    for span in held:
-        steps[max(span.start + 1, 0)] += 1
-        steps[min(span.end, length + 2)] -= 1
-    return [depth > 0 for depth in accumulate(steps)]
-
-
-def _quality(text: str, at: int, is_prose: bool) -> int:
-    """How good a cut within a line is."""
-    before, after = text[at - 1], text[at : at + 1]
-    if before in " \t\u3000":
-        if after in {" ", "\t", "\u3000"}:
-            return HARD
-        spoken = text[max(at - 8, 0) : at].rstrip().rstrip(CLOSING)
-        return SENTENCE if is_prose and spoken.endswith(tuple(NARROW_ENDS + ENDS)) else SPACE
-    if is_prose and (before in ENDS or before in CLOSING) and after not in ENDS + CLOSING:
-        if text[max(at - 8, 0) : at].rstrip(CLOSING).endswith(tuple(ENDS)):
-            return SENTENCE
-    return HARD
+        return Place(at, HARD, True, self._fence)
 
 
 def split_message(text: str, limit: int, unit: Unit = "chars") -> list[str]:

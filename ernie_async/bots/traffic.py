@@ -37,7 +37,7 @@ class Lane:
         """Wait for the moment at which one call may be made; `call` makes it in the block."""
         time = asyncio.get_running_loop().time
         async with self._lock:
-            while (wait := self.pace.wait(time())) > 0:
+            while (wait := self.pace.wait(time())) > 0:  # noqa: ASYNC110 - known beforehand
                 await asyncio.sleep(wait)
             if self._bot is not None:
                 await asyncio.sleep(self._bot.book(time()))

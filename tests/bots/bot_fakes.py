@@ -45,6 +45,11 @@ TELEGRAM = Platform(
 )
 
 
+def caps(**changes: Any) -> Caps:
+    given: dict[str, Any] = {"platform": TELEGRAM, "chat": 1, "modes": ("edit", "final"), **changes}
+    return Caps(**given)
+
+
 @dataclass
 class FakeChat(Transport):
     """One chat. Keeps what it was told, and complains about calls that come too soon.
@@ -52,7 +57,7 @@ class FakeChat(Transport):
     `faults` are raised by the next calls, one each; `None` lets one pass.
     """
 
-    caps: Caps = field(default_factory=lambda: caps())
+    caps: Caps = field(default_factory=caps)
     least: float = 1.0  # seconds between two calls
     penalty: float = 30.0
     latency: float = 0.05
@@ -115,8 +120,3 @@ class FakeChat(Transport):
 
     async def typing(self) -> None:
         self.typed.append(asyncio.get_running_loop().time())
-
-
-def caps(**changes: Any) -> Caps:
-    given: dict[str, Any] = {"platform": TELEGRAM, "chat": 1, "modes": ("edit", "final"), **changes}
-    return Caps(**given)

@@ -96,7 +96,9 @@ def test_whoever_is_being_answered_is_not_forgotten() -> None:
     assert len(limiter) < 5
 
 
-@pytest.mark.parametrize("text", ["", "20", "20/", "/10m", "0/10m", "20/10", "20/0m", "x/10m", "20/10w"])
+@pytest.mark.parametrize(
+    "text", ["", "20", "20/", "/10m", "0/10m", "20/10", "20/0m", "x/10m", "20/10w"]
+)
 def test_wrong_rates_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a"):
         UserLimiter(messages=text)

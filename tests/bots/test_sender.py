@@ -1,6 +1,7 @@
 """A growing text on its way into a chat: every mode, the pace, and what platforms answer."""
 
 import asyncio
+import itertools
 import statistics
 from dataclasses import replace
 
@@ -22,7 +23,9 @@ from ernie_async.errors import ConfigError
 TEXT = "量子纠缠是两个粒子共享同一个状态的现象。" * 20
 
 
-async def say(chat: FakeChat, text: str = TEXT, *, pause: float = 0.025, size: int = 2, **options) -> str:
+async def say(
+    chat: FakeChat, text: str = TEXT, *, pause: float = 0.025, size: int = 2, **options
+) -> str:
     async with StreamSender(chat, **options) as sender:
         for n in range(0, len(text), size):
             sender.push(text[n : n + size])
@@ -56,7 +59,9 @@ def test_fifty_chats_are_served_without_a_violation() -> None:
                 sender.push(TEXT[n % 400 : n % 400 + 2])
                 pushed.append((time(), n + 2))
                 await asyncio.sleep(1 / 40)
-            assert await sender.finish() == "".join(TEXT[n % 400 : n % 400 + 2] for n in range(0, 1200, 2))
+            assert await sender.finish() == "".join(
+                TEXT[n % 400 : n % 400 + 2] for n in range(0, 1200, 2)
+            )
 
     async def everyone() -> None:
         traffic = Traffic()
@@ -111,7 +116,7 @@ def test_a_bot_s_chats_share_its_limit() -> None:
 
     run(everyone())
     times = sorted(at for chat in chats for at, _, _ in chat.calls)
-    assert all(b - a >= 0.1 - 1e-9 for a, b in zip(times, times[1:], strict=False))
+    assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(times))
 
 
 def test_two_answers_in_one_chat_share_its_pace() -> None:
@@ -119,7 +124,9 @@ def test_two_answers_in_one_chat_share_its_pace() -> None:
 
     async def both() -> None:
         traffic = Traffic()
-        await asyncio.gather(say(chat, "甲" * 300, traffic=traffic), say(chat, "乙" * 300, traffic=traffic))
+        await asyncio.gather(
+            say(chat, "甲" * 300, traffic=traffic), say(chat, "乙" * 300, traffic=traffic)
+        )
 
     run(both())
     assert chat.n_violations == 0
@@ -184,7 +191,16 @@ def test_previews_are_repaired_where_markdown_is_always_read() -> None:
     chat = FakeChat(caps(markup="always"))
     shown = []
     chat.on_call = lambda: shown.append(str(chat.calls[-1][2]))
-    run(say(chat, "看：**很长的粗体文字" + "字" * 100 + "**，完。\n\n```py\nprint(1)\n" + "x = 1\n" * 40 + "```\n"))
+    run(
+        say(
+            chat,
+            "看：**很长的粗体文字"
+            + "字" * 100
+            + "**，完。\n\n```py\nprint(1)\n"
+            + "x = 1\n" * 40
+            + "```\n",
+        )
+    )
     assert all(text.count("**") % 2 == 0 and text.count("```") % 2 == 0 for text in shown)
     assert len(shown) > 3
 

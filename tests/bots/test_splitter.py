@@ -1,5 +1,6 @@
 """Long answers become messages: every part fits, no Markdown is torn, nothing is lost."""
 
+import itertools
 import random
 import re
 import unicodedata
@@ -8,17 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ernie_async.bots.splitter import Part, Splitter, Unit, measure, split_message
+from ernie_async.bots.splitter import Part, Splitter, split_message
+from ernie_async.bots.units import Unit, measure
 from ernie_async.errors import ConfigError
 
 UNITS: tuple[Unit, ...] = ("utf16", "chars", "bytes")
 
 WORDS = [
-    "量子纠缠", "现象", "测量其中一个，", "结果。", "为什么？", "“好的。”", "word", "another", "end. ",
-    "is it? ", "3.14", "👩‍👩‍👧‍👦", "🇨🇳", "🇨🇳🇯🇵", "e\u0301", "🏳️‍🌈", "👍🏽", "한국어", "각", "नमस्ते", "กำ", "\t",
-    "`code`", "``a ` b``", "[link](https://a.b/c(d))", "![x](y)", "https://example.com/a?b=c", "`", "[", "](",
-    "**bold**", "*it*", "~~no~~", "_", " ", "  ", "\\", "|", "\r\n", "\n", "\n\n", "中", "。", "！", "\u3000",
+    "量子纠缠", "现象", "测量其中一个，", "结果。", "为什么？", "“好的。”", "word", "another",
+    "end. ", "is it? ", "3.14", "👩‍👩‍👧‍👦", "🇨🇳", "🇨🇳🇯🇵", "e\u0301", "🏳️‍🌈", "👍🏽", "한국어",
+    "각", "नमस्ते", "กำ", "\t", "`code`", "``a ` b``", "[link](https://a.b/c(d))", "![x](y)",
+    "https://example.com/a?b=c", "`", "[", "](", "**bold**", "*it*", "~~no~~", "_", " ", "  ",
+    "\\", "|", "\r\n", "\n", "\n\n", "中", "。", "！", "\u3000",
 ]  # fmt: skip
+
+
+CODE = ["print(1)", "x = '中'", "", "```", "```py", "~~~"]
 
 
 def random_markdown(rng: random.Random, size: int) -> str:
@@ -33,13 +39,15 @@ def random_markdown(rng: random.Random, size: int) -> str:
         elif kind in {1, 2}:
             fence = rng.choice(["```", "````", "~~~", "`````"])
             lines = "".join(
-                rng.choice(["    ", "", "  "]) + rng.choice(["print(1)", "x = '中'", "", "```", "```py", "~~~"])
+                rng.choice(["    ", "", "  "]) + rng.choice(CODE)
                 + "\n"
                 for _ in range(rng.randint(0, 25))
             )  # fmt: skip
             end = fence if rng.random() < 0.9 else ""
             indent = rng.choice(["", "", "   "])
-            blocks.append(f"{indent}{fence}{rng.choice(['', 'python', 'c++ x=1'])}\n{lines}{indent}{end}\n")
+            blocks.append(
+                f"{indent}{fence}{rng.choice(['', 'python', 'c++ x=1'])}\n{lines}{indent}{end}\n"
+            )
         elif kind == 3:
             blocks.append("- " + prose + "\n" + "    1. " + prose + "\n")
         elif kind == 4:
@@ -77,8 +85,11 @@ def check(text: str, limit: int, unit: Unit, rng: random.Random) -> None:
         assert re.fullmatch(r"([ \t]*(`{3,}|~{3,})\S*\n)?", part.opening)
         assert re.fullmatch(r"(\n?[ \t]*(`{3,}|~{3,}))?", part.closing)
         assert part.text.encode("utf-8")  # no half of a character
-    for before, after in zip(parts, parts[1:], strict=False):
-        assert before.closing.strip(" \t\n") == after.opening.lstrip(" \t")[: len(before.closing.strip(" \t\n"))]
+    for before, after in itertools.pairwise(parts):
+        assert (
+            before.closing.strip(" \t\n")
+            == after.opening.lstrip(" \t")[: len(before.closing.strip(" \t\n"))]
+        )
     assert parts_of(text, limit, unit, cut_up(text, rng)) == parts
     assert split_message(text, limit, unit) == [part.text for part in parts]
 
@@ -93,7 +104,11 @@ def test_random_markdown_is_split_and_put_together(unit: Unit) -> None:
 
 @settings(max_examples=150)
 @given(
-    pieces=st.lists(st.one_of(st.sampled_from(WORDS), st.sampled_from(["```\n", "````py\n", "|a|\n"]), st.text())),
+    pieces=st.lists(
+        st.one_of(
+            st.sampled_from(WORDS), st.sampled_from(["```\n", "````py\n", "|a|\n"]), st.text()
+        )
+    ),
     limit=st.integers(4, 120),
     unit=st.sampled_from(UNITS),
 )
@@ -108,7 +123,18 @@ def test_any_text_and_any_limit(pieces: list[str], limit: int, unit: Unit) -> No
 
 @pytest.mark.parametrize("limit", range(20, 60, 7))
 def test_no_cluster_is_cut(limit: int) -> None:
-    clusters = ["👩‍👩‍👧‍👦", "🇨🇳", "🇯🇵", "e\u0301\u0323", "👍🏽", "각", "क्षि", "กำ", "🏴\U000e0067\U000e0062\U000e007f", "\r\n"]
+    clusters = [
+        "👩‍👩‍👧‍👦",
+        "🇨🇳",
+        "🇯🇵",
+        "e\u0301\u0323",
+        "👍🏽",
+        "각",
+        "क्षि",
+        "กำ",
+        "🏴\U000e0067\U000e0062\U000e007f",
+        "\r\n",
+    ]
     text = "".join(random.Random(limit).choices(clusters, k=200))
     starts = {0}
     for part in split_message(text, limit, "utf16"):
@@ -124,7 +150,13 @@ def test_no_cluster_is_cut(limit: int) -> None:
 @pytest.mark.parametrize("unit", UNITS)
 def test_what_belongs_together_stays_together(unit: Unit) -> None:
     rng = random.Random(f"{unit}-2")
-    atoms = ["`a b c`", "``x ` y。z``", "[看 这里。](https://a.b/c_(d))", "![图 片](x.png)", "https://a.b/c?d=e.f&g"]
+    atoms = [
+        "`a b c`",
+        "``x ` y。z``",
+        "[看 这里。](https://a.b/c_(d))",
+        "![图 片](x.png)",
+        "https://a.b/c?d=e.f&g",
+    ]
     for _ in range(120):
         limit, text, taken = rng.choice([100, 120, 200]), "", []
         for _ in range(60):
@@ -232,7 +264,9 @@ def test_paragraphs_can_be_taken_one_by_one() -> None:
     assert [part.text for part in splitter.close()] == ["三"]
 
 
-@pytest.mark.parametrize("piece", ["`", "[", "`a``b", "| x", "https://a", "[a](", "    ", "字。", "```\n"])
+@pytest.mark.parametrize(
+    "piece", ["`", "[", "`a``b", "| x", "https://a", "[a](", "    ", "字。", "```\n"]
+)
 def test_work_is_linear(piece: str) -> None:
     # Counted, not timed: how often characters are looked at.
     class Counting(Splitter):
