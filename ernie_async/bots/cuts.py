@@ -5,6 +5,7 @@ Pure. A place is told only if no text that is to come can change what is said of
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from math import inf
 from typing import NamedTuple
 
 from ernie_async.bots.clusters import is_joined, is_regional
@@ -126,7 +127,7 @@ class _Line:
         self.over_at = bare if self.is_closing else len(text)
         may_turn = not is_whole and is_line_start
         self._is_unclear = may_turn and bool(may_be_fence(text, fence) or ROW.match(text))
-        self._open_at = len(text)
+        self._open_at: float = inf
         held: list[Span] = []
         if opened is not None:
             # A fence with nothing in it yet is not left at the end of a part either.
@@ -135,7 +136,7 @@ class _Line:
             held = [Span(0, bare)]
         elif fence is None:
             held = spans(text, is_whole=is_whole)
-            self._open_at = min((s.start for s in held if s.end > len(text)), default=len(text))
+            self._open_at = min((s.start for s in held if s.end > len(text)), default=inf)
             if is_line_start and ROW.match(text):
                 held.append(Span(0, bare))
         held = [span for span in held if self.is_closing or fits(text[span.start : span.end])]
