@@ -47,7 +47,7 @@ class Call(NamedTuple):
         number: The id of a draft, the sequence number of an edit.
     """
 
-    kind: Literal["send", "edit", "append", "draft", "finish", "delete"]
+    kind: Literal["send", "begin", "edit", "append", "draft", "finish", "delete"]
     place: int
     text: str = ""
     handle: Any = None
@@ -322,11 +322,11 @@ class AppendPlan:
             return None
         return max(self._waiting_since + APPEND_SECONDS - now, 0.0)
 
-    def next(self, now: float) -> Call | None:  # noqa: ARG002 - as a plan is asked
+    def next(self, now: float) -> Call | None:
         """The next call; `None` if the platform shows what it should."""
         text = self._waiting[: self._most]
         if self._handle is None:
-            return Call("send", 0, text) if text.strip() else None
+            return Call("begin", 0, text) if text.strip() else None
         if text:
             return Call("append", 0, text, self._handle)
         return Call("finish", 0, "".join(self._held), self._handle) if self.is_closed else None
@@ -336,13 +336,13 @@ class AppendPlan:
         if call.kind == "finish":
             self._handle = None
             return
-        if call.kind == "send":
+        if call.kind == "begin":
             self._handle, self._held, self.is_visible = result, [], True
         self._held.append(call.text)
         self._waiting = self._waiting[len(call.text) :]
         self._waiting_since = now if self._waiting else None
 
-    def failed(self, call: Call, error: PlatformError) -> None:  # noqa: ARG002 - as a plan is told
+    def failed(self, call: Call, error: PlatformError) -> None:
         """A call was refused; `next` says what to do about it."""
         if isinstance(error, MessageGoneError):
             self._handle = None

@@ -217,7 +217,7 @@ class StreamSender:
             assert call is not None
             is_plain = call.format is None
             if isinstance(error, MarkupError if is_plain else ()) or (
-                isinstance(error, MessageGoneError) and call.kind == "send"
+                isinstance(error, MessageGoneError) and call.kind in {"send", "begin"}
             ):
                 raise  # it makes no sense, and would again
             self._plan.failed(call, error)
@@ -229,8 +229,10 @@ class StreamSender:
 
     async def _make(self, call: Call) -> Any:
         to = self._transport
-        if call.kind == "send":
+        if call.kind in {"send", "begin"}:
             reply_to = None if self._plan.is_visible else self._reply_to
+            if call.kind == "begin":
+                return await to.begin(call.text, reply_to=reply_to)
             return await to.send(call.text, reply_to=reply_to, format=call.format)
         if call.kind == "edit":
             return await to.edit(call.handle, call.text, format=call.format, sequence=call.number)

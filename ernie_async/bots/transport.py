@@ -110,8 +110,12 @@ class Transport:
 
     caps: Caps
 
-    async def send(self, text: str, *, reply_to: Any = None, format: Format | None = None) -> Any:  # noqa: A002
-        """Send a new message (or begin one that is appended to); return its handle."""
+    async def send(self, text: str, *, reply_to: Any = None, format: Format | None = None) -> Any:
+        """Send a new message; return its handle."""
+        raise NotImplementedError
+
+    async def begin(self, text: str, *, reply_to: Any = None) -> Any:
+        """Send the beginning of a message that is appended to; return its handle."""
         raise NotImplementedError
 
     async def edit(
@@ -119,7 +123,7 @@ class Transport:
         handle: Any,
         text: str,
         *,
-        format: Format | None = None,  # noqa: A002
+        format: Format | None = None,
         sequence: int = 0,
     ) -> None:
         """Replace a message. `sequence` grows with every call, for cards."""

@@ -89,14 +89,19 @@ class FakeChat(Transport):
                 self._blocked_until = now + self.latency + fault.retry_after
             raise fault
 
-    async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> int:  # noqa: A002
+    async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> int:
         assert text.strip()
         await self._take("send", text)
         self.messages.append(text)
         self.formats.append(format)
         return len(self.messages) - 1
 
-    async def edit(self, handle: Any, text: str, *, format: Any = None, sequence: int = 0) -> None:  # noqa: A002
+    async def begin(self, text: str, *, reply_to: Any = None) -> int:
+        await self._take("begin", text)
+        self.messages.append(text)
+        return len(self.messages) - 1
+
+    async def edit(self, handle: Any, text: str, *, format: Any = None, sequence: int = 0) -> None:
         await self._take("edit", (sequence, text))
         self.messages[handle] = text
         self.formats[handle] = format

@@ -278,7 +278,7 @@ def test_appending_sends_only_what_is_new() -> None:
     chat = FakeChat(caps(modes=("append", "final")))
     run(say(chat))
     assert chat.messages == [TEXT]
-    assert kinds(chat)[0] == "send"
+    assert kinds(chat)[0] == "begin"
     assert kinds(chat)[-1] == "finish"
     assert "".join(what for _, kind, what in chat.calls if kind != "finish") == TEXT
     chat = FakeChat(caps(modes=("append",)), faults=[None, None, MessageGoneError("too long")])
