@@ -10,7 +10,7 @@ from ernie_async.bots.transport import ChatClosedError, FloodError, PlatformErro
 
 try:
     from aiogram import exceptions
-    from aiogram.types import Message
+    from aiogram.types import Message, ReplyParameters
 except ImportError as error:
     raise ImportError("this needs aiogram: pip install 'ernie-async[aiogram]'") from error
 
@@ -29,11 +29,10 @@ class AiogramTransport(Transport):
     async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> Any:
         """Send a message; the first one in a group answers the user's."""
         shown, mode = formatted(text, format)
-        answers: Any = {"reply_to_message_id": reply_to or self._answers, "parse_mode": mode}
+        to, self._answers = reply_to or self._answers, None
+        answers = ReplyParameters(message_id=to, allow_sending_without_reply=True) if to else None
         with _translated():
-            sent = await self._message.answer(shown, allow_sending_without_reply=True, **answers)
-            self._answers = None
-            return sent
+            return await self._message.answer(shown, parse_mode=mode, reply_parameters=answers)
 
     async def edit(self, handle: Any, text: str, *, format: Any = None, sequence: int = 0) -> None:
         """Replace a message."""

@@ -59,7 +59,8 @@ class Call(NamedTuple):
 class _Message:
     """What the platform shows."""
 
-    handle: Any = None
+    is_sent: bool = False
+    handle: Any = None  # which may be None for a message that was sent, too
     text: str = ""
     format: Format | None = None
     since: float = 0.0
@@ -111,7 +112,7 @@ class MessagePlan:
     @property
     def is_visible(self) -> bool:
         """Whether there is a message yet."""
-        return any(message.handle is not None for message in self._messages)
+        return any(message.is_sent for message in self._messages)
 
     @property
     def rest(self) -> str:
@@ -179,7 +180,7 @@ class MessagePlan:
         """A call was made."""
         message = self._messages[call.place]
         if call.kind == "send":
-            message.handle, message.since = result, now
+            message.is_sent, message.handle, message.since = True, result, now
         elif call.kind == "draft":
             self._drafted_at = now
         elif call.kind == "finish":
@@ -198,7 +199,7 @@ class MessagePlan:
             elif call.kind == "finish":
                 message.is_closed = True
             else:
-                message.handle, message.text = None, ""
+                message.is_sent, message.text = False, ""
         elif isinstance(error, MarkupError):
             message.is_plain = True
 
@@ -211,7 +212,7 @@ class MessagePlan:
     def _final(self, message: _Message, text: str) -> Call | None:
         wants_format = self._caps.markup == "final" and not message.is_plain
         form: Format | None = "markdown" if wants_format else None
-        if message.handle is None:
+        if not message.is_sent:
             return self._send(text, form) if text.strip() else None
         if (message.text, message.format) != (text, form) and self._edits:
             return self._edit(message, text, form)
@@ -222,7 +223,7 @@ class MessagePlan:
     def _preview(self, message: _Message, now: float) -> Call | None:
         self._is_fresh = False
         lifetime = self._caps.platform.edit_seconds
-        if message.handle is not None and lifetime is not None and now > message.since + lifetime:
+        if message.is_sent and lifetime is not None and now > message.since + lifetime:
             part = self._splitter.seal_now()
             self._parts += [] if part is None else [part]
             return self.next(now) if part else None
@@ -239,7 +240,7 @@ class MessagePlan:
             if text == message.text and not is_due:
                 return None
             return Call("draft", self._n_done, text, number=self._draft_id + self._n_done)
-        if message.handle is None:
+        if not message.is_sent:
             return self._send(text, None)
         return None if text == message.text else self._edit(message, text, None)
 
@@ -248,8 +249,8 @@ class MessagePlan:
 
     def _is_full(self, message: _Message) -> bool:
         most = self._caps.platform.max_messages
-        held = sum(1 for m in self._messages if m.handle is not None)
-        return message.handle is None and most is not None and held >= most
+        held = sum(m.is_sent for m in self._messages)
+        return not message.is_sent and most is not None and held >= most
 
     def _send(self, text: str, form: Format | None) -> Call:
         if self._is_full(self._messages[self._n_done]):
@@ -265,7 +266,7 @@ class MessagePlan:
         """Messages of a longer text that was replaced."""
         while len(self._messages) > len(self._parts):
             message = self._messages[-1]
-            if message.handle is not None and self._edits:
+            if message.is_sent and self._edits:
                 return Call("delete", len(self._messages) - 1, "", message.handle)
             self._messages.pop()
         return None
@@ -283,6 +284,7 @@ class AppendPlan:
         self._text: list[str] = []
         self._waiting = ""
         self._handle: Any = None
+        self._is_open = False
         self._held: list[str] = []  # of the message that is open
         self._waiting_since: float | None = None
         self.is_visible = False
@@ -318,14 +320,14 @@ class AppendPlan:
         """Seconds until `next` is worth asking; `None` if only more text makes it so."""
         if self.is_closed or len(self._waiting) >= APPEND_CHARACTERS:
             return 0.0
-        if self._waiting_since is None or (self._handle is None and not self._waiting.strip()):
+        if self._waiting_since is None or (not self._is_open and not self._waiting.strip()):
             return None
         return max(self._waiting_since + APPEND_SECONDS - now, 0.0)
 
     def next(self, now: float) -> Call | None:
         """The next call; `None` if the platform shows what it should."""
         text = self._waiting[: self._most]
-        if self._handle is None:
+        if not self._is_open:
             return Call("begin", 0, text) if text.strip() else None
         if text:
             return Call("append", 0, text, self._handle)
@@ -334,10 +336,11 @@ class AppendPlan:
     def done(self, call: Call, result: Any, now: float) -> None:
         """A call was made."""
         if call.kind == "finish":
-            self._handle = None
+            self._is_open = False
             return
         if call.kind == "begin":
-            self._handle, self._held, self.is_visible = result, [], True
+            self._handle, self._held = result, []
+            self._is_open = self.is_visible = True
         self._held.append(call.text)
         self._waiting = self._waiting[len(call.text) :]
         self._waiting_since = now if self._waiting else None
@@ -345,7 +348,7 @@ class AppendPlan:
     def failed(self, call: Call, error: PlatformError) -> None:
         """A call was refused; `next` says what to do about it."""
         if isinstance(error, MessageGoneError):
-            self._handle = None
+            self._is_open = False
 
 
 Plan = MessagePlan | AppendPlan

@@ -9,7 +9,7 @@ from ernie_async.bots.telegram_api import formatted, refusal, telegram_caps
 from ernie_async.bots.transport import ChatClosedError, FloodError, PlatformError, Transport
 
 try:
-    from telegram import Message
+    from telegram import Message, ReplyParameters
     from telegram import error as errors
 except ImportError as error:
     raise ImportError("this needs it: pip install 'ernie-async[telegram]'") from error
@@ -28,14 +28,13 @@ class TelegramTransport(Transport):
 
     async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> Any:
         """Send a message; the first one in a group answers the user's."""
-        chat, thread = self._message.chat.id, self._message.message_thread_id
+        to, self._answers = reply_to or self._answers, None
+        answers = ReplyParameters(to, allow_sending_without_reply=True) if to else None
         shown, mode = formatted(text, format)
-        answers: Any = {"reply_to_message_id": reply_to or self._answers, "parse_mode": mode}
-        answers |= {"message_thread_id": thread, "allow_sending_without_reply": True}
+        more: Any = {"parse_mode": mode, "message_thread_id": self._message.message_thread_id}
         with _translated():
-            sent = await self._bot.send_message(chat, shown, **answers)
-            self._answers = None
-            return sent
+            chat = self._message.chat.id
+            return await self._bot.send_message(chat, shown, reply_parameters=answers, **more)
 
     async def edit(self, handle: Any, text: str, *, format: Any = None, sequence: int = 0) -> None:
         """Replace a message."""

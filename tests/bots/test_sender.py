@@ -396,3 +396,18 @@ def test_chats_are_forgotten() -> None:
         return traffic
 
     assert len(run(main())._lanes) <= 1000
+
+
+@pytest.mark.parametrize("mode", ["edit", "final", "sentence"])
+def test_a_transport_may_have_no_handles(mode) -> None:
+    class Nameless(FakeChat):
+        async def send(self, text, **options):
+            await super().send(text, **options)
+
+        async def edit(self, handle, text, **options) -> None:
+            assert handle is None
+            await super().edit(0, text, **options)
+
+    chat = Nameless(caps(modes=(mode,)))
+    run(say(chat))
+    assert chat.messages == [TEXT]
