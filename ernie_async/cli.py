@@ -59,6 +59,7 @@ FLAGS = {
     "--search",
     "--think",
     "--no-think",
+    "--group",
 }
 
 app = App(
@@ -175,6 +176,8 @@ def read_schema(path: Path) -> dict[str, Any]:
 for command in (embed, rerank, image, models):
     app.command(command)
 app.command(files)
+BOT_HELP = "Try what answers look like in a chat."
+app.command("ernie_async.cli_bot:bot", name="bot", help=BOT_HELP)  # imported by its own commands
 
 
 @app.command

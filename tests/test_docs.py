@@ -170,7 +170,7 @@ def test_test_examples_pass(tmp_path: Path) -> None:
 # Commands
 
 
-COMMANDS_OF_COMMANDS = {"files"}
+COMMANDS_OF_COMMANDS = {"bot", "files"}
 
 
 def ernie_commands() -> list[tuple[str, list[str]]]:

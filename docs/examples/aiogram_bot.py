@@ -1,7 +1,7 @@
 """A Telegram bot: streams ERNIE's answers, remembers, looks at photos, stops on /stop.
 
-    pip install 'ernie-async[aiogram]'
-    BOT_TOKEN=... QIANFAN_API_KEY=... python aiogram_bot.py
+pip install 'ernie-async[aiogram]'
+BOT_TOKEN=... QIANFAN_API_KEY=... python aiogram_bot.py
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from ernie_async import AsyncClient
 from ernie_async.bots import ChatResponder, MemoryStore, UndeliveredError, UserLimiter
 from ernie_async.bots.aiogram import AiogramTransport
 
+logger = logging.getLogger(__name__)
 router = Router()
 responder = ChatResponder(
     AsyncClient,  # made at start-up, from the environment
@@ -37,7 +38,7 @@ async def on_message(message: Message) -> None:
             text=message.text or message.caption or "",
         )
     except UndeliveredError as error:
-        logging.warning("chat %s: %s", message.chat.id, error)
+        logger.warning("chat %s: %s", message.chat.id, error)
 
 
 def make_dispatcher() -> Dispatcher:

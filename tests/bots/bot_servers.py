@@ -103,7 +103,11 @@ class FakeTelegram(FakeServer):
     picture = b""
 
     def message(self, told: dict[str, Any], number: str) -> web.Response:
-        chat = {"id": int(told["chat_id"]), "type": "private" if self.is_private else "group", "title": "x"}
+        chat = {
+            "id": int(told["chat_id"]),
+            "type": "private" if self.is_private else "group",
+            "title": "x",
+        }
         return self.ok({"message_id": int(number), "date": 1, "chat": chat, "text": told["text"]})
 
     @staticmethod
@@ -127,7 +131,9 @@ class FakeSlack(FakeServer):
             return web.json_response({"ok": True, "bot_id": "B1", "user_id": "U0", "team_id": "T1"})
         if self.judge(told["channel"]):
             headers = {"Retry-After": "1"}
-            return web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers=headers)
+            return web.json_response(
+                {"ok": False, "error": "ratelimited"}, status=429, headers=headers
+            )
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             return fault
@@ -177,7 +183,9 @@ class FakeDiscord(FakeServer):
             return fault
         number = path.split("/")[4] if request.method == "PATCH" else None
         assert told["allowed_mentions"] == {"parse": []}
-        return plain_json(self.message(channel, told["content"], self.show(told["content"], number)))
+        return plain_json(
+            self.message(channel, told["content"], self.show(told["content"], number))
+        )
 
     async def gateway(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -187,8 +195,14 @@ class FakeDiscord(FakeServer):
             if message.type != WSMsgType.TEXT:
                 continue
             if json.loads(message.data)["op"] == 2:
-                ready = {"v": 10, "user": self.person(1, bot=True), "guilds": [], "session_id": "s",
-                         "resume_gateway_url": self.url.replace("http", "ws"), "application": {"id": "1", "flags": 0}}  # fmt: skip
+                ready = {
+                    "v": 10,
+                    "user": self.person(1, bot=True),
+                    "guilds": [],
+                    "session_id": "s",
+                    "resume_gateway_url": self.url.replace("http", "ws"),
+                    "application": {"id": "1", "flags": 0},
+                }
                 await socket.send_json({"op": 0, "s": 1, "t": "READY", "d": ready})
                 self.socket = socket
         return socket
@@ -202,12 +216,25 @@ class FakeDiscord(FakeServer):
 
     @staticmethod
     def person(number: int, *, bot: bool = False) -> dict[str, Any]:
-        return {"id": str(number), "username": f"u{number}", "discriminator": "0", "avatar": None, "bot": bot}
-
-    def message(self, channel: str, text: str, number: str, *, author: Any = None) -> dict[str, Any]:
         return {
-            "id": number, "channel_id": channel, "author": author or self.person(1, bot=True), "content": text,
-            "timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None, "tts": False, "type": 0,
-            "mention_everyone": False, "mentions": [], "mention_roles": [], "attachments": [], "embeds": [],
-            "pinned": False, "components": [],
-        }  # fmt: skip
+            "id": str(number),
+            "username": f"u{number}",
+            "discriminator": "0",
+            "avatar": None,
+            "bot": bot,
+        }
+
+    def message(
+        self, channel: str, text: str, number: str, *, author: Any = None
+    ) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "id": number,
+            "channel_id": channel,
+            "content": text,
+            "type": 0,
+            "tts": False,
+        }
+        lists = ("mentions", "mention_roles", "attachments", "embeds", "components")
+        told |= {name: [] for name in lists} | {"pinned": False, "mention_everyone": False}
+        told |= {"timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None}
+        return {**told, "author": author or self.person(1, bot=True)}

@@ -16,11 +16,11 @@ from ernie_async import AsyncClient
 from ernie_async.bots import ChatClosedError, ChatResponder, UndeliveredError, platform
 from ernie_async.testing import MockErnie, reply
 
-discord = pytest.importorskip("discord", reason="discord.py is not installed")
-import discord.gateway  # noqa: E402
-import discord.http  # noqa: E402
+pytest.importorskip("discord", reason="discord.py is not installed")
+import discord.gateway
+import discord.http
 
-from ernie_async.bots.discord import DiscordTransport  # noqa: E402
+from ernie_async.bots.discord import DiscordTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +88,9 @@ async def test_an_answer_is_streamed_into_edits(
         assert any(call.endswith("/typing") for call, _ in fake.calls)
 
 
-async def test_refusals_are_understood(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refusals_are_understood(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refusal(status: int, code: int) -> web.Response:
         return plain_json({"message": "no", "code": code}, status=status)
 

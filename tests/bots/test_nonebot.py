@@ -1,6 +1,5 @@
 """The adapter of nonebot2, and the example plugin, driven by nonebug with OneBot events."""
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +36,8 @@ import nonebot_plugin_ernie_chat as plugin
 
 def event(text):
     return GroupMessageEvent(
-        time=1, self_id=1, post_type="message", sub_type="normal", user_id=9, message_id=7, group_id=5,
-        message_type="group", message=Message(text), raw_message=text, font=1, to_me=True,
+        time=1, self_id=1, post_type="message", sub_type="normal", user_id=9, message_id=7,
+        group_id=5, message_type="group", message=Message(text), raw_message=text, font=1, to_me=True,
         sender={"user_id": 9},
     )
 
@@ -46,11 +45,11 @@ def event(text):
 async def main():
     times = []
     async with MockErnie() as server:
-        plugin.AsyncClient = lambda key, model: client_of(key, base_url=server.base_url, model=model)
+        plugin.AsyncClient = lambda key, model: client_of(key, base_url=server.base_url)
         async with nonebot.get_driver()._lifespan:
-            server.script(reply("第一段。\\n\\n第二段。\\n\\n" + "长" * 10, chunk_ms=5), reply("好。"))
+            long = "第一段。\\n\\n第二段。\\n\\n" + "长" * 10
+            server.script(reply(long, chunk_ms=5), reply("好。"))
             app = App()
-            send = Bot.send
 
             async with app.test_matcher(plugin.chat) as ctx:
                 bot = ctx.create_bot(base=Bot, adapter=nonebot.get_adapter(Adapter))
@@ -71,7 +70,8 @@ async def main():
                 asked = event("谢谢[CQ:image,file=x,url=https://example.com/a.png]")
                 ctx.receive_event(bot, asked)
                 ctx.should_call_send(asked, "好。", None, exception=ActionFailed(retcode=1))
-                ctx.should_call_send(asked, "没有发送成功：not delivered: refused: ActionFailed(retcode=1)", None)
+                told = "没有发送成功：not delivered: refused: ActionFailed(retcode=1)"
+                ctx.should_call_send(asked, told, None)
                 ctx.should_finished(plugin.chat)
             told = server.requests[-1].json["messages"]
             assert told[1]["content"] == "讲讲", told

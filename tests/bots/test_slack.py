@@ -46,12 +46,21 @@ async def ask(slack: FakeSlack, client: AsyncClient, mode: Any = None) -> Any:
         transport = SlackTransport(client, event, limits=QUICK)
         try:
             results.append(
-                await responder.reply(transport, user=event["user"], chat=event["channel"], text=event["text"])
+                await responder.reply(
+                    transport, user=event["user"], chat=event["channel"], text=event["text"]
+                )
             )
         except UndeliveredError as error:
             results.append(error)
 
-    event = {"type": "message", "channel": "C1", "user": "U9", "text": "讲讲", "ts": "1.0", "team": "T1"}
+    event = {
+        "type": "message",
+        "channel": "C1",
+        "user": "U9",
+        "text": "讲讲",
+        "ts": "1.0",
+        "team": "T1",
+    }
     body = json.dumps({"type": "event_callback", "team_id": "T1", "event": event})
     stamp = str(int(time.time()))
     signature = SignatureVerifier("secret").generate_signature(timestamp=stamp, body=body)
@@ -67,7 +76,9 @@ async def ask(slack: FakeSlack, client: AsyncClient, mode: Any = None) -> Any:
     return results[0]
 
 
-async def test_an_answer_grows_in_a_stream(slack: FakeSlack, client: AsyncClient, server: MockErnie) -> None:
+async def test_an_answer_grows_in_a_stream(
+    slack: FakeSlack, client: AsyncClient, server: MockErnie
+) -> None:
     server.script(reply(ANSWER, chunk_ms=3, chunk_chars=4))
     assert await ask(slack, client) == ANSWER
     assert slack.n_violations == 0
@@ -79,10 +90,16 @@ async def test_an_answer_grows_in_a_stream(slack: FakeSlack, client: AsyncClient
         "chat.stopStream",
     )
     start = slack.calls[-len(methods)][1]
-    assert (start["recipient_team_id"], start["recipient_user_id"], start["thread_ts"]) == ("T1", "U9", "1.0")
+    assert (start["recipient_team_id"], start["recipient_user_id"], start["thread_ts"]) == (
+        "T1",
+        "U9",
+        "1.0",
+    )
 
 
-async def test_an_answer_is_streamed_into_edits(slack: FakeSlack, client: AsyncClient, server: MockErnie) -> None:
+async def test_an_answer_is_streamed_into_edits(
+    slack: FakeSlack, client: AsyncClient, server: MockErnie
+) -> None:
     server.script(reply(ANSWER, chunk_ms=3, chunk_chars=4))
     assert await ask(slack, client, "edit") == ANSWER
     assert slack.n_violations == 0

@@ -1,7 +1,9 @@
 """The adapters of Telegram against the real frameworks and a Bot API on loopback."""
 
+import runpy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +56,9 @@ async def tell(
     async def answer(transport: Any, message: Any, text: str) -> None:
         try:
             sender = message.from_user.id
-            results.append(await responder.reply(transport, user=sender, chat=message.chat.id, text=text))
+            results.append(
+                await responder.reply(transport, user=sender, chat=message.chat.id, text=text)
+            )
         except UndeliveredError as error:
             results.append(error)
 
@@ -99,14 +103,18 @@ async def tell(
     application.add_handler(MessageHandler(filters.ALL, handle))
 
     async def say_ptb(text: str | None, kind: str = "private", **more: Any) -> Any:
-        await application.process_update(library.Update.de_json(told(text, kind, **more), application.bot))
+        await application.process_update(
+            library.Update.de_json(told(text, kind, **more), application.bot)
+        )
         return results.pop()
 
     async with application:
         yield say_ptb
 
 
-async def test_an_answer_is_streamed_into_edits(tell: Tell, telegram: FakeTelegram, server: MockErnie) -> None:
+async def test_an_answer_is_streamed_into_edits(
+    tell: Tell, telegram: FakeTelegram, server: MockErnie
+) -> None:
     telegram.is_private = False
     server.script(reply(ANSWER, chunk_ms=10))
     assert await tell("讲讲", "group") == ANSWER
@@ -119,7 +127,9 @@ async def test_an_answer_is_streamed_into_edits(tell: Tell, telegram: FakeTelegr
     assert '"message_id":7' in str(first["reply_parameters"]).replace(" ", "").replace("'", '"')
 
 
-async def test_private_chats_see_drafts(tell: Tell, telegram: FakeTelegram, server: MockErnie) -> None:
+async def test_private_chats_see_drafts(
+    tell: Tell, telegram: FakeTelegram, server: MockErnie
+) -> None:
     server.script(reply(ANSWER, chunk_ms=10))
     assert await tell("讲讲") == ANSWER
     assert telegram.n_violations == 0
@@ -128,7 +138,9 @@ async def test_private_chats_see_drafts(tell: Tell, telegram: FakeTelegram, serv
     assert {"sendMessage", "sendMessageDraft"} <= {method for method, _ in telegram.calls}
 
 
-async def test_refusals_are_understood(tell: Tell, telegram: FakeTelegram, server: MockErnie) -> None:
+async def test_refusals_are_understood(
+    tell: Tell, telegram: FakeTelegram, server: MockErnie
+) -> None:
     telegram.is_private = False
     server.script(reply("**好**"))
     telegram.faults = [telegram.refuse(400, "Bad Request: can't parse entities: byte 3")]
@@ -164,9 +176,43 @@ async def test_a_flood_answer_is_waited_out(tell: Tell, telegram: FakeTelegram) 
     assert len(telegram.shown) == 1
 
 
-async def test_photos_are_shown_to_the_model(tell: Tell, telegram: FakeTelegram, server: MockErnie) -> None:
+async def test_photos_are_shown_to_the_model(
+    tell: Tell, telegram: FakeTelegram, server: MockErnie
+) -> None:
     telegram.picture = PNG
     photo = {"file_id": "f", "file_unique_id": "u", "width": 16, "height": 16}
     assert await tell(None, photo=[photo, photo])
     parts = server.requests[0].json["messages"][0]["content"]
     assert parts[0]["image_url"]["url"].startswith("data:image/png;base64,")
+
+
+async def test_the_example_is_a_bot(
+    telegram: FakeTelegram, server: MockErnie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aiogram = pytest.importorskip("aiogram", reason="aiogram is not installed")
+    from aiogram.client.session.aiohttp import AiohttpSession
+    from aiogram.client.telegram import TelegramAPIServer
+    from aiogram.types import Update
+
+    path = Path(__file__).parents[2] / "docs" / "examples" / "aiogram_bot.py"
+    assert len(path.read_text("utf-8").splitlines()) < 60
+    monkeypatch.setenv("QIANFAN_API_KEY", "k")
+    monkeypatch.setenv("QIANFAN_BASE_URL", server.base_url)
+    example = runpy.run_path(str(path))
+    dispatcher = example["make_dispatcher"]()
+    session = AiohttpSession(api=TelegramAPIServer.from_base(telegram.url))
+    bot = aiogram.Bot(TOKEN, session=session)
+    await dispatcher.emit_startup(bot=bot)
+    server.script(reply("你好！" * 20, chunk_ms=20), reply("再见。"))
+    for text in ("你好", "再见"):
+        await dispatcher.feed_update(bot, Update.model_validate(told(text, "private")))
+    await dispatcher.emit_shutdown(bot=bot)
+    await session.close()
+    assert list(telegram.shown.values()) == ["你好！" * 20, "再见。"]
+    assert any(draft.endswith(" ▌") for draft in telegram.drafts)
+    assert [m["role"] for m in server.requests[1].json["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
