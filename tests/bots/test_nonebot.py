@@ -37,8 +37,8 @@ import nonebot_plugin_ernie_chat as plugin
 def event(text):
     return GroupMessageEvent(
         time=1, self_id=1, post_type="message", sub_type="normal", user_id=9, message_id=7,
-        group_id=5, message_type="group", message=Message(text), raw_message=text, font=1, to_me=True,
-        sender={"user_id": 9},
+        group_id=5, message_type="group", message=Message(text), raw_message=text, font=1,
+        to_me=True, sender={"user_id": 9},
     )
 
 
