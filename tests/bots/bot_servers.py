@@ -235,6 +235,10 @@ class FakeDiscord(FakeServer):
             "tts": False,
         }
         lists = ("mentions", "mention_roles", "attachments", "embeds", "components")
-        told |= {name: [] for name in lists} | {"pinned": False, "mention_everyone": False, "tts": False}
+        told |= {name: [] for name in lists} | {
+            "pinned": False,
+            "mention_everyone": False,
+            "tts": False,
+        }
         told |= {"timestamp": "2026-01-01T00:00:00+00:00", "edited_timestamp": None}
         return {**told, "author": author or self.person(1, bot=True)}
