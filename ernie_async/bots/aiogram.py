@@ -1,5 +1,7 @@
 """Answer in Telegram with aiogram 3 (extra `aiogram`)."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

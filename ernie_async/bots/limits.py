@@ -157,9 +157,11 @@ class UserLimiter:
         if group is not None and self._group_rates:
             accounts.append(self._account(self._groups, group, self._group_rates, now))
         windows = [pair for account in accounts for pair in account.windows.items()]
-        longest, rule = max(((w.wait(now), rule) for rule, w in windows), default=(0.0, None))
-        if longest > 0:
-            return Verdict(False, rule, longest)
+        denials = [
+            Verdict(False, rule, wait) for rule, window in windows if (wait := window.wait(now)) > 0
+        ]
+        if denials:
+            return max(denials, key=lambda denial: denial.retry_after)
         for counted, window in windows:
             if counted != "tokens":
                 window.take(1, now)
@@ -200,7 +202,9 @@ class UserLimiter:
                 break
         account = accounts.get(key)
         if account is None:
-            windows = {rule: SlidingWindow(*rate) for rule, rate in rates.items()}
+            windows: dict[Rule, SlidingWindow] = {
+                rule: SlidingWindow(*rate) for rule, rate in rates.items()
+            }
             account = accounts[key] = _Account(windows)
         accounts.move_to_end(key)
         return account

@@ -48,6 +48,7 @@ class Store(Protocol):
 
     async def load(self, key: str) -> list[StoredTurn]:
         """A conversation; empty if there is none, or if it is too old."""
+        ...
 
     async def save(self, key: str, turns: list[StoredTurn]) -> None:
         """Put a whole conversation in the place of what was there."""

@@ -1,5 +1,7 @@
 """Answer with nonebot2, on every platform that it has an adapter for (extra `nonebot`)."""
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -19,7 +19,7 @@ from ernie_async.bots.transport import (
     PlatformError,
     UndeliveredError,
 )
-from ernie_async.bots.units import measure
+from ernie_async.bots.units import Unit, measure
 
 __all__ = ["AppendPlan", "Call", "MessagePlan", "Plan"]
 
@@ -83,7 +83,8 @@ class MessagePlan:
         self._caps = caps
         self._mode = mode
         self._cursor = cursor
-        self._limit, self._unit = platform.limit, platform.unit
+        self._limit = platform.limit
+        self._unit: Unit = platform.unit
         self._edits = mode in {"edit", "card"}
         self._previews = self._edits or mode == "draft"
         most = platform.max_messages or (MOST_PARAGRAPHS if mode == "sentence" else None)

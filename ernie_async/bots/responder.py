@@ -15,7 +15,7 @@ from ernie_async.bots.limits import UserLimiter
 from ernie_async.bots.memory import Content, Key, Memory, Store, Turn
 from ernie_async.bots.sender import StreamSender
 from ernie_async.bots.traffic import Traffic
-from ernie_async.bots.transport import Mode, Transport, UndeliveredError
+from ernie_async.bots.transport import Mode, PlatformError, Transport, UndeliveredError
 from ernie_async.bots.trim import MessageTooLongError
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.bots.wording import CHINESE, Wording
@@ -203,7 +203,7 @@ class ChatResponder:
             await self._say(transport, self._wording.busy)
         except StoppedError as error:
             logger.debug("an answer was %s", error.reason)
-        except ConfigError as error:
+        except (ConfigError, PlatformError) as error:
             logger.warning("a picture cannot be shown to the model: %s", error)
             await self._say(transport, self._wording.bad_picture)
         finally:

@@ -95,7 +95,9 @@ class Caps:
         Raises:
             ConfigError: The transport cannot do that.
         """
-        able = [m for m in MODES if m in self.modes and (m != "draft" or self.is_private)]
+        able: list[Mode] = [
+            m for m in MODES if m in self.modes and (m != "draft" or self.is_private)
+        ]
         if not able or (wanted is not None and wanted not in able):
             raise ConfigError(f"mode: expected one of {', '.join(able)}, got {wanted!r}")
         return wanted or able[0]

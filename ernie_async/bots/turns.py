@@ -29,9 +29,12 @@ class StoppedError(ErnieError):
         reason: `stopped` by the user, `replaced` by a newer message, or `shutdown`.
     """
 
-    def __init__(self, message: str = "the answer was stopped", *, reason: str) -> None:
-        super().__init__(f"{message} ({reason})")
+    def __init__(self, message: str = "the answer was stopped", *, reason: str = "stopped") -> None:
+        super().__init__(message)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.reason})"
 
 
 class _Line:

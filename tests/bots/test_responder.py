@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,15 @@ from bot_fakes import TELEGRAM, FakeChat, caps
 from ernie_async import AsyncClient, ChatOptions
 from ernie_async.bots import (
     ENGLISH,
+    BusyError,
     ChatClosedError,
     ChatResponder,
+    FloodError,
     Memory,
     MemoryStore,
+    MessageTooLongError,
     PlatformError,
+    StoppedError,
     UndeliveredError,
     UserLimiter,
 )
@@ -235,6 +240,14 @@ async def test_pictures_are_shown_to_the_model(client: AsyncClient, server: Mock
     assert await responder.reply(other, user=7, text="?", images=[b"no picture"]) is None
     assert shown(other).startswith("这张图片无法识别")
 
+    class Lost(FakeChat):
+        async def images(self) -> list[bytes]:
+            raise PlatformError("file is gone")
+
+    other = Lost(chat.caps, least=0.02, latency=0.002)
+    assert await responder.reply(other, user=7, text="?") is None
+    assert shown(other).startswith("这张图片无法识别")
+
 
 async def test_a_missing_key_is_one_warning_and_a_friendly_sentence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -274,3 +287,18 @@ async def test_a_reset_forgets(client: AsyncClient) -> None:
 def test_instructions_have_one_place() -> None:
     with pytest.raises(ConfigError, match="system: this Memory has its own"):
         ChatResponder(AsyncClient, memory=Memory(system="a"), system="b")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FloodError("x", retry_after=3.0),
+        UndeliveredError("x", rest="y"),
+        StoppedError(reason="replaced"),
+        BusyError("x"),
+        MessageTooLongError("x", tokens=9, budget=8),
+    ],
+)
+def test_errors_can_be_pickled(error: Exception) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
