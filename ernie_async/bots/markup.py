@@ -10,7 +10,7 @@ from ernie_async.bots.inline import closes_fence, opens_fence
 
 __all__ = ["close_emphasis", "telegram_html"]
 
-CODE = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+CODE = re.compile(r"(?<!`)(`++)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 MARKS = re.compile(r"\*\*|~~|`+|(?<![\w*])\*(?=\S)|(?<=\S)\*(?![\w*])|__")
 
 

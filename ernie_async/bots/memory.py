@@ -94,9 +94,9 @@ class Turn:
         """Leave out a quarter more of the oldest turns; say whether there was one."""
         loose = [turn for turn in self._history if not turn.get("pinned")]
         dropped = loose[: ceil(len(loose) * SHORTENED_BY)]
-        await self._leave_out(
-            Trimmed([turn for turn in self._history if turn not in dropped], dropped)
-        )
+        gone = set(map(id, dropped))  # turns may be equal
+        kept = [turn for turn in self._history if id(turn) not in gone]
+        await self._leave_out(Trimmed(kept, dropped))
         self.is_shortened = self.is_shortened or bool(dropped)
         return bool(dropped)
 

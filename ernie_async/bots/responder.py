@@ -156,7 +156,8 @@ class ChatResponder:
             transport: Where the message came from.
             user: Who asks.
             text: What.
-            chat: Where; also what the limits of a group are for.
+            chat: Where, for the memory and the limits of a group; `None` for what the transport
+                says.
             key: Of the conversation; `None` for platform, chat and user.
             images: Pictures to look at; `None` to ask the transport for those of the message.
 
@@ -168,6 +169,7 @@ class ChatResponder:
             UndeliveredError: The platform did not take it, or not all of it.
         """
         caps = transport.caps
+        chat = caps.chat if chat is None else chat
         key = (caps.platform.name, chat, user) if key is None else key
         told = text.strip()
         word = told.partition("@")[0] if told.startswith("/") else told  # /stop@my_bot, in groups

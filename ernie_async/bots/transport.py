@@ -3,7 +3,7 @@
 Knows no platform: an adapter is one class, which translates the errors of its framework.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -84,7 +84,7 @@ class Caps:
     """
 
     platform: Platform
-    chat: Hashable
+    chat: str | int
     modes: tuple[Mode, ...]
     is_private: bool = True
     markup: Literal["none", "final", "always"] = "none"

@@ -184,11 +184,11 @@ async def test_what_is_left_out_is_forgotten_or_summarised() -> None:
 
 async def test_a_quarter_more_is_left_out_when_the_service_insists() -> None:
     memory = Memory(MemoryStore())
-    await talk(memory, *((str(n), str(n)) for n in range(8)))
+    await talk(memory, *(("好", "好") for _ in range(8)))
     async with memory.turn(KEY, "新") as turn:
         assert await turn.shorten()
         assert turn.is_shortened
-        assert said(turn.messages)[0] == ("user", "2")
+        assert len(turn.messages) == 13
         turn.commit("好")
     assert len(await memory.export(KEY)) == 14
     async with Memory().turn(KEY, "新") as turn:

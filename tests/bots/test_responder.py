@@ -100,7 +100,7 @@ async def test_two_messages_at_once(client: AsyncClient, server: MockErnie, on_b
         one = group.create_task(responder.reply(first, user=7, text="一"))
         await asyncio.sleep(0.08)
         two = group.create_task(responder.reply(second, user=7, text="二"))
-    history = [m.content for m in await responder.memory.export(("fake", None, 7))]
+    history = [m.content for m in await responder.memory.export(("fake", 1, 7))]
     if on_busy == "queue":
         assert history == ["一", "第一" * 20, "二", "第二" * 20]
         assert max(at for at, *_ in first.calls) < min(at for at, *_ in second.calls)
@@ -133,7 +133,7 @@ async def test_an_error_of_the_model_is_told_and_forgotten(
     assert await responder.reply(chat, user=7, text="讲") is None
     assert ending.lower() in shown(chat).lower()
     assert "http" not in shown(chat)
-    assert await responder.memory.export(("fake", None, 7)) == []
+    assert await responder.memory.export(("fake", 1, 7)) == []
 
 
 async def test_what_must_be_taken_back_is_taken_back(
@@ -161,7 +161,7 @@ async def test_memory_is_unchanged_or_whole_whatever_the_platform_does(
         answer = await responder.reply(chat, user=7, text="问")
     except UndeliveredError:
         answer = None
-    history = [m.content for m in await responder.memory.export(("fake", None, 7))]
+    history = [m.content for m in await responder.memory.export(("fake", 1, 7))]
     assert history == ([] if answer is None else ["问", "回答" * 30])
     await server.wait_idle()
 
@@ -178,7 +178,7 @@ async def test_a_cancelled_handler_leaves_nothing(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await responder.memory.export(("fake", None, 7)) == []
+    assert await responder.memory.export(("fake", 1, 7)) == []
     await server.wait_idle()
 
 
@@ -220,7 +220,7 @@ async def test_tools_are_called_and_remembered(client: AsyncClient, server: Mock
     )
     chat = chat_of()
     assert await responder.reply(chat, user=7, text="天气？") == "北京是晴天。"
-    roles = [m.role for m in await responder.memory.export(("fake", None, 7))]
+    roles = [m.role for m in await responder.memory.export(("fake", 1, 7))]
     assert roles == ["user", "assistant", "tool", "assistant"]
     assert {seen.json["model"] for seen in server.requests} == {"m"}
 
@@ -281,7 +281,7 @@ async def test_a_reset_forgets(client: AsyncClient) -> None:
     chat = chat_of()
     await responder.reply(chat, user=7, text="/reset")
     assert shown(chat) == "好的，我们重新开始。"
-    assert await responder.memory.export(("fake", None, 7)) == []
+    assert await responder.memory.export(("fake", 1, 7)) == []
 
 
 def test_instructions_have_one_place() -> None:
