@@ -81,7 +81,9 @@ def test_every_class_of_error_is_decided(error: ErnieError, delay: float | None)
 
 def test_table_above_has_every_class() -> None:
     def below(kind: type[ErnieError]) -> set[type[ErnieError]]:
-        return {kind}.union(*map(below, kind.__subclasses__()))
+        # The wings have some of their own, which no call raises.
+        ours = [one for one in kind.__subclasses__() if one.__module__ == ErnieError.__module__]
+        return {kind}.union(*map(below, ours))
 
     assert {type(error) for error, _ in EVERY_CLASS} == below(ErnieError)
 
