@@ -19,13 +19,16 @@ from ernie_async.errors import (
     AuthError,
     BadRequestError,
     BlockedError,
+    BudgetError,
     ConfigError,
     ConnectError,
     DeadlineError,
     DecodeError,
+    DrainError,
     ErnieError,
     FailedAttempt,
     InterruptedStreamError,
+    LimiterError,
     NotFoundError,
     OutputError,
     QuotaError,
@@ -36,16 +39,24 @@ from ernie_async.errors import (
     TransportError,
 )
 from ernie_async.media import image, image_part, video, video_part
+from ernie_async.net.admission import AnyLimiter, AnyPermit, LimiterSnapshot
+from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
+    ContentFiltered,
+    FellBack,
     HeartbeatSeen,
+    Hedged,
     Hook,
+    LimiterPaused,
+    Queued,
     Record,
     RetryScheduled,
     StreamResumed,
 )
 from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents
 from ernie_async.options import (
@@ -56,11 +67,16 @@ from ernie_async.options import (
     SearchOptions,
     VideoOptions,
 )
+from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.filter_values import Clause, Term, TextChecker, TextMatch, TextPattern
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
+from ernie_async.sansio.rate_headers import RateHeaders
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
@@ -115,11 +131,16 @@ from ernie_async.version import __version__
 
 __all__ = [
     "APIError",
+    "Adaptive",
+    "AnyLimiter",
+    "AnyPermit",
     "ApiKey",
     "AsyncClient",
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "Budget",
+    "BudgetError",
     "CallEnded",
     "CallOptions",
     "CallStarted",
@@ -129,22 +150,30 @@ __all__ = [
     "ChatRequest",
     "ChatStream",
     "ChunkBranch",
+    "Clause",
     "Client",
     "ClientOptions",
     "ConfigError",
     "ConnectError",
+    "ContentFilter",
+    "ContentFiltered",
     "DeadlineError",
     "DecodeError",
+    "DrainError",
+    "DrainReport",
     "EmbedOptions",
     "Embedding",
     "Embeddings",
     "ErnieError",
     "FailedAttempt",
+    "FellBack",
     "FileObject",
     "FilePage",
     "FunctionName",
     "FunctionSpec",
     "HeartbeatSeen",
+    "Hedged",
+    "Hedging",
     "Hook",
     "IamKeys",
     "ImageFields",
@@ -155,6 +184,9 @@ __all__ = [
     "Images",
     "InterruptedStreamError",
     "Limiter",
+    "LimiterError",
+    "LimiterPaused",
+    "LimiterSnapshot",
     "Limits",
     "Message",
     "MessageFinding",
@@ -166,9 +198,11 @@ __all__ = [
     "Permit",
     "Price",
     "Prices",
+    "Queued",
     "QuotaError",
     "RankedDocument",
     "Ranking",
+    "RateHeaders",
     "RateLimitError",
     "ReadBuffer",
     "ReadGauge",
@@ -189,8 +223,12 @@ __all__ = [
     "SyncChatStream",
     "SyncFiles",
     "SyncParsedStream",
+    "Term",
+    "TextChecker",
     "TextDeltas",
+    "TextMatch",
     "TextPart",
+    "TextPattern",
     "Thinking",
     "Timeouts",
     "Timing",

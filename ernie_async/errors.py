@@ -7,6 +7,7 @@
         DeadlineError           a named clock ran out                    .clock .seconds .partial
         InterruptedStreamError  the stream ended before its end   .partial .last_event_id .reason
         DecodeError             bytes that the protocol does not allow   .body
+        LimiterError            the limiter that processes share is down, so nothing was sent
       APIError                  the service said no     .status .code .request_id .retry_after
         AuthError               credential missing, wrong, expired, or of the wrong kind
         BadRequestError         the request is not acceptable
@@ -16,6 +17,8 @@
         RefusedError            the service's own safety check
         ServerError             the service's fault; waiting may help
       BlockedError              the answer must not be shown .partial .term .flag .ban_round
+      BudgetError               a budget of this program is spent        .tokens .cost .partial
+      DrainError                this client takes no more calls
       OutputError               the answer did not fit the asked model   .text
       ToolLoopError             rounds or time used up before an answer  .messages
 
@@ -35,13 +38,16 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "BudgetError",
     "ConfigError",
     "ConnectError",
     "DeadlineError",
     "DecodeError",
+    "DrainError",
     "ErnieError",
     "FailedAttempt",
     "InterruptedStreamError",
+    "LimiterError",
     "NotFoundError",
     "OutputError",
     "QuotaError",
@@ -66,12 +72,14 @@ class FailedAttempt(NamedTuple):
         status: HTTP status, `None` if no answer came.
         code: The service's code, `None` if it sent none.
         waited: Seconds waited before this attempt.
+        model: The model that was asked, if any.
     """
 
     error: str
     status: int | None
     code: str | None
     waited: float
+    model: str | None = None
 
 
 def shorten(value: object, limit: int = 80) -> str:
@@ -104,7 +112,11 @@ class ErnieError(Exception):
         if len(self.attempts) < 2:
             return self.message
         n_attempts = len(self.attempts)
-        different = dict.fromkeys(attempt.error for attempt in self.attempts)
+        has_fallen_back = len({attempt.model for attempt in self.attempts}) > 1
+        different = dict.fromkeys(
+            f"{attempt.model}: {attempt.error}" if has_fallen_back else attempt.error
+            for attempt in self.attempts
+        )
         if len(different) == 1:
             return f"{self.message} [{n_attempts} attempts, all the same]"
         return f"{self.message} [{n_attempts} attempts: {'; '.join(different)}]"
@@ -134,7 +146,8 @@ class DeadlineError(TransportError, TimeoutError):
     """A named clock ran out.
 
     Attributes:
-        clock: `connect`, `first_event`, `idle` or `total`; see `Timeouts`.
+        clock: `connect`, `first_event`, `idle` or `total`, see `Timeouts`; or `queue`: the line
+            of the limiter was longer than `max_wait`, and nothing was sent.
         seconds: How long that clock had.
         partial: What a stream had delivered; `None` if nothing.
     """
@@ -199,6 +212,10 @@ class DecodeError(TransportError):
     def __str__(self) -> str:
         shown = f"; it begins {shorten(self.body[:200], 200)}" if self.body else ""
         return super().__str__() + shown
+
+
+class LimiterError(TransportError):
+    """The limiter that processes share cannot be reached, so the request was not sent."""
 
 
 class APIError(ErnieError):
@@ -271,6 +288,7 @@ class BlockedError(ErnieError):
         term: What our own filter found; `None` if it must not be told.
         flag: The service's safety class, 3 or 4; `None` if it only said `content_filter`.
         ban_round: Where the service sees the problem: the round, or -1 for this question.
+        is_retracted: Whether also what was delivered, `partial`, has to be taken back.
     """
 
     def __init__(
@@ -281,17 +299,41 @@ class BlockedError(ErnieError):
         term: str | None = None,
         flag: int | None = None,
         ban_round: int | None = None,
+        is_retracted: bool = False,
     ) -> None:
         super().__init__(message)
         self.partial = partial
         self.term = term
         self.flag = flag
         self.ban_round = ban_round
+        self.is_retracted = is_retracted or flag == RETRACT_FLAG
 
-    @property
-    def is_retracted(self) -> bool:
-        """Whether also what was delivered, `partial`, has to be taken back."""
-        return self.flag == RETRACT_FLAG
+
+class BudgetError(ErnieError):
+    """A budget of this program is spent; see `AsyncClient.budget`.
+
+    Attributes:
+        tokens: What was used of it; estimated in part, as long as calls are under way.
+        cost: The same in CNY, as far as the models have a price.
+        partial: What a stream had delivered when it was cut; `None` if nothing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tokens: int = 0,
+        cost: float = 0.0,
+        partial: ChatCompletion | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        self.cost = cost
+        self.partial = partial
+
+
+class DrainError(ErnieError):
+    """The client is being drained: it takes no more calls, and this one was not over in time."""
 
 
 class OutputError(ErnieError):

@@ -7,14 +7,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, get_args
 
 import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.net.admission import AnyLimiter, Priority
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
+from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Transport
 from ernie_async.sansio.address import (
     find_proxy,
@@ -24,6 +26,8 @@ from ernie_async.sansio.address import (
 )
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.content_filter import ContentFilter
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
@@ -37,9 +41,11 @@ from ernie_async.version import __version__
 
 if TYPE_CHECKING:
     from ernie_async.net.credentials import IamTokens
+    from ernie_async.net.hedging import Hedger
 
 __all__ = [
     "CALL_OPTIONS",
+    "CHAT_CALL_OPTIONS",
     "DEFAULT_READ_BUFFER",
     "DEFAULT_RESUME",
     "DEFAULT_RETRY",
@@ -49,11 +55,14 @@ __all__ = [
     "ChatOptions",
     "ClientOptions",
     "ClientSettings",
+    "FallbackModel",
+    "HasDesk",
     "changed_desk",
     "check_headers",
     "check_kind",
     "choose_model",
     "make_desk",
+    "read_fallback",
 ]
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -71,16 +80,41 @@ class CallOptions(TypedDict, total=False):
         extra_headers: Sent besides the client's own headers.
         extra_body: Fields of the body that have no name here; they win over those that have.
         request_id: Sent as `X-Request-Id`; without it one is made up.
+        priority: In the line of the limiter. `"batch"` lets those that are `"interactive"`, as all
+            are without it, go before it.
+        max_wait: Seconds in that line, each time, after which it is not worth it any more; `None`,
+            as without it, for no end but that of `Timeouts.total`.
     """
 
     timeouts: Timeouts
     extra_headers: Mapping[str, str]
     extra_body: Mapping[str, Any]
     request_id: str
+    priority: Priority
+    max_wait: float | None
+
+
+class HasDesk(Protocol):
+    """A client, as far as another one has to know it to ask its models."""
+
+    @property
+    def _desk(self) -> Desk: ...
+
+
+FallbackModel = str | tuple[HasDesk, str]
+"""A model to ask instead: of the same client, or of another one."""
 
 
 class ChatOptions(ChatFields, CallOptions, total=False):
-    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`."""
+    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`.
+
+    Attributes:
+        fallback: Instead of the client's, for this call.
+        coalesce: Likewise.
+    """
+
+    fallback: Sequence[FallbackModel]
+    coalesce: bool
 
 
 class ClientOptions(TypedDict, total=False):
@@ -90,7 +124,11 @@ class ClientOptions(TypedDict, total=False):
     timeouts: Timeouts
     retry: RetryPolicy
     resume: ResumeMode | ResumePolicy
+    fallback: Sequence[FallbackModel]
+    hedge: Hedging | None
+    coalesce: bool
     hooks: Sequence[Hook]
+    content_filter: ContentFilter | None
 
 
 class ClientSettings(TypedDict):
@@ -103,17 +141,24 @@ class ClientSettings(TypedDict):
     timeouts: Timeouts
     retry: RetryPolicy
     resume: ResumeMode | ResumePolicy
+    fallback: Sequence[FallbackModel]
+    hedge: Hedging | None
+    coalesce: bool
     read_buffer: ReadBuffer
-    limits: Limits | Limiter
+    limits: Limits | AnyLimiter
     hooks: Sequence[Hook]
     app_id: str | None
     prices: Prices | None
     proxy: str | None
     ca_file: str | os.PathLike[str] | None
     max_event_bytes: int
+    content_filter: ContentFilter | None
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+# What a chat takes that is no field of its request.
+CHAT_CALL_OPTIONS = CALL_OPTIONS | {"fallback", "coalesce"}
 
 
 def make_desk(
@@ -127,7 +172,8 @@ def make_desk(
     check_kind("timeouts", given["timeouts"], Timeouts)
     check_kind("retry", given["retry"], RetryPolicy)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
-    check_kind("limits", given["limits"], Limits | Limiter)
+    if not isinstance(given["limits"], AnyLimiter):
+        check_kind("limits", given["limits"], Limits | Limiter)
     server = read_server(given["server"])
     # What the environment says of Qianfan is not for other servers, its key least of all.
     is_default = server.name == "qianfan"
@@ -162,6 +208,7 @@ def make_desk(
         transport=way_to(url, headers),
         key=_tokens_of(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
+        account="" if key is None else key.account,
         retry=given["retry"],
         server=server,
         resume=_resume(given["resume"], server),
@@ -171,7 +218,13 @@ def make_desk(
         output=OutputEstimate(),
         ledger=Ledger(standard_prices if prices is None else lambda: prices),
         max_event_bytes=given["max_event_bytes"],
+        content_filter=_filter(given["content_filter"]),
         formless_models=set(),
+        roster=Roster(),
+        flights={},
+        hedger=_hedger(given["hedge"]),
+        fallback=read_fallback(given["fallback"]),
+        is_coalescing=given["coalesce"],
     )
 
 
@@ -193,6 +246,10 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         retry=changes.get("retry", desk.retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
+        content_filter=_filter(changes.get("content_filter", desk.content_filter)),
+        hedger=_hedger(changes["hedge"]) if "hedge" in changes else desk.hedger,
+        fallback=read_fallback(changes.get("fallback", desk.fallback)),
+        is_coalescing=changes.get("coalesce", desk.is_coalescing),
     )
 
 
@@ -226,6 +283,39 @@ def _resume(resume: ResumeMode | ResumePolicy, server: Server) -> ResumePolicy:
     return policy
 
 
+def _filter(content_filter: ContentFilter | None) -> ContentFilter | None:
+    check_kind("content_filter", content_filter, ContentFilter | None)
+    if content_filter is not None:
+        content_filter.check_live()
+    return content_filter
+
+
+def read_fallback(fallback: Sequence[FallbackModel]) -> tuple[FallbackModel, ...]:
+    """The models to ask instead, checked.
+
+    Raises:
+        ConfigError: One is neither a name nor a client and a name.
+    """
+    for model in (fallback,) if isinstance(fallback, str) else fallback:
+        client, name = model if isinstance(model, tuple) and len(model) == 2 else (None, model)
+        is_client = client is None or isinstance(getattr(client, "_desk", None), Desk)
+        if isinstance(fallback, str) or not (is_client and isinstance(name, str) and name):
+            raise ConfigError(
+                "fallback: expected a list of models, each a name or (client, name), "
+                f"got {shorten(model)}"
+            )
+    return tuple(fallback)
+
+
+def _hedger(hedge: Hedging | None) -> "Hedger | None":
+    if hedge is None:
+        return None
+    from ernie_async.net.hedging import Hedger  # noqa: PLC0415 - most programs do not
+
+    check_kind("hedge", hedge, Hedging)
+    return Hedger(hedge)
+
+
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:
     """Refuse a number where a policy is expected, before it fails far from here."""
     if not isinstance(value, kind):
@@ -234,8 +324,8 @@ def check_kind(name: str, value: object, kind: type | UnionType) -> None:
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
 
 
-def _limiter(limits: Limits | Limiter) -> Limiter | None:
-    if isinstance(limits, Limiter):
+def _limiter(limits: Limits | AnyLimiter) -> AnyLimiter | None:
+    if not isinstance(limits, Limits):
         return limits
     return None if limits.is_unlimited else Limiter(limits)
 

@@ -8,6 +8,7 @@ read: the options they use must exist.
 
 import gc
 import importlib.util
+import inspect
 import json
 import logging
 import os
@@ -44,27 +45,33 @@ from ernie_async import (
     RetryPolicy,
     SearchOptions,
     ServerError,
+    TextChecker,
     Timeouts,
     VideoOptions,
     images,
+    redis,
     standard_prices,
     videos,
 )
 from ernie_async import embedding as embedding_desk
 from ernie_async.bots import memory, pacing, plan, platform, platforms, sender, stores
-from ernie_async.net import credentials, transport, watch
+from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
     address,
     auth,
     bucket,
+    clauses,
     embedding,
     files,
+    filter_values,
     iam,
     ledger,
     rerank,
     servers,
+    shared_lane,
     tokens,
 )
+from ernie_async.sansio.content_filter import FilterSettings
 from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
@@ -321,6 +328,8 @@ def test_every_field_is_documented() -> None:
     observing = page_text("docs/guides/observing.md")
     for record in (*get_args(Record), Timing):
         assert missing(set(record.__annotations__), observing) == []
+    filtering = page_text("docs/guides/filtering.md")
+    assert missing(set(FilterSettings.__annotations__) - {"patterns"}, filtering) == []
     retry = page_text("docs/guides/errors-and-retry.md")
     assert missing(set(RetryPolicy.__dataclass_fields__), retry) == []
     assert missing(set(ClientOptions.__annotations__), retry) == []
@@ -336,6 +345,9 @@ def test_every_field_is_documented() -> None:
         assert missing(own_options(options), pictures) == []
     limits = page_text("docs/guides/limits.md")
     assert missing(set(Limits.__dataclass_fields__), limits) == []
+    shared = page_text("docs/guides/shared-limits.md")
+    arguments = set(inspect.signature(redis.RedisLimiter).parameters)
+    assert missing(arguments, shared) == []
     for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
         assert missing(set(Timeouts.__dataclass_fields__), page_text(page)) == []
     testing = page_text("docs/guides/testing.md")
@@ -404,6 +416,16 @@ FACTS = {
         f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
         f"which is {WHOLE:g} s for `chat`",
     ],
+    "docs/guides/shared-limits.md": [
+        f"| `share` | {redis.SHARE:g} |",
+        f"| `lease` | {redis.LEASE:g} s |",
+        f"| `timeout` | {redis.TIMEOUT:g} s |",
+        f"every {redis.LEASE / redis.BEATS:g} s that it is alive",
+        f"at least {redis.BEATS} times the `timeout`",
+        f"every {redis.TRY_AGAIN[0]:g} to {redis.TRY_AGAIN[1]:g} s",
+        f"up to {shared_lane.BATCH} calls of a process",
+        f"after {shared_lane.COMPANY_SECONDS * 1000:g} ms at most",
+    ],
     "docs/guides/embeddings.md": [
         *(
             f"| {limit.texts} | {f'{limit.characters:,} ' if limit.characters else ''}|"
@@ -418,6 +440,19 @@ FACTS = {
         f"{WHOLE:g} s for an answer in one piece",
         f"asking every {videos.POLL_SECONDS:g} s",
         f"`{images.DEFAULT_MODEL}` draws",
+    ],
+    "docs/guides/filtering.md": [
+        f"The default is {filter_values.DEFAULT_SPAN}.",
+        f"after {clauses.MOST_CHARACTERS} characters",
+        f"up to {clauses.CONTEXT_CHARACTERS} characters before",
+        f"`timeout` of {TextChecker(print).timeout:g} s",  # type: ignore[arg-type]
+    ],
+    "docs/zh/guides/filtering.md": [
+        f"默认 {filter_values.DEFAULT_SPAN}；",
+        f"扣住至多 {filter_values.DEFAULT_SPAN - 1} 个字",
+        f"最长 {clauses.MOST_CHARACTERS} 个字符",
+        f"附上前文至多 {clauses.CONTEXT_CHARACTERS} 个字符",
+        f"最多同时审核 {screening.CONCURRENCY} 句",
     ],
     "docs/guides/files.md": [f"at most {files.MAX_UPLOAD_BYTES // 2**20} MB"],
     "docs/guides/credentials.md": [

@@ -12,6 +12,7 @@ from ernie_async import errors
 from ernie_async.errors import (
     APIError,
     BlockedError,
+    BudgetError,
     ConfigError,
     ConnectError,
     DeadlineError,
@@ -48,6 +49,7 @@ FULL: dict[type[ErnieError], dict[str, object]] = {
     InterruptedStreamError: {"partial": PARTIAL, "last_event_id": "7"},
     DecodeError: {"body": b"\xff", "partial": PARTIAL},
     BlockedError: {"partial": PARTIAL, "term": "x"},
+    BudgetError: {"tokens": 5, "cost": 0.5, "partial": PARTIAL},
     OutputError: {"text": "{"},
     ToolLoopError: {"messages": (user("x"),)},
 }

@@ -8,10 +8,11 @@ import asyncio
 from time import monotonic, time
 
 from ernie_async.errors import ConnectError, DeadlineError, ErnieError, InterruptedStreamError
+from ernie_async.net.admission import AnyPermit
 from ernie_async.net.body import read_body
-from ernie_async.net.call import Call, settle_failed
+from ernie_async.net.call import Call
+from ernie_async.net.feedback import settle_failed
 from ernie_async.net.hooks import HeartbeatSeen, tell
-from ernie_async.net.limiter import Permit
 from ernie_async.net.transport import Reply
 from ernie_async.net.watch import Watch
 from ernie_async.sansio.chunk_reader import ChunkReader
@@ -28,8 +29,8 @@ DRAIN_SECONDS = 0.05
 DRAIN_BYTES = 4096
 
 # A stream that is faster than its consumer lets other tasks have a turn after so many bytes: some
-# fifty events of 170 bytes.
-TURN_BYTES = 8192
+# seventy events of 170 bytes.
+TURN_BYTES = 12288
 
 
 class Attempt:
@@ -51,12 +52,14 @@ class Attempt:
         "_watch",
     )
 
-    def __init__(self, call: Call, ledger: EventLedger, gauge: ReadGauge) -> None:
+    def __init__(
+        self, call: Call, ledger: EventLedger, gauge: ReadGauge, permit: AnyPermit | None = None
+    ) -> None:
         self._call = call
         self._reader = ChunkReader(ledger, max_event_bytes=call.desk.max_event_bytes)
         self._ledger = ledger
         self._gauge = gauge
-        self._permit: Permit | None = None
+        self._permit = permit
         self._reply: Reply | None = None
         self._watch: Watch | None = None
         self._held: list[ChatChunk] = []
@@ -86,7 +89,8 @@ class Attempt:
             ErnieError: The attempt failed, and is closed.
         """
         try:
-            self._permit = await self._call.admit()
+            if self._permit is None:
+                self._permit = await self._call.admit()
             seconds = self._call.desk.timeouts.first_event
             try:
                 async with asyncio.timeout(seconds):
@@ -107,6 +111,7 @@ class Attempt:
                 seconds=seconds or 0.0,
             )
         except ErnieError as error:
+            self.report(error)
             if self._permit is not None:
                 settle_failed(self._permit, error)
             self.close(used=None)
@@ -117,6 +122,8 @@ class Attempt:
 
     async def _open(self, *, may_be_empty: bool) -> list[ChatChunk]:
         reply = self._reply = await self._call.send()
+        if self._permit is not None:
+            self._call.learn(self._permit, reply)
         if reply.status != 200 or not is_event_stream(reply.headers):
             body = await read_body(reply)
             raise refuse_non_stream(reply.status, reply.headers, body, utc_now=time())
@@ -222,6 +229,17 @@ class Attempt:
                     size += len(await reply.read(DRAIN_BYTES))
         except (ErnieError, TimeoutError):
             pass  # to be closed, and nothing of the answer is missing
+
+    def succeeded(self) -> None:
+        """Have the limiter learn that all went well."""
+        if self._permit is not None:
+            # And not how quick it was: the reader of a stream sets its pace.
+            self._permit.succeeded()
+
+    def report(self, error: ErnieError) -> None:
+        """Have the limiter learn from what went wrong."""
+        if self._permit is not None:
+            self._call.report(self._permit, error)
 
     def close(self, *, used: int | None) -> None:
         """Leave nothing behind: no timer, no socket, no permit. May be called twice.

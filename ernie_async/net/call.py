@@ -6,28 +6,45 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 import asyncio
 import itertools
 import textwrap
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from time import monotonic, time
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from ernie_async.errors import (
     APIError,
     AuthError,
-    ConnectError,
+    ConfigError,
     DeadlineError,
+    DrainError,
     ErnieError,
     FailedAttempt,
     NotFoundError,
 )
+from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.net.body import read_body
-from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
-from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.budget import charge_of
+from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
+from ernie_async.net.hooks import (
+    CallEnded,
+    CallStarted,
+    FellBack,
+    Hook,
+    LimiterPaused,
+    Queued,
+    RetryScheduled,
+    tell,
+)
+from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
+from ernie_async.sansio.fallback import falls_back
 from ernie_async.sansio.ledger import Ledger
+from ernie_async.sansio.load import is_quota
+from ernie_async.sansio.pause import PROBE_SECONDS
+from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
@@ -41,8 +58,9 @@ from ernie_async.types.usage import Timing, Usage
 if TYPE_CHECKING:
     # Imported by whoever has a pair of keys: most programs have one key.
     from ernie_async.net.credentials import IamTokens
+    from ernie_async.sansio.content_filter import ContentFilter
 
-__all__ = ["Call", "Desk", "brief", "settle_failed"]
+__all__ = ["Call", "Desk", "brief"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -50,7 +68,23 @@ M = TypeVar("M", bound=BaseModel)
 # The service says this of a token that has expired, as of one that was never good.
 TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
 
+TOO_MANY = 429
+
 _numbers = itertools.count(1)
+
+
+class Hedger(Protocol):
+    """Makes attempts of which a second one may be under way beside the first: `net.hedging`."""
+
+    def attempt(
+        self,
+        call: "Call",
+        start: Callable[[AnyPermit | None], Coroutine[Any, Any, T]],
+        *,
+        drop: Callable[[T], None],
+    ) -> Coroutine[Any, Any, T]:
+        """Make one attempt, or two; `drop` leaves an answer that is one too many."""
+        ...
 
 
 class Desk(NamedTuple):
@@ -58,7 +92,8 @@ class Desk(NamedTuple):
 
     transport: Transport
     key: "ApiKey | IamTokens | None"
-    limiter: Limiter | None
+    limiter: AnyLimiter | None
+    account: str  # whose quota is used, and no secret
     retry: RetryPolicy
     server: Server
     resume: ResumePolicy
@@ -68,7 +103,13 @@ class Desk(NamedTuple):
     output: OutputEstimate
     ledger: Ledger
     max_event_bytes: int
+    content_filter: "ContentFilter | None"
     formless_models: set[str]  # refused `response_format`
+    roster: Roster
+    flights: dict[Any, Any]  # calls under way that others may share, see `net.flights`
+    hedger: "Hedger | None"
+    fallback: Sequence[Any]  # see `settings.FallbackModel`
+    is_coalescing: bool
 
     async def answer(
         self, request: Request, model: type[M], *, check: Callable[[M], M] | None = None
@@ -104,29 +145,39 @@ class Desk(NamedTuple):
         """
         call = Call(self, request)
         try:
-            async with asyncio.timeout(call.total):
-                answer = await call.until_it_works(lambda: _one_answer(call, receive))
+            async with asyncio.timeout(call.total) as clock:
+                call.stop_with(lambda _: None if clock.expired() else clock.reschedule(0.0))
+                answer = await call.answer_of(_asking(call, receive))
         except ErnieError as error:
             call.end("error", error=error)
             raise
         except TimeoutError:
-            failure = call.total_ran_out()
+            failure = call.clock_ran_out()
         except BaseException as error:
             call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         else:
             usage = _told_usage(answer)
             if not isinstance(answer, ChatCompletion):
+                if usage is not None:
+                    call.charge_with(usage)
                 call.end("ok", usage=usage)
                 return answer
+            desk, request = call.desk, call.request  # of the model that answered
             if usage is None:
-                usage = self.estimate(request, answer.reasoning + answer.text)
+                usage = desk.estimate(request, answer.reasoning + answer.text)
             else:
-                self.output.note(usage.completion_tokens)
-                self.learn(request, usage)
-            self.ledger.note(request.model, usage)
+                desk.output.note(usage.completion_tokens)
+                desk.learn(request, usage)
+            desk.ledger.note(request.model, usage)
+            call.charge_with(usage)
             timing = call.end("ok", usage=usage, request_id=answer.request_id)
-            answer.observed(request_id=request.request_id, timing=timing, usage=usage)
+            answer.observed(
+                request_id=request.request_id,
+                timing=timing,
+                usage=usage,
+                fell_back_from=call.fell_back_from,
+            )
             return answer
         # Raised outside the handler: the cancellation inside is no news to the caller.
         call.end("error", error=failure)
@@ -155,26 +206,47 @@ class Call:
     """One call while it runs: its clock, its attempts, and what observers hear of them.
 
     Attributes:
-        request: What the next attempt asks; changes when a stream is resumed.
+        desk: Who makes the next attempt; changes when another client's model is asked.
+        request: What the next attempt asks; changes when a stream is resumed, or another model
+            asked.
+        fallback: Ways to ask other models, the next one first.
+        charge: What the budgets know of it; `None` outside of any.
+        request_id: Once it is over, what the service calls it; until then, what we sent.
     """
 
     __slots__ = (
         "_has_renewed",
+        "_refusals",
+        "_refused_since",
+        "_roster",
+        "_stop",
+        "_stopped",
         "_token",
         "_waits",
+        "charge",
         "desk",
         "failures",
+        "fallback",
+        "fell_back_from",
         "first_token",
+        "loop",
         "number",
         "queued",
         "request",
+        "request_id",
         "sent",
         "started",
     )
 
     def __init__(self, desk: Desk, request: Request) -> None:
+        desk.roster.check()
+        self.charge = charge_of(desk.roster, desk.ledger, request)
         self.desk = desk
         self.request = request
+        self.request_id = request.request_id
+        self.fallback = request.fallback
+        self.fell_back_from: tuple[str, ...] = ()
+        self.loop = asyncio.get_running_loop()
         self.number = next(_numbers)
         self.started = monotonic()
         self.queued = 0.0
@@ -184,6 +256,12 @@ class Call:
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
+        self._refusals = 0  # for want of quota
+        self._refused_since = 0.0
+        self._stop: Callable[[str], None] | None = None
+        self._stopped: str | None = None
+        self._roster = desk.roster
+        self._roster.enter(self)
         tell(
             desk.hooks,
             CallStarted(
@@ -204,6 +282,53 @@ class Call:
     def ends_at(self) -> float | None:
         """When the whole call has to be over, on the clock of `time.monotonic`."""
         return None if self.total is None else self.started + self.total
+
+    def answer_of(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        """Make attempts as the retry policy allows, and then with other models, if some are named.
+
+        Args:
+            attempt: Makes one with `desk` and `request`, whatever they are then.
+        """
+        return self._by_any_model(attempt) if self.fallback else self.until_it_works(attempt)
+
+    async def _by_any_model(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await self.until_it_works(attempt)
+            except ErnieError as error:
+                if not falls_back(error) or not self.turn_to_next(error):
+                    raise
+
+    def turn_to_next(self, error: ErnieError) -> bool:
+        """Ask the next model from now on, because of an error; says whether there is one."""
+        while self.fallback:
+            ask, *others = self.fallback
+            self.fallback = tuple(others)
+            try:
+                desk, request = ask()
+                self._turn_to(desk, request, error)
+            except ConfigError as problem:  # this server does not take such a request
+                self.note_failure(problem)
+            else:
+                return True
+        return False
+
+    def _turn_to(self, desk: Desk, request: Request, error: ErnieError) -> None:
+        if self.charge is not None:
+            self.charge.turn_to(desk.ledger.prices, request.model)
+        before, after = self.request.model or "", request.model or ""
+        self.fell_back_from += (before,)
+        self.desk, self.request = desk, request
+        self._token, self._has_renewed = None, False
+        tell(
+            desk.hooks,
+            FellBack(call=self.number, from_model=before, to_model=after, error=brief(error)),
+        )
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether the whole call has no time left."""
+        return self.ends_at is not None and monotonic() >= self.ends_at
 
     async def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make attempts as the retry policy allows; the final error lists them all."""
@@ -258,19 +383,15 @@ class Call:
 
     def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         async def noted() -> T:
-            try:
-                return await attempt()
-            except ErnieError as error:
-                self.note_failure(error)
-                if not self._renews(error):
-                    raise
-            # Once more at once, with another token: no failure of the service's, so it costs no
-            # attempt of the policy.
-            try:
-                return await attempt()
-            except ErnieError as error:
-                self.note_failure(error)
-                raise
+            while True:
+                try:
+                    return await attempt()
+                except ErnieError as error:
+                    self.note_failure(error)
+                    # With another token, or in line until there is quota again: no failure of the
+                    # service's, so it costs no attempt of the policy.
+                    if not (self._renews(error) or self._queues_again(error)):
+                        raise
 
         return noted
 
@@ -285,17 +406,86 @@ class Call:
         self._has_renewed = True
         return True
 
-    async def admit(self) -> Permit | None:
+    def _queues_again(self, error: ErnieError) -> bool:
+        """Whether a quota was spent, and this call may wait for it where all the others do."""
+        if self.desk.limiter is None or not is_quota(error):
+            return False
+        # Imported here like the rest of its module.
+        from ernie_async.net.retrying import seconds_left  # noqa: PLC0415
+
+        assert isinstance(error, APIError)
+        now = monotonic()
+        if not self._refusals:
+            self._refused_since = now
+        self._refusals += 1
+        delay = self.desk.retry.quota_delay(
+            error.retry_after,
+            guess=PROBE_SECONDS,
+            refusals=self._refusals,
+            waited=now - self._refused_since,
+            elapsed=now - self.started,
+        )
+        if delay is None or delay >= seconds_left(self.ends_at):
+            return False
+        self._before_wait(error, len(self.failures), delay)
+        return True
+
+    async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
-        if self.desk.limiter is None:
+        limiter = self.desk.limiter
+        if limiter is None:
             return None
         request = self.request
-        permit = await self.desk.limiter.admit(request.prompt_tokens + request.answer_tokens)
+        permit = limiter.admit(
+            request.prompt_tokens + request.answer_tokens,
+            model=request.model,
+            account=self.desk.account,
+            priority=request.priority,
+            max_wait=request.max_wait,
+        )
+        permit.on_wait = self._tell_queued
+        await permit
         self.queued += permit.waited
         return permit
 
+    def _tell_queued(self, permit: AnyPermit) -> None:
+        queued = Queued(
+            call=self.number,
+            model=self.request.model,
+            priority=self.request.priority,
+            position=permit.position,
+            estimated_wait=permit.estimated_wait,
+        )
+        tell(self.desk.hooks, queued)
+
+    def learn(self, permit: AnyPermit, reply: Reply) -> None:
+        """Have the limiter learn from the head of an answer."""
+        told = read_rate_headers(reply.headers, utc_now=time())
+        if told is None:
+            return
+        if reply.status == TOO_MANY:  # whether to wait is told by its body
+            told = RateHeaders(told.limit_requests, told.limit_tokens)
+        elif told.retry_after is not None and told.retry_after > self.desk.retry.max_retry_after:
+            told = told._replace(retry_after=None)
+        permit.learn(told)
+        if told.is_spent:
+            self._tell_paused(told.retry_after, "nothing is left of the quota")
+
+    def report(self, permit: AnyPermit, error: ErnieError) -> None:
+        """Have the limiter learn from an error of the service or the network."""
+        if tell_failure(permit, error, max_retry_after=self.desk.retry.max_retry_after):
+            self._tell_paused(getattr(error, "retry_after", None), brief(error))
+
+    def _tell_paused(self, seconds: float | None, reason: str) -> None:
+        paused = LimiterPaused(
+            call=self.number, model=self.request.model, seconds=seconds, reason=reason
+        )
+        tell(self.desk.hooks, paused)
+
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
+        if self.charge is not None:
+            self.charge.send()
         request = self.request
         headers = {"X-Request-Id": request.request_id, **request.headers}
         if isinstance(request.body, bytes):
@@ -326,15 +516,34 @@ class Call:
             attempts=self.sent,
         )
 
-    def total_ran_out(self) -> DeadlineError:
-        """The error for a call that took too long as a whole."""
-        failure = DeadlineError(
-            f"the call was not over within {self.total:g} s (Timeouts.total)",
-            clock="total",
-            seconds=self.total or 0.0,
+    def stop_with(self, stop: Callable[[str], None]) -> None:
+        """Have `stop` call this, in the call's own loop."""
+        self._stop = stop
+
+    def stop(self, reason: str) -> None:
+        """End the call, in its own loop; does nothing if it is over."""
+        if self._stop is not None:
+            self._stopped = reason
+            self._stop(reason)
+
+    def clock_ran_out(self) -> ErnieError:
+        """The error for a call that took too long as a whole, or was stopped."""
+        failure: ErnieError = (
+            DeadlineError(
+                f"the call was not over within {self.total:g} s (Timeouts.total)",
+                clock="total",
+                seconds=self.total or 0.0,
+            )
+            if self._stopped is None
+            else DrainError(self._stopped)
         )
         self.note_failure(failure)
         return failure
+
+    def charge_with(self, usage: Usage) -> None:
+        """Tell the budgets what the answer used in the end, or a part of it."""
+        if self.charge is not None:
+            self.charge.settle(usage)
 
     def end(
         self,
@@ -346,13 +555,18 @@ class Call:
     ) -> Timing:
         """Tell that the call is over."""
         timing = self.timing()
+        self.request_id = (error and error.request_id) or request_id or self.request.request_id
+        self._stop = None
+        self._roster.leave(self)
+        if self.charge is not None:
+            self.charge.close()
         tell(
             self.desk.hooks,
             CallEnded(
                 call=self.number,
                 outcome=outcome,
                 error=None if error is None else brief(error),
-                request_id=(error and error.request_id) or request_id or self.request.request_id,
+                request_id=self.request_id,
                 timing=timing,
                 usage=usage,
             ),
@@ -366,6 +580,9 @@ class Call:
             path = self.request.path
             url = f"{self.desk.transport.base_url}{path}" if path.startswith("/") else path
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
+        if isinstance(error, ConfigError) or getattr(error, "clock", "") == "queue":
+            error.attempts = tuple(self.failures)
+            return  # it was not even sent
         refusal = error if isinstance(error, APIError) else None
         self.failures.append(
             FailedAttempt(
@@ -373,6 +590,7 @@ class Call:
                 status=None if refusal is None else refusal.status,
                 code=None if refusal is None else refusal.code,
                 waited=self._waits[-1],
+                model=self.request.model,
             )
         )
         error.attempts = tuple(self.failures)
@@ -391,24 +609,54 @@ def brief(error: ErnieError) -> str:
     return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
 
 
-async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
-    permit = await call.admit()
+def _asking(
+    call: Call, receive: Callable[[Reply], Awaitable[T]]
+) -> Callable[[], Coroutine[Any, Any, T]]:
+    """What makes one attempt, or two at a time if the first one is late."""
+    hedger = call.desk.hedger
+    if hedger is None or not call.request.messages:
+        return lambda: _one_answer(call, receive, None)
+    return lambda: hedger.attempt(
+        call, lambda permit: _one_answer(call, receive, permit), drop=lambda _: None
+    )
+
+
+async def _one_answer(
+    call: Call, receive: Callable[[Reply], Awaitable[T]], permit: AnyPermit | None
+) -> T:
+    if permit is None:
+        permit = await call.admit()
+    if permit is None:
+        reply = await call.send()
+        try:
+            return await receive(reply)
+        finally:
+            reply.close()
+    began = monotonic()
     try:
         reply = await call.send()
         try:
+            call.learn(permit, reply)
             answer = await receive(reply)
         finally:
             reply.close()
+        usage = _told_usage(answer)
+        if usage is not None:
+            permit.settle(tokens=usage.total_tokens)
+        tell_success(permit, usage, monotonic() - began)
     except ErnieError as error:
-        if permit is not None:
-            settle_failed(permit, error)
+        call.report(permit, error)
+        settle_failed(permit, error)
+        raise
+    except asyncio.CancelledError:
+        # Of an answer in one piece, the whole time is the only clock. Most of it in line is no
+        # fault of the service's.
+        now = monotonic()
+        if call.ends_at is not None and now >= max(call.ends_at, 2 * began - call.started):
+            permit.congested()
         raise
     finally:
-        if permit is not None:
-            permit.release()
-    usage = _told_usage(answer)
-    if permit is not None and usage is not None:
-        permit.settle(tokens=usage.total_tokens)
+        permit.release()
     return answer
 
 
@@ -418,11 +666,3 @@ def _told_usage(answer: object) -> Usage | None:
         return None
     usage = answer.__dict__.get("usage")  # one of unknown form is no field
     return usage if isinstance(usage, Usage) and not usage.is_estimate else None
-
-
-def settle_failed(permit: Permit, error: ErnieError) -> None:
-    """Put back what a failed attempt did not use."""
-    if isinstance(error, ConnectError) and not error.was_sent:
-        permit.give_back()
-    elif isinstance(error, APIError):
-        permit.settle(tokens=0)

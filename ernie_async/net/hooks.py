@@ -15,8 +15,13 @@ from ernie_async.types.usage import Timing, Usage
 __all__ = [
     "CallEnded",
     "CallStarted",
+    "ContentFiltered",
+    "FellBack",
     "HeartbeatSeen",
+    "Hedged",
     "Hook",
+    "LimiterPaused",
+    "Queued",
     "Record",
     "RetryScheduled",
     "StreamResumed",
@@ -42,6 +47,40 @@ class CallStarted(NamedTuple):
     path: str
     model: str | None
     is_stream: bool
+
+
+class Queued(NamedTuple):
+    """An attempt has to wait in line for the limiter. `Timing.queued` tells in the end how long.
+
+    Attributes:
+        call: The call's number.
+        model: The model asked for, if any.
+        priority: `interactive` or `batch`.
+        position: Its place in line; 1 is the next to be admitted.
+        estimated_wait: Seconds, as far as can be told.
+    """
+
+    call: int
+    model: str | None
+    priority: str
+    position: int
+    estimated_wait: float
+
+
+class LimiterPaused(NamedTuple):
+    """The service said that a quota is spent: for a while, nobody is admitted for this model.
+
+    Attributes:
+        call: The number of the call that was told so.
+        model: The model asked for, if any.
+        seconds: How long, if the service said so; `None`: one call tries every 5 s.
+        reason: What the service said, in short.
+    """
+
+    call: int
+    model: str | None
+    seconds: float | None
+    reason: str
 
 
 class RetryScheduled(NamedTuple):
@@ -89,6 +128,55 @@ class StreamResumed(NamedTuple):
     error: str
 
 
+class ContentFiltered(NamedTuple):
+    """The content filter found something. What it was is not told, nor where.
+
+    Attributes:
+        channel: `content`, `reasoning`, `tool_arguments` or `prompt`.
+        action: What was done: `mask`, `drop`, `block` or `flag`; or `allow`, if a checker failed
+            and the text was shown all the same.
+        category: Of the term or pattern, or what a checker said; may be empty.
+    """
+
+    channel: str
+    action: str
+    category: str
+
+
+class FellBack(NamedTuple):
+    """A model could not answer, and another one is asked instead.
+
+    Attributes:
+        call: The call's number.
+        from_model: The model that was asked.
+        to_model: The model that is asked now.
+        error: What happened, in short.
+    """
+
+    call: int
+    from_model: str
+    to_model: str
+    error: str
+
+
+class Hedged(NamedTuple):
+    """A first token was late, so the request was sent twice; now one of the two has answered.
+
+    Attributes:
+        call: The call's number.
+        model: The model asked.
+        after: Seconds after the first request at which the second one was sent.
+        won: Whether it was the second one that answered.
+        usage: What the other one used, as far as it can be known: an estimate of its prompt.
+    """
+
+    call: int
+    model: str
+    after: float
+    won: bool
+    usage: Usage
+
+
 class CallEnded(NamedTuple):
     """A call is over.
 
@@ -109,13 +197,27 @@ class CallEnded(NamedTuple):
     usage: Usage | None
 
 
-Record = CallStarted | RetryScheduled | HeartbeatSeen | StreamResumed | CallEnded
+Record = (
+    CallStarted
+    | Queued
+    | LimiterPaused
+    | RetryScheduled
+    | HeartbeatSeen
+    | StreamResumed
+    | FellBack
+    | Hedged
+    | ContentFiltered
+    | CallEnded
+)
 Hook = Callable[[Record], None]
+
+# What an operator wants to see without asking: not everything went as it should.
+NOTABLE = (LimiterPaused, RetryScheduled, StreamResumed, FellBack, Hedged)
 
 
 def tell(hooks: Sequence[Hook], record: Record) -> None:
     """Tell every hook, and the log."""
-    level = logging.INFO if isinstance(record, RetryScheduled | StreamResumed) else logging.DEBUG
+    level = logging.INFO if isinstance(record, NOTABLE) else logging.DEBUG
     if logger.isEnabledFor(level):
         logger.log(level, "%s", record)
     for hook in hooks:

@@ -6,8 +6,9 @@ Arithmetic only; time is an argument. `net.limiter` does the waiting.
 from dataclasses import dataclass
 
 from ernie_async.errors import ConfigError
+from ernie_async.sansio.adaptive import Adaptive
 
-__all__ = ["Limits", "TokenBucket"]
+__all__ = ["Limits", "TokenBucket", "default_burst"]
 
 # The service's minute begins at an unknown moment, so at most this much quota may go at once.
 BURST_SECONDS = 5.0
@@ -18,19 +19,20 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may ask of the service. `None` means no limit.
+    """What a client may ask of the service, for each account and model. `None` means no limit.
 
     Attributes:
         requests_per_minute: Requests, retries included. Below 1 works as well.
         tokens_per_minute: Prompt and completion tokens together.
-        concurrency: Calls under way at once; a stream counts until it ends.
+        concurrency: Calls under way at once; a stream counts until it ends. `Adaptive()` finds out
+            how many the service bears.
         burst: Requests that may go at once after a pause; `None` for five seconds' worth, at
             least 1. Tokens always have five seconds' worth.
     """
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    concurrency: int | None = None
+    concurrency: int | Adaptive | None = None
     burst: float | None = None
 
     def __post_init__(self) -> None:
@@ -41,9 +43,12 @@ class Limits:
         if self.burst is not None and not self.burst >= 1:
             raise ConfigError(f"burst: expected at least 1, or None, got {self.burst}")
         calls = self.concurrency
-        if calls is not None and (not isinstance(calls, int) or calls < 1):
+        if isinstance(calls, Adaptive | None):
+            return
+        if not isinstance(calls, int) or calls < 1:
             raise ConfigError(
-                f"concurrency: expected a whole number of at least 1, or None, got {calls!r}"
+                "concurrency: expected a whole number of at least 1, Adaptive(...), or None, "
+                f"got {calls!r}"
             )
 
     @property
@@ -56,6 +61,11 @@ class Limits:
         )
 
 
+def default_burst(quota: float) -> float:
+    """What may go at once of a quota per minute, unless it is set: five seconds' worth."""
+    return max(1.0, quota / 60.0 * BURST_SECONDS)
+
+
 class TokenBucket:
     """Holds up to `capacity`, refilled at `rate` per second; may be in debt. Starts full.
 
@@ -63,19 +73,29 @@ class TokenBucket:
     so nothing waits for ever.
     """
 
-    __slots__ = ("_level", "_stamp", "capacity", "rate")
+    __slots__ = ("_changed", "_level", "_stamp", "capacity", "rate")
 
     def __init__(self, rate: float, capacity: float, now: float) -> None:
         self.rate = rate
         self.capacity = capacity
         self._level = capacity
         self._stamp = now
+        self._changed = now
 
     @classmethod
     def per_minute(cls, quota: float, burst: float | None, now: float) -> "TokenBucket":
         """A bucket for a quota per minute; `burst` `None` means five seconds' worth."""
-        rate = quota / 60.0
-        return cls(rate, burst if burst is not None else max(1.0, rate * BURST_SECONDS), now)
+        bucket = cls(0.0, 0.0, now)
+        bucket.change_quota(quota, burst, now)
+        bucket._level = bucket.capacity
+        return bucket
+
+    def change_quota(self, quota: float, burst: float | None, now: float) -> None:
+        """Go on with another quota per minute. What was there stays, if it still fits in."""
+        self._level, self._stamp = self.level(now), max(now, self._stamp)
+        self._changed = now
+        self.rate = quota / 60.0
+        self.capacity = default_burst(quota) if burst is None else burst
 
     def level(self, now: float) -> float:
         """How much may be taken at `now`; below zero when in debt."""
@@ -86,10 +106,31 @@ class TokenBucket:
         missing = min(amount, self.capacity) - self.level(now)
         return now if missing <= TOLERANCE else now + missing / self.rate
 
-    def take(self, amount: float, now: float) -> None:
-        """Take `amount`, into debt if need be."""
+    def take(self, amount: float, now: float) -> float:
+        """Take `amount`, into debt if need be.
+
+        Returns:
+            How much is missing to a full bucket, for `take_back`.
+        """
         self._level = self.level(now) - amount
         self._stamp = max(now, self._stamp)
+        return self.capacity - self._level
+
+    def take_back(self, amount: float, missing: float, taken: float, now: float) -> None:
+        """Put back what was taken for nothing, as if it had stayed there all the time.
+
+        A full bucket would have run over meanwhile, and what runs over is lost. Otherwise calls
+        that were admitted long ago and never sent could all be made up for at once.
+
+        Args:
+            amount: What was taken.
+            missing: What `take` said.
+            taken: When.
+            now: The clock.
+        """
+        if taken >= self._changed:
+            worth = missing - max(0.0, now - taken) * self.rate
+            self.give(max(0.0, min(amount, worth)), now)
 
     def give(self, amount: float, now: float) -> None:
         """Put back `amount` that was taken and not used; a negative amount takes more."""

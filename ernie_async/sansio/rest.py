@@ -3,8 +3,8 @@
 What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.refusals`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -49,6 +49,11 @@ class Request(NamedTuple):
         prompt_tokens: Estimate; 0 if nobody counts tokens.
         answer_tokens: Estimate of the most it will say; 0 if nobody counts tokens.
         estimate: Of the prompt, not corrected, to be compared with the real number; 0 if not.
+        priority: Whether it goes before others in the line of the limiter, or lets them go.
+        max_wait: Seconds that it may stand in line; `None` for no end.
+        fallback: Ways to ask other models, the first one to be tried first. Each makes the request
+            for another model, and names who is to make it.
+        shared_as: What calls have in common that may be one; `None` if this is not to be shared.
     """
 
     method: str
@@ -63,6 +68,10 @@ class Request(NamedTuple):
     prompt_tokens: int = 0
     answer_tokens: int = 0
     estimate: int = 0
+    priority: Literal["interactive", "batch"] = "interactive"
+    max_wait: float | None = None
+    fallback: tuple[Callable[[], tuple[Any, "Request"]], ...] = ()
+    shared_as: Hashable = None
 
 
 def read_answer(

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from bot_fakes import TELEGRAM, FakeChat, caps
 
-from ernie_async import AsyncClient, ChatOptions
+from ernie_async import AsyncClient, ChatOptions, ContentFilter
 from ernie_async.bots import (
     ENGLISH,
     BusyError,
@@ -273,6 +273,17 @@ async def test_shutting_down_delivers_the_last_state(server: MockErnie) -> None:
     assert task.result() is None
     assert shown(chat).endswith("（已停止。）")
     await server.wait_idle()
+
+
+async def test_the_filter_of_the_client_is_at_work(server: MockErnie) -> None:
+    words = ContentFilter.from_terms(["坏话"], action="mask", replacement="*")
+    server.script(reply("不说坏话，" * 20, chunk_ms=2))
+    async with AsyncClient("k", base_url=server.base_url, content_filter=words) as client:
+        chat = chat_of()
+        answer = await ChatResponder(client, memory=MemoryStore()).reply(chat, user=7, text="讲")
+    assert answer == shown(chat)
+    assert "坏" not in str(chat.calls)
+    assert "不说*" in shown(chat)
 
 
 async def test_a_reset_forgets(client: AsyncClient) -> None:

@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from ernie_async import (
+    Adaptive,
+    AnyLimiter,
+    AnyPermit,
     APIError,
     ApiKey,
     AsyncClient,
+    Budget,
+    BudgetError,
     CallEnded,
     CallStarted,
     ChatChunk,
@@ -26,14 +31,19 @@ from ernie_async import (
     Client,
     ConfigError,
     ConnectError,
+    ContentFiltered,
     DeadlineError,
     DecodeError,
+    DrainReport,
     Embeddings,
     ErnieError,
     FailedAttempt,
+    FellBack,
     FileObject,
     FilePage,
     HeartbeatSeen,
+    Hedged,
+    Hedging,
     IamKeys,
     ImagePart,
     ImageResult,
@@ -41,6 +51,8 @@ from ernie_async import (
     ImageURL,
     InterruptedStreamError,
     Limiter,
+    LimiterPaused,
+    LimiterSnapshot,
     Limits,
     Message,
     MessageFinding,
@@ -48,8 +60,10 @@ from ernie_async import (
     Permit,
     Price,
     Prices,
+    Queued,
     RankedDocument,
     Ranking,
+    RateHeaders,
     RateLimitError,
     Record,
     ResponseFormat,
@@ -166,7 +180,7 @@ async def every_verb(client: AsyncClient) -> None:
     assert_type(await client.request("POST", "/embeddings", json={"input": ["a"]}), dict[str, Any])
     assert_type(client.with_options(timeouts=Timeouts(idle=5)), AsyncClient)
     assert_type(client.base_url, str)
-    assert_type(client.limiter, Limiter | None)
+    assert_type(client.limiter, AnyLimiter | None)
 
 
 async def every_other_capability(client: AsyncClient, path: Path) -> None:
@@ -291,8 +305,13 @@ def every_setting(session: aiohttp.ClientSession) -> None:
             assert_type(record.delay, float)
         elif isinstance(record, StreamResumed):
             assert_type(record.at, int)
+        elif isinstance(record, ContentFiltered):
+            assert_type(record.category, str)
         else:
-            assert_type(record, CallStarted | HeartbeatSeen)
+            assert_type(
+                record,
+                CallStarted | Queued | LimiterPaused | HeartbeatSeen | FellBack | Hedged,
+            )
 
     AsyncClient()
     AsyncClient("key")
@@ -307,16 +326,56 @@ def every_setting(session: aiohttp.ClientSession) -> None:
         proxy="http://proxy:1",
         ca_file="ca.pem",
     )
-    AsyncClient(limits=Limiter(Limits(concurrency=1)))
+    AsyncClient(limits=Limiter(Limits(concurrency=Adaptive(min=2, max=64))))
     AsyncClient(timeouts=5)  # type: ignore[arg-type]
     Timeouts(total="later")  # type: ignore[arg-type]
+
+
+async def routes(client: AsyncClient, plain: Client) -> None:
+    AsyncClient(fallback=["m", (client, "n"), (plain, "o")], hedge=Hedging(after=1), coalesce=True)
+    Client(fallback=[(client, "n")], hedge=None)
+    answer = await client.chat("x", fallback=("m", (client, "n")), coalesce=True)
+    assert_type(answer.fell_back_from, tuple[str, ...])
+    assert_type(client.stream("x", fallback=["m"]).fell_back_from, tuple[str, ...])
+    await client.parse("x", into=Invoice, fallback=["m"], coalesce=False)
+    client.with_options(fallback=["m"], hedge=Hedging(), coalesce=True)
+    await client.chat("x", fallback=[5])  # type: ignore[list-item]  # pyright: ignore
+    await client.embed("x", fallback=["m"])  # type: ignore[call-arg]  # pyright: ignore
+    Hedging(after="p99")  # type: ignore[arg-type]  # pyright: ignore
+    async with client.budget(tokens=5) as budget:
+        assert_type(budget, Budget)
+        assert_type(budget.tokens, int)
+        assert_type(budget.cost, float)
+        assert_type(budget.is_spent, bool)
+    with plain.budget(cost=0.5) as budget:
+        assert_type(budget, Budget)
+    try:
+        report = await client.drain(timeout=10)
+    except BudgetError as error:
+        assert_type(error.tokens, int)
+        assert_type(error.partial, ChatCompletion | None)
+    else:
+        assert_type(report, DrainReport)
+        assert_type(report.cancelled, tuple[str, ...])
+    assert_type(plain.drain(), DrainReport)
 
 
 async def limited(limiter: Limiter) -> None:
     async with limiter.admit(100) as permit:
         assert_type(permit, Permit)
         permit.settle(tokens=80)
-    assert_type((await limiter.admit()).waited, float)
+    assert_type((await limiter.admit(model="m", priority="batch", max_wait=5)).waited, float)
+    assert_type(limiter.snapshot("m").concurrency, int | None)
+    limiter.admit(priority="urgent")  # type: ignore[arg-type]
+
+
+async def limited_by_any(limiter: AnyLimiter) -> None:
+    AsyncClient(limits=limiter)
+    async with limiter.admit(100, model="m", account="a") as permit:
+        assert_type(permit, AnyPermit)
+        permit.learn(RateHeaders(limit_requests=60))
+        permit.succeeded()
+    assert_type(limiter.snapshot(), LimiterSnapshot)
 
 
 async def every_error(client: AsyncClient) -> None:
