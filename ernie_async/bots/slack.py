@@ -1,6 +1,5 @@
 """Answer in Slack with slack-bolt (extra `slack`)."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from ernie_async.bots import transport as to
@@ -23,9 +22,7 @@ PASSING = {"internal_error", "fatal_error", "service_unavailable", "request_time
 class SlackTransport(to.Transport):
     """The thread of a message, which a message grows in by Slack's own streaming calls."""
 
-    def __init__(
-        self, client: AsyncWebClient, event: Mapping[str, Any], *, limits: Platform | None = None
-    ) -> None:
+    def __init__(self, client: AsyncWebClient, event: Any, limits: Platform | None = None) -> None:
         self._client = client
         self._thread = event.get("thread_ts") or event["ts"]
         self._asker = {"recipient_team_id": event.get("team"), "recipient_user_id": event["user"]}
