@@ -67,6 +67,7 @@ FLAGS = {
     "--fresh",
     "--repair",
     "--dry-run",
+    "--group",
 }
 
 app = App(
@@ -186,6 +187,8 @@ app.command(files)
 for lane_command in (submit, status, fetch, cancel):
     batch.command(lane_command)
 app.command(batch)
+BOT_HELP = "Try what answers look like in a chat."
+app.command("ernie_async.cli_bot:bot", name="bot", help=BOT_HELP)  # imported by its own commands
 
 
 @app.command

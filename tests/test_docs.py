@@ -9,6 +9,7 @@ read: the options they use must exist.
 import gc
 import importlib.util
 import inspect
+import json
 import logging
 import os
 import re
@@ -55,6 +56,7 @@ from ernie_async import (
 from ernie_async import embedding as embedding_desk
 from ernie_async.batch import FileOptions, appending, flow, offline, records, runner, stopping
 from ernie_async.batch.inputs import MAX_LINE_BYTES
+from ernie_async.bots import memory, pacing, plan, platform, platforms, sender, stores
 from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
     address,
@@ -178,6 +180,14 @@ def run_script(code: str, folder: Path) -> str:
     return done.stdout
 
 
+def test_fragments_are_python() -> None:
+    # What needs a framework of bots is tested where the framework is, in `tests/bots`.
+    fragments = [block for block in BLOCKS if block.language == "py"]
+    assert fragments
+    for block in fragments:
+        compile(block.code, block.page, "exec")
+
+
 def test_test_examples_pass(tmp_path: Path) -> None:
     assert TESTS
     for number, block in enumerate(TESTS):
@@ -192,7 +202,7 @@ def test_test_examples_pass(tmp_path: Path) -> None:
 # Commands
 
 
-COMMANDS_OF_COMMANDS = {"files", "batch"}
+COMMANDS_OF_COMMANDS = {"batch", "bot", "files"}
 
 
 def ernie_commands() -> list[tuple[str, list[str]]]:
@@ -390,6 +400,7 @@ def wait_rows() -> list[str]:
 
 
 T, R = Timeouts(), RetryPolicy()
+PLATFORMS = json.loads(platforms.TABLE.read_text("utf-8"))["platforms"]
 WHOLE = T.total_for(stream=False) or 0
 CLOCKS = [
     f"| `connect` | {T.connect:g} s |",
@@ -486,6 +497,19 @@ FACTS = {
     "docs/guides/cost.md": [
         f"on its `date`, {standard_prices().date}",
         f"less than {ledger.LEAST_TOKENS} tokens",
+    ],
+    "docs/guides/bots.md": [
+        f"up to {sender.FINAL_WAIT:g} s after the end",
+        f"for up to {sender.CLOSING_SECONDS:g} s",
+        f"when {plan.FIRST_CHARACTERS} characters are there, or {plan.FIRST_SECONDS:g} s after",
+        f"up to {pacing.MOST_SECONDS:g} s, and each quiet minute",
+        f"`window` ({memory.WINDOW:,}) tokens less `max_tokens` ({memory.MAX_TOKENS:,})",
+        f"keeps {stores.MOST:,} conversations",
+        *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),
+    ],
+    "docs/zh/guides/bots.md": [
+        f"（{memory.WINDOW:,}）减去 `max_tokens`（{memory.MAX_TOKENS:,}）",
+        *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),
     ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",
