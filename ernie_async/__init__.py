@@ -19,6 +19,7 @@ from ernie_async.errors import (
     AuthError,
     BadRequestError,
     BlockedError,
+    CircuitOpenError,
     ConfigError,
     ConnectError,
     DeadlineError,
@@ -26,6 +27,7 @@ from ernie_async.errors import (
     ErnieError,
     FailedAttempt,
     InterruptedStreamError,
+    NoKeyError,
     NotFoundError,
     OutputError,
     QuotaError,
@@ -39,10 +41,12 @@ from ernie_async.media import image, image_part, video, video_part
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
+    CircuitChanged,
     HeartbeatSeen,
     Hook,
     Record,
     RetryScheduled,
+    RetryWithheld,
     StreamResumed,
 )
 from ernie_async.net.limiter import Limiter, Permit
@@ -57,6 +61,7 @@ from ernie_async.options import (
     VideoOptions,
 )
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
 from ernie_async.sansio.ledger import Totals
@@ -120,6 +125,8 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "Breaker",
+    "BreakerPolicy",
     "CallEnded",
     "CallOptions",
     "CallStarted",
@@ -129,6 +136,8 @@ __all__ = [
     "ChatRequest",
     "ChatStream",
     "ChunkBranch",
+    "CircuitChanged",
+    "CircuitOpenError",
     "Client",
     "ClientOptions",
     "ConfigError",
@@ -160,6 +169,7 @@ __all__ = [
     "MessageFinding",
     "MessageInput",
     "ModelCard",
+    "NoKeyError",
     "NotFoundError",
     "OutputError",
     "ParseOptions",
@@ -179,6 +189,7 @@ __all__ = [
     "ResumePolicy",
     "RetryPolicy",
     "RetryScheduled",
+    "RetryWithheld",
     "SearchAnswer",
     "SearchOptions",
     "SearchReference",

@@ -25,6 +25,7 @@ from ernie_async.options import (
     VideoOptions,
 )
 from ernie_async.sansio.auth import ApiKey, IamKeys
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_request, json_body
 from ernie_async.sansio.ledger import Totals
@@ -36,6 +37,7 @@ from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import estimate_prompt
 from ernie_async.settings import (
+    DEFAULT_BREAKER,
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
@@ -88,6 +90,8 @@ class AsyncClient:
             it has one, such as `ernie-5.1`.
         timeouts: How long calls may take.
         retry: How often, and how patiently, a failed call is tried again.
+        breaker: When the requests to a model are stopped because the server fails; `None` for
+            never. A `Breaker` is shared with the other clients that were given it.
         resume: What to do when a stream breaks after its first chunk: `"server"`, `"continue"`,
             `"never"`, or a `ResumePolicy`.
         read_buffer: How much of a stream is read at once.
@@ -114,6 +118,7 @@ class AsyncClient:
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
+        breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
@@ -134,6 +139,7 @@ class AsyncClient:
             model=model,
             timeouts=timeouts,
             retry=retry,
+            breaker=breaker,
             resume=resume,
             read_buffer=read_buffer,
             limits=limits,

@@ -7,6 +7,8 @@
         DeadlineError           a named clock ran out                    .clock .seconds .partial
         InterruptedStreamError  the stream ended before its end   .partial .last_event_id .reason
         DecodeError             bytes that the protocol does not allow   .body
+        CircuitOpenError        not sent: the server has been failing      .retry_after
+        NoKeyError              not sent: no key of the pool is usable     .retry_after
       APIError                  the service said no     .status .code .request_id .retry_after
         AuthError               credential missing, wrong, expired, or of the wrong kind
         BadRequestError         the request is not acceptable
@@ -35,6 +37,7 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "CircuitOpenError",
     "ConfigError",
     "ConnectError",
     "DeadlineError",
@@ -42,6 +45,7 @@ __all__ = [
     "ErnieError",
     "FailedAttempt",
     "InterruptedStreamError",
+    "NoKeyError",
     "NotFoundError",
     "OutputError",
     "QuotaError",
@@ -199,6 +203,30 @@ class DecodeError(TransportError):
     def __str__(self) -> str:
         shown = f"; it begins {shorten(self.body[:200], 200)}" if self.body else ""
         return super().__str__() + shown
+
+
+class CircuitOpenError(TransportError):
+    """Not sent, since most of the last requests to this server and model failed.
+
+    Attributes:
+        retry_after: Seconds until the server is asked again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NoKeyError(TransportError):
+    """Not sent, since every key of the pool was refused or has to wait.
+
+    Attributes:
+        retry_after: Seconds until the first of them is tried again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class APIError(ErnieError):

@@ -6,6 +6,7 @@ Knows the environment as a mapping that it is handed. Opens nothing.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
@@ -23,11 +24,13 @@ from ernie_async.sansio.address import (
     read_proxy,
 )
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.retry_budget import RetryBudget
 from ernie_async.sansio.servers import Server, ServerName, read_server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALL_OPTIONS",
+    "DEFAULT_BREAKER",
     "DEFAULT_READ_BUFFER",
     "DEFAULT_RESUME",
     "DEFAULT_RETRY",
@@ -58,6 +62,7 @@ __all__ = [
 
 DEFAULT_TIMEOUTS = Timeouts()
 DEFAULT_RETRY = RetryPolicy()
+DEFAULT_BREAKER = BreakerPolicy()
 DEFAULT_RESUME = ResumePolicy()
 DEFAULT_READ_BUFFER = ReadBuffer()
 NO_LIMITS = Limits()
@@ -102,6 +107,7 @@ class ClientSettings(TypedDict):
     model: str | None
     timeouts: Timeouts
     retry: RetryPolicy
+    breaker: BreakerPolicy | Breaker | None
     resume: ResumeMode | ResumePolicy
     read_buffer: ReadBuffer
     limits: Limits | Limiter
@@ -126,6 +132,7 @@ def make_desk(
     """
     check_kind("timeouts", given["timeouts"], Timeouts)
     check_kind("retry", given["retry"], RetryPolicy)
+    check_kind("breaker", given["breaker"], BreakerPolicy | Breaker | None)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
     check_kind("limits", given["limits"], Limits | Limiter)
     server = read_server(given["server"])
@@ -163,6 +170,8 @@ def make_desk(
         key=_tokens_of(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
         retry=given["retry"],
+        budget=_budget(given["retry"]),
+        breaker=_breaker(given["breaker"]),
         server=server,
         resume=_resume(given["resume"], server),
         read_buffer=given["read_buffer"],
@@ -188,9 +197,12 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         )
     check_kind("timeouts", changes.get("timeouts", desk.timeouts), Timeouts)
     check_kind("retry", changes.get("retry", desk.retry), RetryPolicy)
+    retry = changes.get("retry", desk.retry)
+    told, now_told = ((policy.budget_ratio, policy.budget_floor) for policy in (desk.retry, retry))
     return desk._replace(
         timeouts=changes.get("timeouts", desk.timeouts),
-        retry=changes.get("retry", desk.retry),
+        retry=retry,
+        budget=desk.budget if told == now_told else _budget(retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
     )
@@ -232,6 +244,16 @@ def check_kind(name: str, value: object, kind: type | UnionType) -> None:
         kinds: list[Any] = [part for part in get_args(kind) or (kind,) if part is not NoneType]
         expected = " or ".join(part.__name__ for part in kinds)
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
+
+
+def _budget(policy: RetryPolicy) -> RetryBudget | None:
+    if policy.budget_ratio is None:
+        return None
+    return RetryBudget(policy.budget_ratio, policy.budget_floor, monotonic())
+
+
+def _breaker(breaker: BreakerPolicy | Breaker | None) -> Breaker | None:
+    return Breaker(breaker) if isinstance(breaker, BreakerPolicy) else breaker
 
 
 def _limiter(limits: Limits | Limiter) -> Limiter | None:

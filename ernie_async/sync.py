@@ -27,6 +27,7 @@ from ernie_async.options import (
     VideoOptions,
 )
 from ernie_async.sansio.auth import ApiKey, IamKeys
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
 from ernie_async.sansio.ledger import Totals
@@ -38,6 +39,7 @@ from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tool_calls import ToolCallAssembler, ToolCallEvent
 from ernie_async.settings import (
+    DEFAULT_BREAKER,
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
@@ -88,6 +90,7 @@ class Client:
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
+        breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | Limiter = NO_LIMITS,
@@ -105,6 +108,7 @@ class Client:
             model=model,
             timeouts=timeouts,
             retry=retry,
+            breaker=breaker,
             resume=resume,
             read_buffer=read_buffer,
             limits=limits,

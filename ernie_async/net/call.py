@@ -5,7 +5,6 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 
 import asyncio
 import itertools
-import textwrap
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import monotonic, time
@@ -16,22 +15,27 @@ from pydantic import BaseModel
 from ernie_async.errors import (
     APIError,
     AuthError,
+    CircuitOpenError,
     ConnectError,
     DeadlineError,
     ErnieError,
     FailedAttempt,
+    NoKeyError,
     NotFoundError,
 )
 from ernie_async.net.body import read_body
-from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, tell
+from ernie_async.net.guard import Guard
+from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, brief, tell
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
+from ernie_async.sansio.breaker import Breaker
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
+from ernie_async.sansio.retry_budget import RetryBudget
 from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
     # Imported by whoever has a pair of keys: most programs have one key.
     from ernie_async.net.credentials import IamTokens
 
-__all__ = ["Call", "Desk", "brief", "settle_failed"]
+__all__ = ["Call", "Desk", "settle_failed"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -60,6 +64,8 @@ class Desk(NamedTuple):
     key: "ApiKey | IamTokens | None"
     limiter: Limiter | None
     retry: RetryPolicy
+    budget: RetryBudget | None
+    breaker: Breaker | None
     server: Server
     resume: ResumePolicy
     read_buffer: ReadBuffer
@@ -159,6 +165,7 @@ class Call:
     """
 
     __slots__ = (
+        "_guard",
         "_has_renewed",
         "_token",
         "_waits",
@@ -184,6 +191,20 @@ class Call:
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
+        circuit = None
+        if desk.breaker is not None and desk.transport.is_home(request.path):
+            url = desk.transport.base_url
+            circuit = desk.breaker.circuit(url, request.model, self.started)
+        self._guard = Guard(
+            circuit,
+            desk.budget,
+            desk.retry,
+            hooks=desk.hooks,
+            call=self.number,
+            model=request.model,
+            started=self.started,
+            ends_at=self.ends_at,
+        )
         tell(
             desk.hooks,
             CallStarted(
@@ -251,6 +272,7 @@ class Call:
                 policy,
                 started=started,
                 ends_at=self.ends_at,
+                may_repeat=self._guard.may_repeat,
                 before_wait=self._before_wait,
             )
         finally:
@@ -258,19 +280,24 @@ class Call:
 
     def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         async def noted() -> T:
-            try:
-                return await attempt()
-            except ErnieError as error:
-                self.note_failure(error)
-                if not self._renews(error):
+            guard = self._guard
+            while True:
+                sent = self.sent
+                try:
+                    answer = await attempt()
+                except ErnieError as error:
+                    self.note_failure(error)
+                    guard.failed(error, was_sent=self.sent > sent)
+                    if not self._renews(error):
+                        raise
+                except BaseException:
+                    guard.left(was_sent=self.sent > sent)
                     raise
-            # Once more at once, with another token: no failure of the service's, so it costs no
-            # attempt of the policy.
-            try:
-                return await attempt()
-            except ErnieError as error:
-                self.note_failure(error)
-                raise
+                else:
+                    guard.succeeded()
+                    return answer
+                # Once more at once, with another token: no failure of the service's, so it costs no
+                # attempt of the policy.
 
         return noted
 
@@ -287,12 +314,17 @@ class Call:
 
     async def admit(self) -> Permit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
-        if self.desk.limiter is None:
-            return None
-        request = self.request
-        permit = await self.desk.limiter.admit(request.prompt_tokens + request.answer_tokens)
-        self.queued += permit.waited
-        return permit
+        guard, limiter, request = self._guard, self.desk.limiter, self.request
+        while True:
+            self.queued += await guard.wait()
+            permit = None
+            if limiter is not None:
+                permit = await limiter.admit(request.prompt_tokens + request.answer_tokens)
+                self.queued += permit.waited
+            if guard.enter():
+                return permit
+            if permit is not None:  # the circuit opened while it was in line
+                permit.give_back()
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
@@ -359,6 +391,11 @@ class Call:
         )
         return timing
 
+    def note_break(self, error: ErnieError) -> None:
+        """Add an answer that broke after it had begun to the list of failed attempts."""
+        self.note_failure(error)
+        self._guard.broke(error)
+
     def note_failure(self, error: ErnieError) -> None:
         """Add to the list of failed attempts, which the error then carries."""
         if isinstance(error, NotFoundError) and error.code is None:
@@ -366,15 +403,16 @@ class Call:
             path = self.request.path
             url = f"{self.desk.transport.base_url}{path}" if path.startswith("/") else path
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
-        refusal = error if isinstance(error, APIError) else None
-        self.failures.append(
-            FailedAttempt(
-                error=brief(error),
-                status=None if refusal is None else refusal.status,
-                code=None if refusal is None else refusal.code,
-                waited=self._waits[-1],
+        if not isinstance(error, CircuitOpenError | NoKeyError):  # those are no requests
+            refusal = error if isinstance(error, APIError) else None
+            self.failures.append(
+                FailedAttempt(
+                    error=brief(error),
+                    status=None if refusal is None else refusal.status,
+                    code=None if refusal is None else refusal.code,
+                    waited=self._waits[-1],
+                )
             )
-        )
         error.attempts = tuple(self.failures)
         error.request_id = error.request_id or self.request.request_id
 
@@ -384,11 +422,6 @@ class Call:
             self.desk.hooks,
             RetryScheduled(call=self.number, attempt=attempt, delay=delay, error=brief(error)),
         )
-
-
-def brief(error: ErnieError) -> str:
-    """What happened, in one line."""
-    return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
 
 
 async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:

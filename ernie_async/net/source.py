@@ -20,8 +20,8 @@ from ernie_async.errors import (
     NotFoundError,
 )
 from ernie_async.net.attempt import Attempt
-from ernie_async.net.call import Call, Desk, brief
-from ernie_async.net.hooks import StreamResumed, tell
+from ernie_async.net.call import Call, Desk
+from ernie_async.net.hooks import StreamResumed, brief, tell
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.event_ids import EventLedger
 from ernie_async.sansio.read_buffer import ReadGauge
@@ -229,7 +229,7 @@ class ChunkSource:
             last_event_id=self._ledger.last_event_id,
             n_resumes=len(self.resumes),
         )
-        call.note_failure(error)
+        call.note_break(error)
         self._close_attempt()
         try:
             for form in forms:
