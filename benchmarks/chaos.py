@@ -102,7 +102,7 @@ async def run_round(port: int, way: str, mode: Mode, streams: int) -> Outcome:
                 )
             )
         assert client.limiter is not None
-        permits = client.limiter.in_flight
+        permits = client.limiter.snapshot().in_flight
     await asyncio.sleep(0.1)
     after = (len(asyncio.all_tasks()), open_descriptors())
     lost = [now - then for now, then in zip(after, before, strict=True)]

@@ -38,12 +38,15 @@ from ernie_async.errors import (
     TransportError,
 )
 from ernie_async.media import image, image_part, video, video_part
+from ernie_async.net.admission import AnyLimiter, AnyPermit, LimiterSnapshot
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
     CircuitChanged,
     HeartbeatSeen,
     Hook,
+    LimiterPaused,
+    Queued,
     Record,
     RetryScheduled,
     RetryWithheld,
@@ -60,12 +63,14 @@ from ernie_async.options import (
     SearchOptions,
     VideoOptions,
 )
+from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
+from ernie_async.sansio.rate_headers import RateHeaders
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
@@ -120,6 +125,9 @@ from ernie_async.version import __version__
 
 __all__ = [
     "APIError",
+    "Adaptive",
+    "AnyLimiter",
+    "AnyPermit",
     "ApiKey",
     "AsyncClient",
     "AuthError",
@@ -164,6 +172,8 @@ __all__ = [
     "Images",
     "InterruptedStreamError",
     "Limiter",
+    "LimiterPaused",
+    "LimiterSnapshot",
     "Limits",
     "Message",
     "MessageFinding",
@@ -176,9 +186,11 @@ __all__ = [
     "Permit",
     "Price",
     "Prices",
+    "Queued",
     "QuotaError",
     "RankedDocument",
     "Ranking",
+    "RateHeaders",
     "RateLimitError",
     "ReadBuffer",
     "ReadGauge",

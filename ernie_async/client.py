@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 import aiohttp
 
 from ernie_async.calling import ask, ask_chat
+from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.hooks import Hook
-from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
@@ -95,8 +95,8 @@ class AsyncClient:
         resume: What to do when a stream breaks after its first chunk: `"server"`, `"continue"`,
             `"never"`, or a `ResumePolicy`.
         read_buffer: How much of a stream is read at once.
-        limits: What may be asked of the service. A `Limiter` is shared with the other clients that
-            were given it.
+        limits: What may be asked of the service, for each account and model. A `Limiter` is shared
+            with the other clients that were given it.
         hooks: Told of every call, retry and end.
         prices: For `totals`; `None` for the table that comes with this version.
         app_id: A V2 application id (`app-...`), sent as `appid`.
@@ -121,7 +121,7 @@ class AsyncClient:
         breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
-        limits: Limits | Limiter = NO_LIMITS,
+        limits: Limits | AnyLimiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
         prices: Prices | None = None,
         app_id: str | None = None,
@@ -405,7 +405,7 @@ class AsyncClient:
         return self._model
 
     @property
-    def limiter(self) -> Limiter | None:
+    def limiter(self) -> AnyLimiter | None:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._desk.limiter
 

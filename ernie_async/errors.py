@@ -138,7 +138,8 @@ class DeadlineError(TransportError, TimeoutError):
     """A named clock ran out.
 
     Attributes:
-        clock: `connect`, `first_event`, `idle` or `total`; see `Timeouts`.
+        clock: `connect`, `first_event`, `idle` or `total`, see `Timeouts`; or `queue`: the line
+            of the limiter was longer than `max_wait`, and nothing was sent.
         seconds: How long that clock had.
         partial: What a stream had delivered; `None` if nothing.
     """

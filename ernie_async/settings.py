@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, get_args
 import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.net.admission import AnyLimiter, Priority
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
@@ -76,12 +77,18 @@ class CallOptions(TypedDict, total=False):
         extra_headers: Sent besides the client's own headers.
         extra_body: Fields of the body that have no name here; they win over those that have.
         request_id: Sent as `X-Request-Id`; without it one is made up.
+        priority: In the line of the limiter. `"batch"` lets those that are `"interactive"`, as all
+            are without it, go before it.
+        max_wait: Seconds in that line, each time, after which it is not worth it any more; `None`,
+            as without it, for no end but that of `Timeouts.total`.
     """
 
     timeouts: Timeouts
     extra_headers: Mapping[str, str]
     extra_body: Mapping[str, Any]
     request_id: str
+    priority: Priority
+    max_wait: float | None
 
 
 class ChatOptions(ChatFields, CallOptions, total=False):
@@ -110,7 +117,7 @@ class ClientSettings(TypedDict):
     breaker: BreakerPolicy | Breaker | None
     resume: ResumeMode | ResumePolicy
     read_buffer: ReadBuffer
-    limits: Limits | Limiter
+    limits: Limits | AnyLimiter
     hooks: Sequence[Hook]
     app_id: str | None
     prices: Prices | None
@@ -134,7 +141,8 @@ def make_desk(
     check_kind("retry", given["retry"], RetryPolicy)
     check_kind("breaker", given["breaker"], BreakerPolicy | Breaker | None)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
-    check_kind("limits", given["limits"], Limits | Limiter)
+    if not isinstance(given["limits"], AnyLimiter):
+        check_kind("limits", given["limits"], Limits | Limiter)
     server = read_server(given["server"])
     # What the environment says of Qianfan is not for other servers, its key least of all.
     is_default = server.name == "qianfan"
@@ -169,6 +177,7 @@ def make_desk(
         transport=way_to(url, headers),
         key=_tokens_of(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
         limiter=_limiter(given["limits"]),
+        account="" if key is None else key.account,
         retry=given["retry"],
         budget=_budget(given["retry"]),
         breaker=_breaker(given["breaker"]),
@@ -256,8 +265,8 @@ def _breaker(breaker: BreakerPolicy | Breaker | None) -> Breaker | None:
     return Breaker(breaker) if isinstance(breaker, BreakerPolicy) else breaker
 
 
-def _limiter(limits: Limits | Limiter) -> Limiter | None:
-    if isinstance(limits, Limiter):
+def _limiter(limits: Limits | AnyLimiter) -> AnyLimiter | None:
+    if not isinstance(limits, Limits):
         return limits
     return None if limits.is_unlimited else Limiter(limits)
 

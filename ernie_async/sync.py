@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
+from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.hooks import Hook, StreamResumed
-from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
@@ -93,7 +93,7 @@ class Client:
         breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
-        limits: Limits | Limiter = NO_LIMITS,
+        limits: Limits | AnyLimiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
         prices: Prices | None = None,
         app_id: str | None = None,
@@ -234,7 +234,7 @@ class Client:
         return self._client.model
 
     @property
-    def limiter(self) -> Limiter | None:
+    def limiter(self) -> AnyLimiter | None:
         """What stands in front of every request; `None` if nothing is limited."""
         return self._client.limiter
 

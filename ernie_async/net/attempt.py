@@ -8,10 +8,11 @@ import asyncio
 from time import monotonic, time
 
 from ernie_async.errors import ConnectError, DeadlineError, ErnieError, InterruptedStreamError
+from ernie_async.net.admission import AnyPermit
 from ernie_async.net.body import read_body
-from ernie_async.net.call import Call, settle_failed
+from ernie_async.net.call import Call
+from ernie_async.net.feedback import settle_failed
 from ernie_async.net.hooks import HeartbeatSeen, tell
-from ernie_async.net.limiter import Permit
 from ernie_async.net.transport import Reply
 from ernie_async.net.watch import Watch
 from ernie_async.sansio.chunk_reader import ChunkReader
@@ -56,7 +57,7 @@ class Attempt:
         self._reader = ChunkReader(ledger, max_event_bytes=call.desk.max_event_bytes)
         self._ledger = ledger
         self._gauge = gauge
-        self._permit: Permit | None = None
+        self._permit: AnyPermit | None = None
         self._reply: Reply | None = None
         self._watch: Watch | None = None
         self._held: list[ChatChunk] = []
@@ -107,6 +108,7 @@ class Attempt:
                 seconds=seconds or 0.0,
             )
         except ErnieError as error:
+            self.report(error)
             if self._permit is not None:
                 settle_failed(self._permit, error)
             self.close(used=None)
@@ -117,6 +119,8 @@ class Attempt:
 
     async def _open(self, *, may_be_empty: bool) -> list[ChatChunk]:
         reply = self._reply = await self._call.send()
+        if self._permit is not None:
+            self._call.learn(self._permit, reply)
         if reply.status != 200 or not is_event_stream(reply.headers):
             body = await read_body(reply)
             raise refuse_non_stream(reply.status, reply.headers, body, utc_now=time())
@@ -213,6 +217,9 @@ class Attempt:
         """Read on to the end of the body, if it is near, so that its connection can be reused."""
         reply = self._reply
         assert reply is not None
+        if self._permit is not None:
+            # No pace: how long it took is for the reader of the stream to say.
+            self._permit.succeeded()
         size = 0
         if reply.is_at_end:
             return
@@ -222,6 +229,11 @@ class Attempt:
                     size += len(await reply.read(DRAIN_BYTES))
         except (ErnieError, TimeoutError):
             pass  # to be closed, and nothing of the answer is missing
+
+    def report(self, error: ErnieError) -> None:
+        """Have the limiter learn from what went wrong."""
+        if self._permit is not None:
+            self._call.report(self._permit, error)
 
     def close(self, *, used: int | None) -> None:
         """Leave nothing behind: no timer, no socket, no permit. May be called twice.

@@ -16,21 +16,34 @@ from ernie_async.errors import (
     APIError,
     AuthError,
     CircuitOpenError,
-    ConnectError,
+    ConfigError,
     DeadlineError,
     ErnieError,
     FailedAttempt,
     NoKeyError,
     NotFoundError,
 )
+from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.net.body import read_body
+from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
 from ernie_async.net.guard import Guard
-from ernie_async.net.hooks import CallEnded, CallStarted, Hook, RetryScheduled, brief, tell
-from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.hooks import (
+    CallEnded,
+    CallStarted,
+    Hook,
+    LimiterPaused,
+    Queued,
+    RetryScheduled,
+    brief,
+    tell,
+)
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import ApiKey, MaskedStr
 from ernie_async.sansio.breaker import Breaker
 from ernie_async.sansio.ledger import Ledger
+from ernie_async.sansio.load import is_quota
+from ernie_async.sansio.pause import PROBE_SECONDS
+from ernie_async.sansio.rate_headers import read_rate_headers
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
@@ -46,13 +59,18 @@ if TYPE_CHECKING:
     # Imported by whoever has a pair of keys: most programs have one key.
     from ernie_async.net.credentials import IamTokens
 
-__all__ = ["Call", "Desk", "settle_failed"]
+__all__ = ["Call", "Desk"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 # The service says this of a token that has expired, as of one that was never good.
 TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
+
+TOO_MANY = 429
+
+# What is raised before a request goes.
+NOT_SENT = ConfigError | CircuitOpenError | NoKeyError
 
 _numbers = itertools.count(1)
 
@@ -62,7 +80,8 @@ class Desk(NamedTuple):
 
     transport: Transport
     key: "ApiKey | IamTokens | None"
-    limiter: Limiter | None
+    limiter: AnyLimiter | None
+    account: str  # whose quota is used, and no secret
     retry: RetryPolicy
     budget: RetryBudget | None
     breaker: Breaker | None
@@ -167,6 +186,7 @@ class Call:
     __slots__ = (
         "_guard",
         "_has_renewed",
+        "_refused_since",
         "_token",
         "_waits",
         "desk",
@@ -191,6 +211,7 @@ class Call:
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
+        self._refused_since: float | None = None  # for want of quota
         circuit = None
         if desk.breaker is not None and desk.transport.is_home(request.path):
             url = desk.transport.base_url
@@ -288,7 +309,9 @@ class Call:
                 except ErnieError as error:
                     self.note_failure(error)
                     guard.failed(error, was_sent=self.sent > sent)
-                    if not self._renews(error):
+                    # With another token, or in line until there is quota again: no failure of the
+                    # service's, so it costs no attempt of the policy.
+                    if not (self._renews(error) or self._queues_again(error)):
                         raise
                 except BaseException:
                     guard.left(was_sent=self.sent > sent)
@@ -296,8 +319,6 @@ class Call:
                 else:
                     guard.succeeded()
                     return answer
-                # Once more at once, with another token: no failure of the service's, so it costs no
-                # attempt of the policy.
 
         return noted
 
@@ -312,19 +333,83 @@ class Call:
         self._has_renewed = True
         return True
 
-    async def admit(self) -> Permit | None:
+    def _queues_again(self, error: ErnieError) -> bool:
+        """Whether a quota was spent, and this call may wait for it where all the others do."""
+        if self.desk.limiter is None or not is_quota(error):
+            return False
+        # Imported here like the rest of its module.
+        from ernie_async.net.retrying import seconds_left  # noqa: PLC0415
+
+        assert isinstance(error, APIError)
+        now = monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        delay = self.desk.retry.quota_delay(
+            error.retry_after,
+            guess=PROBE_SECONDS,
+            waited=now - self._refused_since,
+            elapsed=now - self.started,
+        )
+        if delay is None or delay >= seconds_left(self.ends_at):
+            return False
+        self._before_wait(error, len(self.failures), delay)
+        return True
+
+    async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
-        guard, limiter, request = self._guard, self.desk.limiter, self.request
         while True:
-            self.queued += await guard.wait()
-            permit = None
-            if limiter is not None:
-                permit = await limiter.admit(request.prompt_tokens + request.answer_tokens)
-                self.queued += permit.waited
-            if guard.enter():
+            self.queued += await self._guard.wait()
+            permit = await self._room()
+            if self._guard.enter():
                 return permit
             if permit is not None:  # the circuit opened while it was in line
                 permit.give_back()
+
+    async def _room(self) -> AnyPermit | None:
+        limiter = self.desk.limiter
+        if limiter is None:
+            return None
+        request = self.request
+        permit = limiter.admit(
+            request.prompt_tokens + request.answer_tokens,
+            model=request.model,
+            account=self.desk.account,
+            priority=request.priority,
+            max_wait=request.max_wait,
+        )
+        permit.on_wait = self._tell_queued
+        await permit
+        self.queued += permit.waited
+        return permit
+
+    def _tell_queued(self, permit: AnyPermit) -> None:
+        queued = Queued(
+            call=self.number,
+            model=self.request.model,
+            priority=self.request.priority,
+            position=permit.position,
+            estimated_wait=permit.estimated_wait,
+        )
+        tell(self.desk.hooks, queued)
+
+    def learn(self, permit: AnyPermit, reply: Reply) -> None:
+        """Have the limiter learn from the head of an answer."""
+        told = read_rate_headers(reply.headers, utc_now=time())
+        if told is not None:
+            permit.learn(told)
+            if told.is_spent and reply.status != TOO_MANY:  # a refusal is told when it was read
+                self._tell_paused(told.retry_after, "nothing is left of the quota")
+
+    def report(self, permit: AnyPermit, error: ErnieError) -> None:
+        """Have the limiter learn from an error of the service or the network."""
+        if tell_failure(permit, error, max_retry_after=self.desk.retry.max_retry_after):
+            self._tell_paused(getattr(error, "retry_after", None), brief(error))
+
+    def _tell_paused(self, seconds: float | None, reason: str) -> None:
+        paused = LimiterPaused(
+            call=self.number, model=self.request.model, seconds=seconds, reason=reason
+        )
+        tell(self.desk.hooks, paused)
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
@@ -403,16 +488,18 @@ class Call:
             path = self.request.path
             url = f"{self.desk.transport.base_url}{path}" if path.startswith("/") else path
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
-        if not isinstance(error, CircuitOpenError | NoKeyError):  # those are no requests
-            refusal = error if isinstance(error, APIError) else None
-            self.failures.append(
-                FailedAttempt(
-                    error=brief(error),
-                    status=None if refusal is None else refusal.status,
-                    code=None if refusal is None else refusal.code,
-                    waited=self._waits[-1],
-                )
+        if isinstance(error, NOT_SENT) or getattr(error, "clock", "") == "queue":
+            error.attempts = tuple(self.failures)
+            return
+        refusal = error if isinstance(error, APIError) else None
+        self.failures.append(
+            FailedAttempt(
+                error=brief(error),
+                status=None if refusal is None else refusal.status,
+                code=None if refusal is None else refusal.code,
+                waited=self._waits[-1],
             )
+        )
         error.attempts = tuple(self.failures)
         error.request_id = error.request_id or self.request.request_id
 
@@ -426,22 +513,37 @@ class Call:
 
 async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
     permit = await call.admit()
+    if permit is None:
+        reply = await call.send()
+        try:
+            return await receive(reply)
+        finally:
+            reply.close()
+    began = monotonic()
     try:
         reply = await call.send()
         try:
+            call.learn(permit, reply)
             answer = await receive(reply)
         finally:
             reply.close()
+        usage = _told_usage(answer)
+        if usage is not None:
+            permit.settle(tokens=usage.total_tokens)
+        tell_success(permit, usage, monotonic() - began)
     except ErnieError as error:
-        if permit is not None:
-            settle_failed(permit, error)
+        call.report(permit, error)
+        settle_failed(permit, error)
+        raise
+    except asyncio.CancelledError:
+        # Of an answer in one piece, the whole time is the only clock. Most of it in line is no
+        # fault of the service's.
+        now = monotonic()
+        if call.ends_at is not None and now >= max(call.ends_at, 2 * began - call.started):
+            permit.congested()
         raise
     finally:
-        if permit is not None:
-            permit.release()
-    usage = _told_usage(answer)
-    if permit is not None and usage is not None:
-        permit.settle(tokens=usage.total_tokens)
+        permit.release()
     return answer
 
 
@@ -451,11 +553,3 @@ def _told_usage(answer: object) -> Usage | None:
         return None
     usage = answer.__dict__.get("usage")  # one of unknown form is no field
     return usage if isinstance(usage, Usage) and not usage.is_estimate else None
-
-
-def settle_failed(permit: Permit, error: ErnieError) -> None:
-    """Put back what a failed attempt did not use."""
-    if isinstance(error, ConnectError) and not error.was_sent:
-        permit.give_back()
-    elif isinstance(error, APIError):
-        permit.settle(tokens=0)

@@ -21,6 +21,8 @@ __all__ = [
     "CircuitChanged",
     "HeartbeatSeen",
     "Hook",
+    "LimiterPaused",
+    "Queued",
     "Record",
     "RetryScheduled",
     "RetryWithheld",
@@ -48,6 +50,40 @@ class CallStarted(NamedTuple):
     path: str
     model: str | None
     is_stream: bool
+
+
+class Queued(NamedTuple):
+    """An attempt has to wait in line for the limiter. `Timing.queued` tells in the end how long.
+
+    Attributes:
+        call: The call's number.
+        model: The model asked for, if any.
+        priority: `interactive` or `batch`.
+        position: Its place in line; 1 is the next to be admitted.
+        estimated_wait: Seconds, as far as can be told.
+    """
+
+    call: int
+    model: str | None
+    priority: str
+    position: int
+    estimated_wait: float
+
+
+class LimiterPaused(NamedTuple):
+    """The service said that a quota is spent: for a while, nobody is admitted for this model.
+
+    Attributes:
+        call: The number of the call that was told so.
+        model: The model asked for, if any.
+        seconds: How long, if the service said so; `None`: one call tries every 5 s.
+        reason: What the service said, in short.
+    """
+
+    call: int
+    model: str | None
+    seconds: float | None
+    reason: str
 
 
 class RetryScheduled(NamedTuple):
@@ -147,6 +183,8 @@ class CallEnded(NamedTuple):
 
 Record = (
     CallStarted
+    | Queued
+    | LimiterPaused
     | RetryScheduled
     | RetryWithheld
     | CircuitChanged
@@ -156,12 +194,12 @@ Record = (
 )
 Hook = Callable[[Record], None]
 
-NEWS = RetryScheduled | RetryWithheld | CircuitChanged | StreamResumed
+TOLD_AT_INFO = (LimiterPaused, RetryScheduled, RetryWithheld, CircuitChanged, StreamResumed)
 
 
 def tell(hooks: Sequence[Hook], record: Record) -> None:
     """Tell every hook, and the log."""
-    level = logging.INFO if isinstance(record, NEWS) else logging.DEBUG
+    level = logging.INFO if isinstance(record, TOLD_AT_INFO) else logging.DEBUG
     if logger.isEnabledFor(level):
         logger.log(level, "%s", record)
     for hook in hooks:

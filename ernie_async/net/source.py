@@ -207,6 +207,8 @@ class ChunkSource:
                         await self._finish(attempt)
                         return []
             except ErnieError as error:
+                if self.phase != "left":
+                    attempt.report(error)
                 chunks = await self._resume(error)
             if chunks:
                 return chunks

@@ -6,6 +6,7 @@ Source: cloud.baidu.com/doc/qianfan/s/Kmh4sutww and the vendor's own clients.
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 
 from ernie_async.errors import ConfigError, shorten
 
@@ -65,6 +66,11 @@ class ApiKey:
     def header(self) -> MaskedStr:
         """The value of the `Authorization` header."""
         return MaskedStr(f"Bearer {self._secret}")
+
+    @property
+    def account(self) -> str:
+        """A name for whose quota it uses; the same everywhere, and no secret."""
+        return _account(self._secret)
 
     @property
     def is_baidu(self) -> bool:
@@ -141,6 +147,11 @@ class IamKeys:
                 f"got {shorten(self.token_seconds)}"
             )
 
+    @property
+    def account(self) -> str:
+        """A name for whose quota it uses; the same everywhere, and no secret."""
+        return _account(self.access_key)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IamKeys) and other._values() == self._values()
 
@@ -194,6 +205,10 @@ def from_env(environ: Mapping[str, str]) -> ApiKey | IamKeys | None:
             "QIANFAN_API_KEY"
         )
     return None
+
+
+def _account(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()[:12]
 
 
 def _without_bearer(text: str) -> str:

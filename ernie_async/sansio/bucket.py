@@ -79,8 +79,16 @@ class TokenBucket:
     @classmethod
     def per_minute(cls, quota: float, burst: float | None, now: float) -> "TokenBucket":
         """A bucket for a quota per minute; `burst` `None` means five seconds' worth."""
-        rate = quota / 60.0
-        return cls(rate, burst if burst is not None else max(1.0, rate * BURST_SECONDS), now)
+        bucket = cls(0.0, 0.0, now)
+        bucket.change_quota(quota, burst, now)
+        bucket._level = bucket.capacity
+        return bucket
+
+    def change_quota(self, quota: float, burst: float | None, now: float) -> None:
+        """Go on with another quota per minute. What was there stays, if it still fits in."""
+        self._level, self._stamp = self.level(now), max(now, self._stamp)
+        self.rate = quota / 60.0
+        self.capacity = max(1.0, self.rate * BURST_SECONDS) if burst is None else burst
 
     def level(self, now: float) -> float:
         """How much may be taken at `now`; below zero when in debt."""

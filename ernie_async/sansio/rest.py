@@ -4,7 +4,7 @@ What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.r
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -49,6 +49,8 @@ class Request(NamedTuple):
         prompt_tokens: Estimate; 0 if nobody counts tokens.
         answer_tokens: Estimate of the most it will say; 0 if nobody counts tokens.
         estimate: Of the prompt, not corrected, to be compared with the real number; 0 if not.
+        priority: Whether it goes before others in the line of the limiter, or lets them go.
+        max_wait: Seconds that it may stand in line; `None` for no end.
     """
 
     method: str
@@ -63,6 +65,8 @@ class Request(NamedTuple):
     prompt_tokens: int = 0
     answer_tokens: int = 0
     estimate: int = 0
+    priority: Literal["interactive", "batch"] = "interactive"
+    max_wait: float | None = None
 
 
 def read_answer(

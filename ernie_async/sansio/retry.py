@@ -22,6 +22,9 @@ from ernie_async.errors import (
 
 __all__ = ["RetryPolicy", "read_retry_after"]
 
+# So long a call goes on, besides its attempts, while its quota is spent: then it was refilled.
+QUOTA_SECONDS = 60.0
+
 # A quota of the service is refilled within 0 to 60 s, so the first wait for one is longer.
 QUOTA_FACTOR = 8
 
@@ -103,6 +106,28 @@ class RetryPolicy:
             return None
         return delay
 
+    def quota_delay(
+        self, asked: float | None, *, guess: float, waited: float, elapsed: float
+    ) -> float | None:
+        """Say for how long to wait for a spent quota in line, at the cost of no attempt.
+
+        Args:
+            asked: Seconds that the service asks to wait, if it does.
+            guess: Seconds that it may take, if it does not.
+            waited: Seconds since the call was first refused for this reason.
+            elapsed: Seconds since the call began.
+
+        Returns:
+            Seconds; `None` if this refusal counts like any other failure.
+        """
+        delay = guess if asked is None else asked
+        is_too_long = asked is not None and asked > self.max_retry_after
+        if self.attempts == 1 or is_too_long or waited >= QUOTA_SECONDS:
+            return None
+        if self.time_budget is not None and elapsed + delay > self.time_budget:
+            return None
+        return delay
+
     def patience(self, *, is_quota: bool) -> float:
         """Seconds a call may wait in all where it cannot even be sent: its longest waits together.
 
@@ -131,7 +156,7 @@ def may_pass(error: ErnieError) -> bool:
         case ConnectError() | InterruptedStreamError():
             return True
         case DeadlineError(clock=clock):
-            return clock != "total"
+            return clock not in {"total", "queue"}
         case _:
             return False
 

@@ -335,7 +335,7 @@ async def test_a_consumer_that_leaves_early_frees_the_socket_within_50_ms(
         stall(before_headers=True),
         stall(),
         stall(3),
-        refuse(429, retry_after=5),
+        refuse(503, retry_after=5),
         cut(3, of=reply(TEXT, ids=True)),
     ],
     ids=["headers", "first event", "next event", "backoff", "resume"],

@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from ernie_async import (
+    Adaptive,
+    AnyLimiter,
+    AnyPermit,
     APIError,
     ApiKey,
     AsyncClient,
     CallEnded,
     CallStarted,
+    CircuitChanged,
     ChatChunk,
     ChatCompletion,
     ChatOptions,
@@ -41,6 +45,8 @@ from ernie_async import (
     ImageURL,
     InterruptedStreamError,
     Limiter,
+    LimiterPaused,
+    LimiterSnapshot,
     Limits,
     Message,
     MessageFinding,
@@ -48,13 +54,16 @@ from ernie_async import (
     Permit,
     Price,
     Prices,
+    Queued,
     RankedDocument,
     Ranking,
+    RateHeaders,
     RateLimitError,
     Record,
     ResponseFormat,
     RetryPolicy,
     RetryScheduled,
+    RetryWithheld,
     SearchAnswer,
     Server,
     StreamOptions,
@@ -166,7 +175,7 @@ async def every_verb(client: AsyncClient) -> None:
     assert_type(await client.request("POST", "/embeddings", json={"input": ["a"]}), dict[str, Any])
     assert_type(client.with_options(timeouts=Timeouts(idle=5)), AsyncClient)
     assert_type(client.base_url, str)
-    assert_type(client.limiter, Limiter | None)
+    assert_type(client.limiter, AnyLimiter | None)
 
 
 async def every_other_capability(client: AsyncClient, path: Path) -> None:
@@ -291,8 +300,12 @@ def every_setting(session: aiohttp.ClientSession) -> None:
             assert_type(record.delay, float)
         elif isinstance(record, StreamResumed):
             assert_type(record.at, int)
+        elif isinstance(record, RetryWithheld):
+            assert_type(record.attempt, int)
+        elif isinstance(record, CircuitChanged):
+            assert_type(record.state, Literal["closed", "open", "half-open"])
         else:
-            assert_type(record, CallStarted | HeartbeatSeen)
+            assert_type(record, CallStarted | Queued | LimiterPaused | HeartbeatSeen)
 
     AsyncClient()
     AsyncClient("key")
@@ -307,7 +320,7 @@ def every_setting(session: aiohttp.ClientSession) -> None:
         proxy="http://proxy:1",
         ca_file="ca.pem",
     )
-    AsyncClient(limits=Limiter(Limits(concurrency=1)))
+    AsyncClient(limits=Limiter(Limits(concurrency=Adaptive(min=2, max=64))))
     AsyncClient(timeouts=5)  # type: ignore[arg-type]
     Timeouts(total="later")  # type: ignore[arg-type]
 
@@ -316,7 +329,18 @@ async def limited(limiter: Limiter) -> None:
     async with limiter.admit(100) as permit:
         assert_type(permit, Permit)
         permit.settle(tokens=80)
-    assert_type((await limiter.admit()).waited, float)
+    assert_type((await limiter.admit(model="m", priority="batch", max_wait=5)).waited, float)
+    assert_type(limiter.snapshot("m").concurrency, int | None)
+    limiter.admit(priority="urgent")  # type: ignore[arg-type]
+
+
+async def limited_by_any(limiter: AnyLimiter) -> None:
+    AsyncClient(limits=limiter)
+    async with limiter.admit(100, model="m", account="a") as permit:
+        assert_type(permit, AnyPermit)
+        permit.learn(RateHeaders(limit_requests=60))
+        permit.succeeded()
+    assert_type(limiter.snapshot(), LimiterSnapshot)
 
 
 async def every_error(client: AsyncClient) -> None:
