@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from ernie_async import AsyncClient, Breaker, BreakerPolicy, ErnieError, RetryPolicy
 
-Way = Literal["503", "refused"]
+Way = Literal["503", "dropped"]
 
 ANSWER = (
     b'{"id":"as-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,'
@@ -49,9 +49,6 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.server.open.add(transport)
-        if self.server.is_down and self.server.way == "refused":
-            self.server.seen.append(time.monotonic())
-            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.held += data
@@ -59,20 +56,34 @@ class Connection(asyncio.Protocol):
         if not end or len(body) < int(head.lower().partition(b"content-length: ")[2].split()[0]):
             return
         self.held = b""
-        self.server.seen.append(time.monotonic())
-        self.transport.write(BAD if self.server.is_down else GOOD)
+        server = self.server
+        if server.is_down:
+            name = head.lower().partition(b"x-request-id: ")[2].split()[0]
+            if name in server.names:
+                server.repeated.append(time.monotonic())
+            server.names.add(name)
+        if server.is_down and server.way == "dropped":
+            self.transport.abort()
+        else:
+            self.transport.write(BAD if server.is_down else GOOD)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self.server.open.discard(self.transport)
 
 
 class Server:
-    """A server that can be down: it answers 503, or takes connections and drops them at once."""
+    """A server that can be down: it answers 503, or breaks off each connection without an answer.
+
+    Attributes:
+        names: Ids of the requests that came while it was down.
+        repeated: When one came whose id had come before.
+    """
 
     def __init__(self, way: Way) -> None:
         self.way = way
         self.is_down = False
-        self.seen: list[float] = []
+        self.names: set[bytes] = set()
+        self.repeated: list[float] = []
         self.open: set[asyncio.Transport] = set()
         self.port = 0
         self._listener: asyncio.Server | None = None
@@ -96,17 +107,11 @@ class Server:
 class Outcome:
     """What the server saw while it was down, and what became of the calls."""
 
-    calls: int
-    sent: int = 0  # while it was down
-    peak: int = 0  # requests of the busiest second after the first requests
+    repeated: int = 0  # requests that were no call's first
+    peak: int = 0  # of them, in the busiest second
     ok: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0  # from the recovery to the last answer
-
-    @property
-    def repeated(self) -> int:
-        """Requests that were no call's first."""
-        return max(0, self.sent - self.calls)
 
 
 class Setting(NamedTuple):
@@ -141,7 +146,7 @@ async def run(setting: Setting, way: Way, *, calls: int, clients: int, seconds: 
     if not setting.budget:
         retry = replace(retry, budget_ratio=None)
     breaker = Breaker(policy) if setting.breaker else None
-    outcome = Outcome(calls)
+    outcome = Outcome()
 
     async def ask(client: AsyncClient) -> None:
         try:
@@ -165,17 +170,16 @@ async def run(setting: Setting, way: Way, *, calls: int, clients: int, seconds: 
         await asyncio.sleep(seconds)
         server.is_down = False
         recovered = time.monotonic()
-        while_down = list(server.seen)
         async with asyncio.timeout(120):
             await asyncio.gather(*tasks)
         outcome.seconds = time.monotonic() - recovered
-    outcome.sent = len(while_down)
-    outcome.peak = max(Counter(int(at - began) for at in while_down[calls:]).values(), default=0)
+    outcome.repeated = len(server.repeated)
+    outcome.peak = max(Counter(int(at - began) for at in server.repeated).values(), default=0)
     return outcome
 
 
 def allowed(calls: int, clients: int) -> int:
-    """Retries that the budgets of so many clients allow within one outage of ten seconds."""
+    """Retries that the budgets of so many clients allow within ten seconds."""
     assert RETRY.budget_ratio is not None
     return int(clients * RETRY.budget_floor + calls * RETRY.budget_ratio)
 
@@ -197,19 +201,21 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * arguments.calls + 200), hard))
     calls, seconds = arguments.calls, arguments.seconds
     is_right = True
-    print(f"{calls} calls, a server that is down for {seconds:g} s\n")
-    print("| down | clients | on | repeated while down | busiest second | budget | ok | failed |")
+    budget = allowed(calls, 1)
+    print(
+        f"{calls} calls, a server that is down for {seconds:g} s; one client's budget: {budget}\n"
+    )
+    print("| answer | clients | on | repeated while down | busiest second | ok | failed | over |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    ways: tuple[Way, ...] = ("503", "refused")
+    ways: tuple[Way, ...] = ("503", "dropped")
     for way in ways:
         for clients in (1, calls):
             for name, setting in SETTINGS.items():
                 done = asyncio.run(run(setting, way, calls=calls, clients=clients, seconds=seconds))
                 failed = ", ".join(f"{n} {kind}" for kind, n in done.failures.items()) or "0"
-                budget = allowed(calls, 1)
                 print(
-                    f"| {way} | {clients} | {name} | {done.repeated} | {done.peak} | {budget} "
-                    f"| {done.ok} | {failed} |",
+                    f"| {way} | {clients} | {name} | {done.repeated} | {done.peak} "
+                    f"| {done.ok} | {failed} | {done.seconds:.1f} s |",
                     flush=True,
                 )
                 if all(setting):

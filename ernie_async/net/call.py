@@ -317,7 +317,7 @@ class Call:
                     guard.left(was_sent=self.sent > sent)
                     raise
                 else:
-                    guard.succeeded()
+                    guard.succeeded(is_stream=self.request.is_stream)
                     return answer
 
         return noted
@@ -462,6 +462,8 @@ class Call:
         request_id: str | None = None,
     ) -> Timing:
         """Tell that the call is over."""
+        if outcome == "ok":
+            self._guard.over()
         timing = self.timing()
         tell(
             self.desk.hooks,

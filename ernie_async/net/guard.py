@@ -125,12 +125,15 @@ class Guard:
             self._tell(circuit)
         return True
 
-    def succeeded(self) -> None:
-        """The request was answered."""
+    def succeeded(self, *, is_stream: bool) -> None:
+        """The request was answered, or its answer began."""
         if self._has_taken and self._budget is not None:
             self._budget.give_back(monotonic())
         self._has_taken = False
-        self._answered()
+        # Streams that have only begun say little: they may all be cut at the same moment. As a
+        # probe, to begin is enough.
+        if not is_stream or (self._circuit is not None and self._circuit.state != "closed"):
+            self.over()
 
     def failed(self, error: ErnieError, *, was_sent: bool) -> None:
         """The request failed, or did not even go."""
@@ -140,7 +143,7 @@ class Guard:
         elif is_outage(error):
             self._blame(brief(error))
         else:
-            self._answered()
+            self.over()
 
     def left(self, *, was_sent: bool) -> None:
         """The request was cancelled, be it because the call took too long."""
@@ -171,7 +174,8 @@ class Guard:
             error.args = (said, *error.args[1:])
         return self._has_taken
 
-    def _answered(self) -> None:
+    def over(self) -> None:
+        """The server did its part, be it that it refused. Told twice, it counts once."""
         circuit = self._circuit
         if circuit is not None and self._has_entered:
             self._has_entered = False

@@ -5,7 +5,7 @@ A line that must not pass carries an ignore; mypy complains if it passes after a
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import aiohttp
 import numpy
@@ -21,12 +21,12 @@ from ernie_async import (
     AsyncClient,
     CallEnded,
     CallStarted,
-    CircuitChanged,
     ChatChunk,
     ChatCompletion,
     ChatOptions,
     ChatRequest,
     ChatStream,
+    CircuitChanged,
     Client,
     ConfigError,
     ConnectError,
