@@ -52,6 +52,7 @@ from ernie_async.net.hooks import (
     RetryWithheld,
     StreamResumed,
 )
+from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents
@@ -68,6 +69,7 @@ from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.key_pool import KeyHealth, PooledKey
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.rate_headers import RateHeaders
@@ -171,6 +173,8 @@ __all__ = [
     "ImageURL",
     "Images",
     "InterruptedStreamError",
+    "KeyHealth",
+    "KeyPool",
     "Limiter",
     "LimiterPaused",
     "LimiterSnapshot",
@@ -184,6 +188,7 @@ __all__ = [
     "OutputError",
     "ParseOptions",
     "Permit",
+    "PooledKey",
     "Price",
     "Prices",
     "Queued",

@@ -15,6 +15,7 @@ import aiohttp
 from ernie_async.calling import ask, ask_chat
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.hooks import Hook
+from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
@@ -80,8 +81,8 @@ class AsyncClient:
     pickle holds the key if it was passed, and not if it came from the environment.
 
     Args:
-        api_key: An API key (`bce-v3/ALTAK-...`) or `IamKeys`; `None` to look into the environment,
-            for `QIANFAN_API_KEY` first. A server that is not Baidu's may need none.
+        api_key: An API key (`bce-v3/ALTAK-...`), `IamKeys`, or a `KeyPool`; `None` to look into the
+            environment, for `QIANFAN_API_KEY` first. A server that is not Baidu's may need none.
         server: Who speaks at the base URL, where servers differ: `"qianfan"`, `"aistudio"`,
             `"fastdeploy"`, `"vllm"`, `"sglang"`, `"llama.cpp"`, or a `Server` of your own. For all
             but the first, no variable `QIANFAN_...` is read.
@@ -111,7 +112,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        api_key: str | ApiKey | IamKeys | None = None,
+        api_key: str | ApiKey | IamKeys | KeyPool | None = None,
         *,
         server: ServerName | Server = "qianfan",
         base_url: str | None = None,
@@ -446,7 +447,8 @@ class AsyncClient:
     def __repr__(self) -> str:
         if not hasattr(self, "_desk"):  # shown by a traceback of its own construction
             return "AsyncClient(unfinished)"
-        return f"AsyncClient({self._desk.key!r}, base_url={self.base_url!r}, model={self._model!r})"
+        key = self._desk.pool or self._desk.key
+        return f"AsyncClient({key!r}, base_url={self.base_url!r}, model={self._model!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = dict(self._settings)

@@ -16,6 +16,7 @@ from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.admission import AnyLimiter, Priority
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
+from ernie_async.net.key_pool import KeyPool, PoolTokens
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.transport import Transport
 from ernie_async.sansio.address import (
@@ -108,7 +109,7 @@ class ClientOptions(TypedDict, total=False):
 class ClientSettings(TypedDict):
     """What `AsyncClient` was given, except a session: what a pickle or a copy of it is made of."""
 
-    api_key: ApiKey | IamKeys | None
+    api_key: ApiKey | IamKeys | KeyPool | None
     server: ServerName | Server
     base_url: str | None
     model: str | None
@@ -151,7 +152,7 @@ def make_desk(
     # Masked, since a tool that prints the locals of a traceback would print the whole of it.
     environ = {name: MaskedStr(value) for name, value in environ.items()}
     key = given["api_key"] or (from_env(environ) if is_default else _key_of(server, environ))
-    check_kind("api_key", key, ApiKey | IamKeys | None)
+    check_kind("api_key", key, ApiKey | IamKeys | KeyPool | None)
     if key is None and is_qianfan(url):
         raise ConfigError(
             "no API key: pass api_key or set QIANFAN_API_KEY (bce-v3/ALTAK-...); "
@@ -173,9 +174,18 @@ def make_desk(
             ca_file=given["ca_file"],
         )
 
+    def tokens_of(keys: IamKeys) -> "IamTokens":
+        from ernie_async.net.credentials import IamTokens  # noqa: PLC0415 - most have one key
+
+        return IamTokens(keys, way_to(keys.iam_url, agent))
+
+    pool = None
+    if isinstance(key, KeyPool):
+        pool, key = PoolTokens(key, {pair: tokens_of(pair) for pair in key.pairs()}), None
     return Desk(
         transport=way_to(url, headers),
-        key=_tokens_of(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
+        key=tokens_of(key) if isinstance(key, IamKeys) else key,
+        pool=pool,
         limiter=_limiter(given["limits"]),
         account="" if key is None else key.account,
         retry=given["retry"],
@@ -222,12 +232,6 @@ def choose_model(given: ClientSettings, environ: Mapping[str, str]) -> str | Non
     server = read_server(given["server"])
     of_environ = environ.get("QIANFAN_MODEL") if server.name == "qianfan" else None
     return given["model"] or of_environ or server.model
-
-
-def _tokens_of(keys: IamKeys, transport: Transport) -> "IamTokens":
-    from ernie_async.net.credentials import IamTokens  # noqa: PLC0415 - most have one key
-
-    return IamTokens(keys, transport)
 
 
 def _key_of(server: Server, environ: Mapping[str, str]) -> ApiKey | None:

@@ -17,6 +17,7 @@ from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.hooks import Hook, StreamResumed
+from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
@@ -83,7 +84,7 @@ class Client:
 
     def __init__(
         self,
-        api_key: str | ApiKey | IamKeys | None = None,
+        api_key: str | ApiKey | IamKeys | KeyPool | None = None,
         *,
         server: ServerName | Server = "qianfan",
         base_url: str | None = None,

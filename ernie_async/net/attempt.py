@@ -245,6 +245,7 @@ class Attempt:
             self._watch.stop()
         if self._reply is not None:
             self._reply.close()
+        self._call.leave_key()
         permit, self._permit = self._permit, None
         if permit is not None:
             if used is not None and permit.tokens:

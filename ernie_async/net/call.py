@@ -37,8 +37,9 @@ from ernie_async.net.hooks import (
     brief,
     tell,
 )
+from ernie_async.net.key_pool import KeyUse, PoolTokens
 from ernie_async.net.transport import Reply, Transport
-from ernie_async.sansio.auth import ApiKey, MaskedStr
+from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
 from ernie_async.sansio.breaker import Breaker
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.load import is_quota
@@ -64,9 +65,6 @@ __all__ = ["Call", "Desk"]
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-# The service says this of a token that has expired, as of one that was never good.
-TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
-
 TOO_MANY = 429
 
 # What is raised before a request goes.
@@ -80,6 +78,7 @@ class Desk(NamedTuple):
 
     transport: Transport
     key: "ApiKey | IamTokens | None"
+    pool: PoolTokens | None  # instead of a key
     limiter: AnyLimiter | None
     account: str  # whose quota is used, and no secret
     retry: RetryPolicy
@@ -173,6 +172,8 @@ class Desk(NamedTuple):
         """Close the connections of the running loop."""
         if not isinstance(self.key, ApiKey | None):
             await self.key.aclose()
+        if self.pool is not None:
+            await self.pool.aclose()
         await self.transport.aclose()
 
 
@@ -186,6 +187,7 @@ class Call:
     __slots__ = (
         "_guard",
         "_has_renewed",
+        "_keys",
         "_refused_since",
         "_token",
         "_waits",
@@ -213,7 +215,8 @@ class Call:
         self._has_renewed = False
         self._refused_since: float | None = None  # for want of quota
         circuit = None
-        if desk.breaker is not None and desk.transport.is_home(request.path):
+        is_home = desk.transport.is_home(request.path)
+        if desk.breaker is not None and is_home:
             url = desk.transport.base_url
             circuit = desk.breaker.circuit(url, request.model, self.started)
         self._guard = Guard(
@@ -226,6 +229,9 @@ class Call:
             started=self.started,
             ends_at=self.ends_at,
         )
+        self._keys: KeyUse | None = None
+        if desk.pool is not None and is_home:
+            self._keys = KeyUse(desk.pool, self._guard, request.model, request.user)
         tell(
             desk.hooks,
             CallStarted(
@@ -301,7 +307,7 @@ class Call:
 
     def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         async def noted() -> T:
-            guard = self._guard
+            guard, keys = self._guard, self._keys
             while True:
                 sent = self.sent
                 try:
@@ -309,15 +315,24 @@ class Call:
                 except ErnieError as error:
                     self.note_failure(error)
                     guard.failed(error, was_sent=self.sent > sent)
-                    # With another token, or in line until there is quota again: no failure of the
-                    # service's, so it costs no attempt of the policy.
-                    if not (self._renews(error) or self._queues_again(error)):
+                    # With another key or token, or in line until there is quota again: no failure
+                    # of the service's, so it costs no attempt of the policy.
+                    if not (
+                        self._renews(error)
+                        or (keys is not None and keys.refused(error))
+                        or self._queues_again(error)
+                    ):
                         raise
                 except BaseException:
                     guard.left(was_sent=self.sent > sent)
+                    self.leave_key()
                     raise
                 else:
                     guard.succeeded(is_stream=self.request.is_stream)
+                    if keys is not None:
+                        keys.answered()
+                        if not self.request.is_stream:  # a stream goes on
+                            keys.leave()
                     return answer
 
         return noted
@@ -359,10 +374,13 @@ class Call:
         """Wait for room for one attempt; `None` if nothing is limited."""
         while True:
             self.queued += await self._guard.wait()
+            if self._keys is not None:
+                self.queued += await self._keys.take()
             permit = await self._room()
-            if self._guard.enter():
+            # While it was in line, its key may have been refused, or the circuit have opened.
+            if (self._keys is None or self._keys.is_ready) and self._guard.enter():
                 return permit
-            if permit is not None:  # the circuit opened while it was in line
+            if permit is not None:
                 permit.give_back()
 
     async def _room(self) -> AnyPermit | None:
@@ -373,7 +391,7 @@ class Call:
         permit = limiter.admit(
             request.prompt_tokens + request.answer_tokens,
             model=request.model,
-            account=self.desk.account,
+            account=self.desk.account if self._keys is None else self._keys.account,
             priority=request.priority,
             max_wait=request.max_wait,
         )
@@ -418,7 +436,10 @@ class Call:
         if isinstance(request.body, bytes):
             headers["Content-Type"] = "application/json"
         key = self.desk.key
-        if key is not None and self.desk.transport.is_home(request.path):
+        if self._keys is not None:
+            connect = self.desk.timeouts.connect
+            headers["Authorization"] = await self._keys.header(connect=connect)
+        elif key is not None and self.desk.transport.is_home(request.path):
             if isinstance(key, ApiKey):
                 headers["Authorization"] = key.header()
             else:
@@ -433,6 +454,11 @@ class Call:
             headers=headers,
             connect=self.desk.timeouts.connect,
         )
+
+    def leave_key(self) -> None:
+        """The request is over, and its key free for others."""
+        if self._keys is not None:
+            self._keys.leave()
 
     def timing(self) -> Timing:
         """Where the time went so far."""

@@ -87,26 +87,29 @@ class Guard:
             await self.hold(seconds, self._open_error, is_quota=False)
         return self._waited - before
 
-    async def hold(
-        self, seconds: float, error: Callable[[], ErnieError], *, is_quota: bool
-    ) -> None:
-        """Wait before a request, if the policy has the patience and the deadlines leave the time.
+    def may_hold(self, seconds: float, *, is_quota: bool) -> bool:
+        """Whether the policy has the patience to wait before a request, and the deadlines the time.
 
         Args:
             seconds: How long.
-            error: Made and raised if it may not wait.
-            is_quota: Whether it is a quota that it waits for.
+            is_quota: Whether it is a quota that it would wait for.
         """
         # Imported here for the same reason as in `call`: most programs never need it.
         from ernie_async.net.retrying import seconds_left  # noqa: PLC0415
 
         policy = self._policy
         over = monotonic() + seconds - self._started
-        if (
-            self._waited + seconds > policy.patience(is_quota=is_quota)
-            or (policy.time_budget is not None and over > policy.time_budget)
-            or seconds >= seconds_left(self._ends_at)
-        ):
+        return (
+            self._waited + seconds <= policy.patience(is_quota=is_quota)
+            and (policy.time_budget is None or over <= policy.time_budget)
+            and seconds < seconds_left(self._ends_at)
+        )
+
+    async def hold(
+        self, seconds: float, error: Callable[[], ErnieError], *, is_quota: bool
+    ) -> None:
+        """Wait before a request, or raise an error that is made if it may not wait."""
+        if not self.may_hold(seconds, is_quota=is_quota):
             raise error()
         self._waited += seconds
         await asyncio.sleep(seconds)

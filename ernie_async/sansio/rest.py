@@ -51,6 +51,7 @@ class Request(NamedTuple):
         estimate: Of the prompt, not corrected, to be compared with the real number; 0 if not.
         priority: Whether it goes before others in the line of the limiter, or lets them go.
         max_wait: Seconds that it may stand in line; `None` for no end.
+        user: For whom it is, if that was said.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Request(NamedTuple):
     estimate: int = 0
     priority: Literal["interactive", "batch"] = "interactive"
     max_wait: float | None = None
+    user: str | None = None
 
 
 def read_answer(
