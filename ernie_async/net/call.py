@@ -373,7 +373,8 @@ class Call:
     async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
         while True:
-            self.queued += await self._guard.wait()
+            if not self._guard.is_closed:
+                self.queued += await self._guard.wait()
             if self._keys is not None:
                 self.queued += await self._keys.take()
             permit = await self._room()

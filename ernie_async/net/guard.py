@@ -76,6 +76,11 @@ class Guard:
         if budget is not None:
             budget.note_call(started)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether there is nothing to wait for: asked first, since it costs less than to wait."""
+        return self._circuit is None or self._circuit.state == "closed"
+
     async def wait(self) -> float:
         """Wait until the circuit lets requests through; return the seconds that took.
 
@@ -120,7 +125,7 @@ class Guard:
         if circuit is None:
             return True
         before = circuit.state
-        if not circuit.enter(monotonic()):
+        if before != "closed" and not circuit.enter(monotonic()):
             return False
         self._epoch = circuit.epoch
         self._has_entered = True

@@ -4,6 +4,7 @@ Which one, and for how long one has to rest, is decided in `sansio.key_pool`.
 """
 
 from collections.abc import Mapping, Sequence
+from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["KeyPool", "KeyUse", "PoolTokens"]
 
+# Those who wait for the same key do not come back all at once.
+JITTER_SECONDS = 0.5
+
 # An error names so many keys.
 MOST_NAMED = 5
+
+
+_chance = Random()
 
 
 class KeyPool:
@@ -161,7 +168,8 @@ class KeyUse:
         self.leave()
         lanes, waited = self._pool.lanes, 0.0
         while (lane := lanes.choose(self._model, self._user, monotonic())) is None:
-            seconds = lanes.ready_in(self._model, monotonic()) + 0.001
+            seconds = lanes.ready_in(self._model, monotonic())
+            seconds += _chance.uniform(0.001, JITTER_SECONDS)
             await self._guard.hold(seconds, self._no_key, is_quota=True)
             waited += seconds
         lane.held.append(None)
@@ -212,14 +220,7 @@ class KeyUse:
         self.leave()
         is_its_fault, self._is_faulty = self._is_faulty, False
         if not is_its_fault and isinstance(error, APIError):
-            if (
-                error.code == TOKEN_REFUSED
-                and self._token is not None
-                and lane not in self._renewed
-            ):
-                assert isinstance(lane.key, IamKeys)
-                self._pool.tokens[lane.key].forget(self._token)
-                self._renewed.add(lane)
+            if error.code == TOKEN_REFUSED and self._renews(lane):
                 return True
             is_its_fault = lanes.refused(lane, self._model, error, monotonic())
         if is_its_fault and self._may_go_on(error):
