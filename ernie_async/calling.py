@@ -5,10 +5,9 @@ What every verb has in common, and the body of a chat.
 
 from collections.abc import Mapping
 from random import getrandbits
-from typing import Any, get_args
+from typing import Any
 
 from ernie_async.errors import ConfigError, shorten
-from ernie_async.net.admission import Priority
 from ernie_async.net.call import Desk
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
 from ernie_async.sansio.rest import Body, Request
@@ -50,7 +49,7 @@ def ask(
     if request_id is not None:
         check_headers({"request_id": request_id}, "request_id")
     priority, max_wait = options.get("priority", "interactive"), options.get("max_wait")
-    if priority not in get_args(Priority):
+    if priority not in {"interactive", "batch"}:
         raise ConfigError(f"priority: expected 'interactive' or 'batch', got {shorten(priority)}")
     if max_wait is not None and not (isinstance(max_wait, int | float) and max_wait >= 0):
         raise ConfigError(f"max_wait: expected seconds, or None, got {shorten(max_wait)}")

@@ -217,9 +217,6 @@ class Attempt:
         """Read on to the end of the body, if it is near, so that its connection can be reused."""
         reply = self._reply
         assert reply is not None
-        if self._permit is not None:
-            # No pace: how long it took is for the reader of the stream to say.
-            self._permit.succeeded()
         size = 0
         if reply.is_at_end:
             return
@@ -229,6 +226,12 @@ class Attempt:
                     size += len(await reply.read(DRAIN_BYTES))
         except (ErnieError, TimeoutError):
             pass  # to be closed, and nothing of the answer is missing
+
+    def succeeded(self) -> None:
+        """Have the limiter learn that all went well."""
+        if self._permit is not None:
+            # And not how quick it was: the reader of a stream sets its pace.
+            self._permit.succeeded()
 
     def report(self, error: ErnieError) -> None:
         """Have the limiter learn from what went wrong."""

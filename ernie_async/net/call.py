@@ -44,7 +44,7 @@ from ernie_async.sansio.breaker import Breaker
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.load import is_quota
 from ernie_async.sansio.pause import PROBE_SECONDS
-from ernie_async.sansio.rate_headers import read_rate_headers
+from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
@@ -188,6 +188,7 @@ class Call:
         "_guard",
         "_has_renewed",
         "_keys",
+        "_refusals",
         "_refused_since",
         "_token",
         "_waits",
@@ -213,7 +214,8 @@ class Call:
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
-        self._refused_since: float | None = None  # for want of quota
+        self._refusals = 0  # for want of quota
+        self._refused_since = 0.0
         circuit = None
         is_home = desk.transport.is_home(request.path)
         if desk.breaker is not None and is_home:
@@ -357,11 +359,13 @@ class Call:
 
         assert isinstance(error, APIError)
         now = monotonic()
-        if self._refused_since is None:
+        if not self._refusals:
             self._refused_since = now
+        self._refusals += 1
         delay = self.desk.retry.quota_delay(
             error.retry_after,
             guess=PROBE_SECONDS,
+            refusals=self._refusals,
             waited=now - self._refused_since,
             elapsed=now - self.started,
         )
@@ -414,10 +418,15 @@ class Call:
     def learn(self, permit: AnyPermit, reply: Reply) -> None:
         """Have the limiter learn from the head of an answer."""
         told = read_rate_headers(reply.headers, utc_now=time())
-        if told is not None:
-            permit.learn(told)
-            if told.is_spent and reply.status != TOO_MANY:  # a refusal is told when it was read
-                self._tell_paused(told.retry_after, "nothing is left of the quota")
+        if told is None:
+            return
+        if reply.status == TOO_MANY:  # whether to wait is told by its body
+            told = RateHeaders(told.limit_requests, told.limit_tokens)
+        elif told.retry_after is not None and told.retry_after > self.desk.retry.max_retry_after:
+            told = told._replace(retry_after=None)
+        permit.learn(told)
+        if told.is_spent:
+            self._tell_paused(told.retry_after, "nothing is left of the quota")
 
     def report(self, permit: AnyPermit, error: ErnieError) -> None:
         """Have the limiter learn from an error of the service or the network."""

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from ernie_async.errors import ConfigError, DeadlineError
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.lane import Lane, Ticket
+from ernie_async.sansio.lane import Lane
+from ernie_async.sansio.line import Ticket
 from ernie_async.sansio.rate_headers import RateHeaders
 
 __all__ = ["Gate", "Permit"]

@@ -287,6 +287,7 @@ class ChunkSource:
     async def _finish(self, attempt: Attempt) -> None:
         """The answer is whole: give the connection back if its body ends here, else close it."""
         self.phase = "complete"
+        attempt.succeeded()
         try:
             await attempt.drain()
         finally:

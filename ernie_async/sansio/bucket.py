@@ -68,13 +68,14 @@ class TokenBucket:
     so nothing waits for ever.
     """
 
-    __slots__ = ("_level", "_stamp", "capacity", "rate")
+    __slots__ = ("_changed", "_level", "_stamp", "capacity", "rate")
 
     def __init__(self, rate: float, capacity: float, now: float) -> None:
         self.rate = rate
         self.capacity = capacity
         self._level = capacity
         self._stamp = now
+        self._changed = now
 
     @classmethod
     def per_minute(cls, quota: float, burst: float | None, now: float) -> "TokenBucket":
@@ -87,6 +88,7 @@ class TokenBucket:
     def change_quota(self, quota: float, burst: float | None, now: float) -> None:
         """Go on with another quota per minute. What was there stays, if it still fits in."""
         self._level, self._stamp = self.level(now), max(now, self._stamp)
+        self._changed = now
         self.rate = quota / 60.0
         self.capacity = max(1.0, self.rate * BURST_SECONDS) if burst is None else burst
 
@@ -99,10 +101,31 @@ class TokenBucket:
         missing = min(amount, self.capacity) - self.level(now)
         return now if missing <= TOLERANCE else now + missing / self.rate
 
-    def take(self, amount: float, now: float) -> None:
-        """Take `amount`, into debt if need be."""
+    def take(self, amount: float, now: float) -> float:
+        """Take `amount`, into debt if need be.
+
+        Returns:
+            How much is missing to a full bucket, for `take_back`.
+        """
         self._level = self.level(now) - amount
         self._stamp = max(now, self._stamp)
+        return self.capacity - self._level
+
+    def take_back(self, amount: float, missing: float, taken: float, now: float) -> None:
+        """Put back what was taken for nothing, as if it had stayed there all the time.
+
+        A full bucket would have run over meanwhile, and what runs over is lost. Otherwise calls
+        that were admitted long ago and never sent could all be made up for at once.
+
+        Args:
+            amount: What was taken.
+            missing: What `take` said.
+            taken: When.
+            now: The clock.
+        """
+        if taken >= self._changed:
+            worth = missing - max(0.0, now - taken) * self.rate
+            self.give(max(0.0, min(amount, worth)), now)
 
     def give(self, amount: float, now: float) -> None:
         """Put back `amount` that was taken and not used; a negative amount takes more."""

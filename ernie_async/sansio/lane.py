@@ -7,35 +7,14 @@ from math import inf
 
 from ernie_async.sansio.adaptive import Adaptive, ConcurrencyControl
 from ernie_async.sansio.bucket import Limits, TokenBucket
-from ernie_async.sansio.line import Line
+from ernie_async.sansio.line import Line, Ticket
 from ernie_async.sansio.pause import Pause
 from ernie_async.sansio.rate_headers import RateHeaders
 
-__all__ = ["Lane", "Ticket"]
+__all__ = ["Lane"]
 
 # How long calls take is an average that forgets within about so many of them.
 HOLDS = 16
-
-
-class Ticket:
-    """What a lane knows of one call.
-
-    Attributes:
-        tokens: What it was estimated to use, or has used.
-        is_batch: Whether it lets others go before.
-        epoch: Of the concurrency, when it was admitted.
-        pause: The number of the last pause, when it was admitted.
-        granted_at: When it was admitted.
-    """
-
-    __slots__ = ("epoch", "granted_at", "is_batch", "pause", "tokens")
-
-    def __init__(self, tokens: int, *, is_batch: bool = False) -> None:
-        self.tokens = tokens
-        self.is_batch = is_batch
-        self.epoch = 0
-        self.pause = 0
-        self.granted_at = 0.0
 
 
 class Lane:
@@ -51,6 +30,7 @@ class Lane:
 
     __slots__ = (
         "_hold",
+        "_most",
         "_pause",
         "_requests",
         "_tokens",
@@ -68,16 +48,16 @@ class Lane:
         self._tokens = TokenBucket.per_minute(tpm, None, now) if tpm else None
         self._pause = Pause()
         self._hold = 0.0
+        self._most = None if isinstance(calls, Adaptive) else calls
         self.control = ConcurrencyControl(calls, now) if isinstance(calls, Adaptive) else None
         self.in_flight = 0
-        self.line: Line[Ticket] = Line()
+        self.line = Line()
         self.told: tuple[float | None, float | None] = (None, None)
 
     @property
     def concurrency(self) -> int | None:
         """Calls that may be under way at once; `None` for no limit."""
-        calls = self.limits.concurrency
-        return self.control.limit if self.control is not None else calls  # type: ignore[return-value]
+        return self._most if self.control is None else self.control.limit
 
     @property
     def most_tokens(self) -> float:
@@ -94,8 +74,8 @@ class Lane:
             `None` if it was admitted; else when to look again: infinity for when a call ends.
         """
         control = self.control
-        calls = self.limits.concurrency if control is None else control.limit
-        if calls is not None and self.in_flight >= calls:  # type: ignore[operator]
+        calls = self._most if control is None else control.limit
+        if calls is not None and self.in_flight >= calls:
             return inf
         at = max(meant, self._pause.until)
         if self._requests is not None:
@@ -104,10 +84,11 @@ class Lane:
             at = self._tokens.ready_at(ticket.tokens, at)
         if at > now:
             return at
-        if self._requests is not None:
-            self._requests.take(1.0, at)
-        if self._tokens is not None:
-            self._tokens.take(ticket.tokens, at)
+        requests, tokens = self._requests, self._tokens
+        ticket.missing = (
+            0.0 if requests is None else requests.take(1.0, at),
+            0.0 if tokens is None else tokens.take(ticket.tokens, at),
+        )
         if self._pause.until:
             self._pause.went(at)
         self.in_flight += 1
@@ -123,10 +104,11 @@ class Lane:
         """It is over; if it was never sent, what it took is put back."""
         self.in_flight -= 1
         if is_unsent:
+            (requests, tokens), at = ticket.missing, ticket.granted_at
             if self._requests is not None:
-                self._requests.give(1.0, now)
+                self._requests.take_back(1.0, requests, at, now)
             if self._tokens is not None:
-                self._tokens.give(ticket.tokens, now)
+                self._tokens.take_back(ticket.tokens, tokens, at, now)
             return
         hold = max(0.0, now - ticket.granted_at)
         self._hold = hold if not self._hold else self._hold + (hold - self._hold) / HOLDS
@@ -158,18 +140,17 @@ class Lane:
         tokens = tokens if headers.limit_tokens is None else headers.limit_tokens
         if self.told != (requests, tokens):
             self.told = requests, tokens
-            rpm, tpm, burst = (
-                self.limits.requests_per_minute,
-                self.limits.tokens_per_minute,
-                self.limits.burst,
-            )
-            if self._requests is not None and rpm is not None and requests is not None:
-                # The burst was meant for the larger quota: no more than a minute of the smaller.
-                least = None if burst is None else min(burst, max(1.0, requests))
-                is_less = requests < rpm
-                self._requests.change_quota(min(requests, rpm), least if is_less else burst, now)
-            if self._tokens is not None and tpm is not None and tokens is not None:
-                self._tokens.change_quota(min(tokens, tpm), None, now)
+            limits = self.limits
+            if self._requests is not None:
+                most, burst = limits.requests_per_minute or inf, limits.burst
+                rpm = min(most, requests or inf)
+                if burst is not None and rpm < most:
+                    # It was meant for more: let it be a minute's worth of less, at most.
+                    burst = min(burst, max(1.0, rpm))
+                self._requests.change_quota(rpm, burst, now)
+            if self._tokens is not None:
+                tpm = min(limits.tokens_per_minute or inf, tokens or inf)
+                self._tokens.change_quota(tpm, None, now)
         if headers.is_spent:
             self._pause.spent(ticket.pause, headers.retry_after, now)
 

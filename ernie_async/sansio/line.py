@@ -4,39 +4,44 @@ Order only: knows neither time nor room.
 """
 
 from collections import OrderedDict
-from typing import Generic, Protocol, TypeVar
 
-__all__ = ["Line"]
+__all__ = ["Line", "Ticket"]
 
 # While calls of the batch wait, one of them goes after so many others: they are never starved.
 TURNS = 8
 
 
-class Waiter(Protocol):
-    """Whoever can stand in line."""
+class Ticket:
+    """What is known of one call.
 
-    @property
-    def is_batch(self) -> bool:
-        """Whether it may wait."""
-        ...
+    Attributes:
+        tokens: What it was estimated to use, or has used.
+        is_batch: Whether it lets others go before.
+        epoch: Of the concurrency, when it was admitted.
+        pause: The number of the last pause, when it was admitted.
+        granted_at: When it was admitted.
+        missing: Requests and tokens that were missing to full buckets, when it was admitted.
+    """
 
-    @property
-    def tokens(self) -> int:
-        """What it needs besides one request."""
-        ...
+    __slots__ = ("epoch", "granted_at", "is_batch", "missing", "pause", "tokens")
+
+    def __init__(self, tokens: int, *, is_batch: bool = False) -> None:
+        self.tokens = tokens
+        self.is_batch = is_batch
+        self.epoch = 0
+        self.pause = 0
+        self.granted_at = 0.0
+        self.missing = (0.0, 0.0)
 
 
-W = TypeVar("W", bound=Waiter)
-
-
-class Line(Generic[W]):
+class Line:
     """Two queues, one in front of the other, with a turn for the second after every eighth."""
 
     __slots__ = ("_ahead", "_batch", "_interactive", "_tokens")
 
     def __init__(self) -> None:
-        self._interactive: OrderedDict[W, None] = OrderedDict()
-        self._batch: OrderedDict[W, None] = OrderedDict()
+        self._interactive: OrderedDict[Ticket, None] = OrderedDict()
+        self._batch: OrderedDict[Ticket, None] = OrderedDict()
         self._tokens = [0, 0]  # of those who wait, for either queue
         self._ahead = 0  # that went while the batch had somebody waiting, since its last turn
 
@@ -48,12 +53,12 @@ class Line(Generic[W]):
         """What all of them need."""
         return self._tokens[False] + self._tokens[True]
 
-    def join(self, waiter: W) -> None:
+    def join(self, waiter: Ticket) -> None:
         """Stand at the end."""
         self._queue(waiter)[waiter] = None
         self._tokens[waiter.is_batch] += waiter.tokens
 
-    def leave(self, waiter: W) -> bool:
+    def leave(self, waiter: Ticket) -> bool:
         """Be in line no more; whether it was."""
         queue = self._queue(waiter)
         if waiter not in queue:
@@ -62,23 +67,27 @@ class Line(Generic[W]):
         self._tokens[waiter.is_batch] -= waiter.tokens
         return True
 
-    def first(self) -> W | None:
+    def first(self) -> Ticket | None:
         """Who is next; `None` if nobody is there."""
         is_turn_of_batch = self._batch and (not self._interactive or self._ahead >= TURNS)
         queue = self._batch if is_turn_of_batch else self._interactive
         return next(iter(queue), None)
 
-    def pop(self, waiter: W) -> None:
+    def pop(self, waiter: Ticket) -> None:
         """Take the first one off, since it goes."""
         self.leave(waiter)
         self._ahead = 0 if waiter.is_batch or not self._batch else self._ahead + 1
 
-    def position(self, waiter: W) -> int:
-        """Its place, 1 for the first one; 0 if it is not in line. Counts them one by one."""
+    def position(self, waiter: Ticket) -> int:
+        """Its place, 1 for the first one; 0 if it is not in line. Counts from the nearer end."""
         queue = self._queue(waiter)
         if waiter not in queue:
             return 0
-        before = next(place for place, other in enumerate(queue) if other is waiter)
+        before = 0
+        for n, (one, other) in enumerate(zip(queue, reversed(queue), strict=True)):
+            if waiter in (one, other):
+                before = n if one is waiter else len(queue) - 1 - n
+                break
         if waiter.is_batch:
             return before + 1 + min(len(self._interactive), TURNS * (before + 1) - self._ahead)
         return before + 1 + min(len(self._batch), (self._ahead + before) // TURNS)
@@ -99,5 +108,5 @@ class Line(Generic[W]):
                 tokens += needed * n / len(queue)
         return n_interactive + n_batch, tokens
 
-    def _queue(self, waiter: W) -> OrderedDict[W, None]:
+    def _queue(self, waiter: Ticket) -> OrderedDict[Ticket, None]:
         return self._batch if waiter.is_batch else self._interactive

@@ -22,8 +22,10 @@ from ernie_async.errors import (
 
 __all__ = ["RetryPolicy", "read_retry_after"]
 
-# So long a call goes on, besides its attempts, while its quota is spent: then it was refilled.
+# So long, and so often, a call is sent again besides its attempts while its quota is spent: it is
+# refilled within 0 to 60 s.
 QUOTA_SECONDS = 60.0
+QUOTA_REFUSALS = 12
 
 # A quota of the service is refilled within 0 to 60 s, so the first wait for one is longer.
 QUOTA_FACTOR = 8
@@ -49,7 +51,8 @@ class RetryPolicy:
     the service asked for in `Retry-After`.
 
     Attributes:
-        attempts: Requests in all, at least 1; 1 means no retry.
+        attempts: Requests in all, at least 1; 1 means no retry. Where limits are set, waiting for
+            a spent quota costs none.
         base_delay: Seconds; the longest first wait.
         max_delay: Seconds; no wait of our own choice is longer.
         max_retry_after: Seconds; if the service asks to wait longer, the error is raised at once.
@@ -107,22 +110,24 @@ class RetryPolicy:
         return delay
 
     def quota_delay(
-        self, asked: float | None, *, guess: float, waited: float, elapsed: float
+        self, asked: float | None, *, guess: float, refusals: int, waited: float, elapsed: float
     ) -> float | None:
         """Say for how long to wait for a spent quota in line, at the cost of no attempt.
 
         Args:
             asked: Seconds that the service asks to wait, if it does.
             guess: Seconds that it may take, if it does not.
-            waited: Seconds since the call was first refused for this reason.
+            refusals: How often the call was refused for this reason, this time included.
+            waited: Seconds since the first of them.
             elapsed: Seconds since the call began.
 
         Returns:
             Seconds; `None` if this refusal counts like any other failure.
         """
         delay = guess if asked is None else asked
-        is_too_long = asked is not None and asked > self.max_retry_after
-        if self.attempts == 1 or is_too_long or waited >= QUOTA_SECONDS:
+        if self.attempts == 1 or (asked is not None and asked > self.max_retry_after):
+            return None
+        if refusals > QUOTA_REFUSALS or waited >= QUOTA_SECONDS:
             return None
         if self.time_budget is not None and elapsed + delay > self.time_budget:
             return None

@@ -201,6 +201,23 @@ async def test_waiters_know_their_place_and_the_batch_lets_others_go_before() ->
     assert order == ["a", "b", "batch"]
 
 
+async def test_who_leaves_the_line_is_not_counted_any_more() -> None:
+    limiter = Limiter(Limits(concurrency=1))
+    first = await limiter.admit()
+    permits = [limiter.admit() for _ in range(3)]
+    tasks = [asyncio.create_task(_admitted(permit)) for permit in permits]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(tasks[1], return_exceptions=True)
+    assert limiter.waiting == 2
+    assert [permit.position for permit in permits] == [1, 0, 2]
+    first.release()
+    tasks[0].cancel()  # in the moment in which it is admitted
+    (await tasks[2]).release()
+    assert (limiter.in_flight, limiter.waiting) == (0, 0)
+    assert tasks[0].cancelled()
+
+
 async def test_a_wait_that_would_be_too_long_is_refused_at_once() -> None:
     limiter = Limiter(Limits(requests_per_minute=6))
     await limiter.admit()

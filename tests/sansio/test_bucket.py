@@ -152,6 +152,35 @@ def test_giving_back_never_overfills(capacity: float, amounts: list[float]) -> N
         assert bucket.level(float(now)) <= capacity
 
 
+@given(
+    rates,
+    capacities,
+    st.lists(st.tuples(pauses, st.floats(0, 1), st.booleans()), max_size=20),
+)
+def test_what_is_taken_back_leaves_no_more_than_if_it_had_never_been_taken(
+    rate: float, capacity: float, arrivals: list[tuple[float, float, bool]]
+) -> None:
+    bucket, other = TokenBucket(rate, capacity, 0.0), TokenBucket(rate, capacity, 0.0)
+    now, in_vain = 0.0, []
+    for pause, part, is_in_vain in arrivals:
+        now = bucket.ready_at(part * capacity, now + pause)
+        missing = bucket.take(part * capacity, now)
+        if is_in_vain:
+            in_vain.append((part * capacity, missing, now))
+        else:
+            other.take(part * capacity, now)
+    for amount, missing, taken in in_vain:
+        bucket.take_back(amount, missing, taken, now)
+    assert bucket.level(now) <= other.level(now) + 1e-6 * (1 + capacity)
+
+
+def test_what_is_taken_back_soon_is_all_there() -> None:
+    bucket = TokenBucket(1.0, 10.0, 0.0)
+    missing = [bucket.take(4.0, 0.0) for _ in range(2)]
+    bucket.take_back(4.0, missing[1], 0.0, 2.0)
+    assert bucket.level(2.0) == 8.0
+
+
 def test_clock_that_goes_back_takes_nothing_away() -> None:
     bucket = TokenBucket(1.0, 10.0, 100.0)
     bucket.take(10.0, 100.0)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.lane import Lane, Ticket
+from ernie_async.sansio.lane import Lane
+from ernie_async.sansio.line import Ticket
 from ernie_async.sansio.rate_headers import RateHeaders
 
 # What happens at a lane, and after which pause in seconds.
@@ -37,20 +38,21 @@ class World:
     granted: list[Ticket] = field(default_factory=list)
     under_way: list[Ticket] = field(default_factory=list)
     line: list[Ticket] = field(default_factory=list)
-    flowed: list[tuple[float, float]] = field(default_factory=lambda: [(0.0, 0.0)])
+    flowed: list[tuple[float, float, float]] = field(default_factory=lambda: [(0.0, 0.0, inf)])
 
     def pass_time(self, until: float) -> None:
-        """Requests and tokens that flow in, by the limits that hold."""
+        """Requests and tokens that flow in, and tokens that may go at once, by what holds."""
         limits, told = self.lane.limits, self.lane.told
-        requests, tokens = self.flowed[-1]
+        requests, tokens, _ = self.flowed[-1]
         minutes = max(0.0, until - self.now) / 60
         requests += minutes * min(limits.requests_per_minute or 1e9, told[0] or inf)
-        tokens += minutes * min(limits.tokens_per_minute or 1e9, told[1] or inf)
-        self.flowed[-1] = requests, tokens
+        tpm = min(limits.tokens_per_minute or 1e9, told[1] or inf)
+        self.flowed[-1] = requests, tokens + minutes * tpm, max(1.0, tpm / 12)
         self.now = max(self.now, until)
 
     def serve(self, until: float) -> None:
         """Let the clock run, and admit whoever can be."""
+        self.pass_time(self.now)
         while (first := self.lane.line.first()) is not None:
             at = self.lane.grant(first, self.now, self.now)
             if at is None:
@@ -126,7 +128,7 @@ def test_no_minute_gets_more_than_the_quota_and_the_burst(
             requests, tokens = (flowed[end][i] - flowed[begin][i] for i in (0, 1))
             assert end - begin + 1 <= at_once + requests + 1e-3
             # A call that is larger than the bucket leaves a debt: what went before it is paid for.
-            needed = tokens_before + min(ticket.tokens, tokens_at_once)
+            needed = tokens_before + min(ticket.tokens, flowed[end][2])
             assert needed <= tokens_at_once + tokens + 1e-3
             tokens_before += ticket.tokens
 
@@ -221,6 +223,18 @@ def test_what_was_not_configured_stays_unlimited() -> None:
     world.happen("call", 50, False)
     assert len(world.granted) == 50
     assert lane.paused_for(0.0) == 5.0
+
+
+def test_what_was_never_sent_is_put_back_and_no_more() -> None:
+    world = World(Lane(Limits(requests_per_minute=120, tokens_per_minute=12_000), 0.0))
+    for _ in range(3):
+        world.happen("call", 100, False)
+    assert world.lane.levels(0.0) == (7.0, 700.0)
+    world.happen("unsent", 0)
+    assert world.lane.levels(0.0) == (8.0, 800.0)
+    world.happen("end", 0)
+    assert world.lane.levels(0.0) == (8.0, 800.0)
+    assert world.lane.in_flight == 1
 
 
 def test_one_probe_at_a_time_until_one_is_answered() -> None:

@@ -3,15 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async.sansio.lane import Ticket
-from ernie_async.sansio.line import TURNS, Line
+from ernie_async.sansio.line import TURNS, Line, Ticket
 
 
 def ticket(tokens: int = 0, *, is_batch: bool = False) -> Ticket:
     return Ticket(tokens, is_batch=is_batch)
 
 
-def served(line: Line[Ticket]) -> list[Ticket]:
+def served(line: Line) -> list[Ticket]:
     order = []
     while (first := line.first()) is not None:
         line.pop(first)
@@ -20,7 +19,7 @@ def served(line: Line[Ticket]) -> list[Ticket]:
 
 
 def test_first_come_first_served() -> None:
-    line: Line[Ticket] = Line()
+    line = Line()
     tickets = [ticket() for _ in range(5)]
     for one in tickets:
         line.join(one)
@@ -29,7 +28,7 @@ def test_first_come_first_served() -> None:
 
 
 def test_batch_waits_for_eight_others_and_no_more() -> None:
-    line: Line[Ticket] = Line()
+    line = Line()
     batch = [ticket(is_batch=True) for _ in range(3)]
     others = [ticket() for _ in range(20)]
     for one in [*batch, *others]:
@@ -41,7 +40,7 @@ def test_batch_waits_for_eight_others_and_no_more() -> None:
 
 
 def test_those_who_went_while_no_batch_waited_do_not_count() -> None:
-    line: Line[Ticket] = Line()
+    line = Line()
     for _ in range(7):
         line.join(ticket())
     served(line)
@@ -53,7 +52,7 @@ def test_those_who_went_while_no_batch_waited_do_not_count() -> None:
 
 
 def test_whoever_leaves_is_forgotten() -> None:
-    line: Line[Ticket] = Line()
+    line = Line()
     first, second = ticket(3), ticket(4)
     line.join(first)
     line.join(second)
@@ -66,7 +65,7 @@ def test_whoever_leaves_is_forgotten() -> None:
     st.lists(st.tuples(st.sampled_from(["batch", "other", "pop", "leave"]), st.integers(0, 9))),
 )
 def test_positions_tell_the_order_in_which_all_are_served(events: list[tuple[str, int]]) -> None:
-    line: Line[Ticket] = Line()
+    line = Line()
     inside: list[Ticket] = []
     for what, number in events:
         if what == "pop":

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from math import inf, nan
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -255,3 +256,32 @@ dates = st.builds(
 def test_no_header_is_too_odd_to_be_read(retry_after: str, retry_after_ms: str | None) -> None:
     seconds = read_retry_after(retry_after, retry_after_ms, utc_now=UTC_NOW)
     assert seconds is None or 0.0 <= seconds < inf
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "told", "delay"),
+    [
+        ({}, None, {}, 5.0),
+        ({}, 7.0, {}, 7.0),
+        ({}, 60.0, {}, 60.0),
+        ({}, 60.1, {}, None),
+        ({"max_retry_after": 300.0}, 300.0, {}, 300.0),
+        ({"attempts": 1}, None, {}, None),
+        ({"attempts": 2}, None, {}, 5.0),
+        ({}, None, {"waited": 59.9}, 5.0),
+        ({}, None, {"waited": 60.0}, None),
+        ({}, 0.0, {"refusals": 12}, 0.0),
+        ({}, 0.0, {"refusals": 13}, None),
+        ({"time_budget": 10.0}, None, {"elapsed": 5.0}, 5.0),
+        ({"time_budget": 10.0}, None, {"elapsed": 5.1}, None),
+    ],
+)
+def test_a_spent_quota_is_waited_for_within_bounds(
+    policy: dict[str, Any], asked: float | None, told: dict[str, Any], delay: float | None
+) -> None:
+    known = {"refusals": 1, "waited": 0.0, "elapsed": 0.0, **told}
+    assert RetryPolicy(**policy).quota_delay(asked, guess=5.0, **known) == delay
+
+
+def test_who_found_the_line_too_long_is_not_asked_again() -> None:
+    assert RetryPolicy().delay(DeadlineError("x", clock="queue"), 1, 0.0, Fake()) is None
