@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.write(BAD if server.is_down else GOOD)
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         self.server.open.discard(self.transport)
 
 

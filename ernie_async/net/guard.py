@@ -39,8 +39,8 @@ class Guard:
         "_call",
         "_circuit",
         "_ends_at",
+        "_entered_at",
         "_epoch",
-        "_has_entered",
         "_has_taken",
         "_hooks",
         "_model",
@@ -70,7 +70,7 @@ class Guard:
         self._started = started
         self._ends_at = ends_at
         self._epoch = 0  # of the circuit when the latest request went
-        self._has_entered = False  # and that request is not over
+        self._entered_at: float | None = None  # when that was; `None` if it is over
         self._has_taken = False  # a retry out of the budget, for the request under way
         self._waited = 0.0
         if budget is not None:
@@ -124,11 +124,11 @@ class Guard:
         circuit = self._circuit
         if circuit is None:
             return True
-        before = circuit.state
-        if before != "closed" and not circuit.enter(monotonic()):
+        before, now = circuit.state, monotonic()
+        if before != "closed" and not circuit.enter(now):
             return False
         self._epoch = circuit.epoch
-        self._has_entered = True
+        self._entered_at = now
         if circuit.state != before:
             self._tell(circuit)
         return True
@@ -155,7 +155,14 @@ class Guard:
 
     def left(self, *, was_sent: bool) -> None:
         """The request was cancelled, be it because the call took too long."""
-        if was_sent and self._ends_at is not None and monotonic() >= self._ends_at:
+        ends_at, entered_at, now = self._ends_at, self._entered_at, monotonic()
+        # A call that spent most of its time in line has no reason to complain.
+        is_late = (
+            ends_at is not None
+            and entered_at is not None
+            and now >= max(ends_at, 2 * entered_at - self._started)
+        )
+        if was_sent and is_late:
             self._blame("no answer in time (Timeouts.total)")
         else:
             self._let_go()
@@ -163,7 +170,7 @@ class Guard:
     def broke(self, error: ErnieError) -> None:
         """A stream broke after it had been answered."""
         if is_outage(error) and self._circuit is not None:
-            self._has_entered = True
+            self._entered_at = self._started
             self._blame(brief(error))
 
     def may_repeat(self, error: ErnieError, attempt: int) -> bool:
@@ -185,8 +192,8 @@ class Guard:
     def over(self) -> None:
         """The server did its part, be it that it refused. Told twice, it counts once."""
         circuit = self._circuit
-        if circuit is not None and self._has_entered:
-            self._has_entered = False
+        if circuit is not None and self._entered_at is not None:
+            self._entered_at = None
             before = circuit.state
             circuit.succeeded(self._epoch, monotonic())
             if circuit.state != before:
@@ -194,16 +201,16 @@ class Guard:
 
     def _blame(self, why: str) -> None:
         circuit = self._circuit
-        if circuit is not None and self._has_entered:
-            self._has_entered = False
+        if circuit is not None and self._entered_at is not None:
+            self._entered_at = None
             before = circuit.epoch
             circuit.failed(self._epoch, monotonic(), _chance, why)
             if circuit.epoch != before:
                 self._tell(circuit)
 
     def _let_go(self) -> None:
-        if self._circuit is not None and self._has_entered:
-            self._has_entered = False
+        if self._circuit is not None and self._entered_at is not None:
+            self._entered_at = None
             self._circuit.let_go(self._epoch, monotonic())
 
     def _tell(self, circuit: Circuit) -> None:

@@ -65,7 +65,9 @@ class BreakerPolicy:
 
 def is_outage(error: ErnieError) -> bool:
     """Whether an error says that the server is not well, and not that it refused this request."""
-    return isinstance(error, ServerError | ConnectError | InterruptedStreamError | DeadlineError)
+    if isinstance(error, DeadlineError):
+        return error.clock in {"connect", "first_event", "idle"}  # that measure the server
+    return isinstance(error, ServerError | ConnectError | InterruptedStreamError)
 
 
 class Circuit:

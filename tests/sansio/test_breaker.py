@@ -98,6 +98,8 @@ def test_failures_of_long_ago_do_not_count() -> None:
         (ConnectError("x"), True),
         (InterruptedStreamError("x"), True),
         (DeadlineError("x", clock="first_event"), True),
+        (DeadlineError("x", clock="total"), False),
+        (DeadlineError("x", clock="queue"), False),
         (refusal(429, {"error": {"code": "cluster_rpm_rate_limit_exceeded"}}, {}, utc_now=0), True),
         (refusal(503, b"", {}, utc_now=0), True),
         (refusal(529, b"", {}, utc_now=0), True),
