@@ -396,6 +396,7 @@ FACTS = {
         f"there may be {R.budget_floor} retries",
         f"budget_ratio={R.budget_ratio},",
         f"at least {B.failures} requests failed within {B.window:g} s",
+        f"of the latest {2 * B.failures},",
         f"sent for about {B.open_for:g} s",
         f"up to {B.max_open:g} s; if two",
         f"together, {R.patience(is_quota=False):g} s by default, and "
@@ -465,7 +466,7 @@ def test_numbers_are_those_of_the_code(page: str) -> None:
     text = " ".join(page_text(page).split())
     assert [fact for fact in FACTS[page] if fact not in text] == []
     assert T.total_for(stream=True) is None
-    assert (B.share, B.successes) == (0.5, 2)  # "half", and "two in a row"
+    assert (B.share, B.successes) == (0.75, 2)  # "three quarters", and "two in a row"
     assert bucket.BURST_SECONDS == 5  # "five seconds' worth", in words
 
 

@@ -35,8 +35,8 @@ class BreakerPolicy:
 
     Attributes:
         failures: Within `window`, at least 1; fewer never open the circuit.
-        share: Of the requests that ended within `window`, above 0; if fewer of them failed, the
-            circuit stays closed.
+        share: Of the latest requests, twice `failures` of them at most; if fewer of them failed,
+            the circuit stays closed. Up to 1.
         window: Seconds.
         open_for: Seconds until the first probe. After each probe that fails it is twice as long.
         max_open: Seconds; the longest time between two probes.
@@ -44,7 +44,7 @@ class BreakerPolicy:
     """
 
     failures: int = 20
-    share: float = 0.5
+    share: float = 0.75
     window: float = 10.0
     open_for: float = 1.0
     max_open: float = 10.0
@@ -85,7 +85,10 @@ class Circuit:
 
     __slots__ = (
         "_interval",
+        "_latest",
+        "_mask",
         "_n_good",
+        "_n_latest",
         "_n_opened",
         "_policy",
         "_recent",
@@ -97,7 +100,12 @@ class Circuit:
 
     def __init__(self, policy: BreakerPolicy, now: float) -> None:
         self._policy = policy
-        self._recent = Recent(policy.window, now)  # failures, and all
+        self._recent = Recent(policy.window, now)  # failures
+        # How the latest requests ended, one bit for each. Not those of a time: at a high rate, the
+        # good answers before an outage would hide it for seconds.
+        self._mask = (1 << 2 * policy.failures) - 1
+        self._latest = 0
+        self._n_latest = 0
         self._until = now  # nothing, or no other probe, before that
         self._interval = 0.0
         self._n_opened = 0  # in a row
@@ -139,7 +147,7 @@ class Circuit:
         if epoch != self.epoch:
             return
         if self.state == "closed":
-            self._recent.add(now, 0, 1)
+            self._note(is_failure=False)
             return
         self._until = now
         self._n_good += 1
@@ -148,6 +156,7 @@ class Circuit:
             self.epoch += 1
             self._n_opened = 0
             self._recent.clear(now)
+            self._latest = self._n_latest = 0
 
     def failed(self, epoch: int, now: float, chance: Chance, why: str) -> None:
         """A request that began in `epoch` failed; see `is_outage`."""
@@ -155,9 +164,10 @@ class Circuit:
             return
         self.last_failure = why
         if self.state == "closed":
-            self._recent.add(now, 1, 1)
-            failures, every = self._recent.sums(now)
-            if failures < self._policy.failures or failures < self._policy.share * every:
+            self._recent.add(now, 1, 0)
+            self._note(is_failure=True)
+            is_little = self._recent.sums(now)[0] < self._policy.failures
+            if is_little or self._latest.bit_count() < self._policy.share * self._n_latest:
                 return
         # The exponent is bounded because 2.0**1024 is an error.
         longest = self._policy.open_for * 2.0 ** min(self._n_opened, 64)
@@ -166,6 +176,10 @@ class Circuit:
         self._n_opened += 1
         self.state = "open"
         self.epoch += 1
+
+    def _note(self, *, is_failure: bool) -> None:
+        self._latest = (self._latest << 1 | is_failure) & self._mask
+        self._n_latest = min(self._n_latest + 1, 2 * self._policy.failures)
 
     def let_go(self, epoch: int, now: float) -> None:
         """A request that began in `epoch` was left before its end, which tells nothing."""

@@ -69,7 +69,9 @@ class RetryPolicy:
     max_retry_after: float = 60.0
     time_budget: float | None = None
     budget_ratio: float | None = 0.1
-    budget_floor: int = 20
+    # As many failures as open a circuit (`BreakerPolicy`), so that no call that could wait for the
+    # end of an outage is given up before it opens.
+    budget_floor: int = 30
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from benchmarks.outage import Setting, Way, allowed, run
+from benchmarks.outage import Server, Setting, Way, allowed, run, scaled
 from ernie_async import (
     AsyncClient,
     Breaker,
@@ -67,6 +67,25 @@ async def test_without_a_breaker_the_budget_alone_holds() -> None:
 async def test_clients_with_budgets_of_their_own_keep_to_the_sum_of_them() -> None:
     done = await run(Setting(budget=True, breaker=False), "503", calls=1000, clients=10, seconds=1)
     assert done.repeated <= allowed(1000, 10)
+
+
+async def test_steady_traffic_outlives_an_outage_in_its_middle() -> None:
+    retry, policy = scaled(2)
+    async with (
+        Server("503") as server,
+        AsyncClient(
+            "k", base_url=f"http://127.0.0.1:{server.port}/v2", model="m", retry=retry,
+            breaker=policy,
+        ) as client,
+    ):  # fmt: skip
+        tasks = []
+        for n in range(300):
+            server.is_down = 50 <= n < 200
+            tasks.append(asyncio.create_task(client.chat("hi")))
+            await asyncio.sleep(0.01)
+        answers = await asyncio.gather(*tasks)
+    assert {answer.text for answer in answers} == {"ok"}
+    assert len(server.names) + len(server.repeated) < 80  # of 150 calls and their retries
 
 
 # The budget

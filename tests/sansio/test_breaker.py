@@ -84,6 +84,24 @@ def test_failures_that_are_a_small_share_do_not_open_it() -> None:
     assert circuit.state == "closed"
 
 
+def test_a_server_that_fails_every_second_time_is_asked_on() -> None:
+    circuit = Circuit(BreakerPolicy(), 0.0)
+    for _ in range(1000):
+        fail(circuit, 0.0)
+        succeed(circuit, 0.0)
+    assert circuit.state == "closed"
+
+
+def test_good_answers_before_an_outage_do_not_hide_it() -> None:
+    circuit, policy = Circuit(BreakerPolicy(), 0.0), BreakerPolicy()
+    succeed(circuit, 0.0, 10_000)
+    failures = 0
+    while circuit.state == "closed":
+        fail(circuit, 0.1)
+        failures += 1
+    assert failures == 2 * policy.failures * policy.share == 30
+
+
 def test_failures_of_long_ago_do_not_count() -> None:
     circuit = Circuit(POLICY, 0.0)
     fail(circuit, 0.0, 3)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_async.errors import ConfigError
+from ernie_async.sansio.breaker import BreakerPolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.retry_budget import WINDOW_SECONDS, RetryBudget
 
@@ -53,6 +54,11 @@ def test_a_retry_that_succeeds_late_does_not_add_to_the_budget() -> None:
     assert budget.take(0.0)
     budget.give_back(100.0)
     assert budget.left(100.0) == 5
+
+
+def test_a_circuit_opens_before_the_floor_is_spent() -> None:
+    breaker = BreakerPolicy()
+    assert RetryPolicy().budget_floor >= 2 * breaker.failures * breaker.share
 
 
 @given(
