@@ -19,14 +19,17 @@ from ernie_async.errors import (
     AuthError,
     BadRequestError,
     BlockedError,
+    BudgetError,
     CircuitOpenError,
     ConfigError,
     ConnectError,
     DeadlineError,
     DecodeError,
+    DrainError,
     ErnieError,
     FailedAttempt,
     InterruptedStreamError,
+    LimiterError,
     NoKeyError,
     NotFoundError,
     OutputError,
@@ -39,11 +42,15 @@ from ernie_async.errors import (
 )
 from ernie_async.media import image, image_part, video, video_part
 from ernie_async.net.admission import AnyLimiter, AnyPermit, LimiterSnapshot
+from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
     CircuitChanged,
+    ContentFiltered,
+    FellBack,
     HeartbeatSeen,
+    Hedged,
     Hook,
     LimiterPaused,
     Queued,
@@ -54,6 +61,7 @@ from ernie_async.net.hooks import (
 )
 from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents
 from ernie_async.options import (
@@ -68,7 +76,10 @@ from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.filter_values import Clause, Term, TextChecker, TextMatch, TextPattern
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.key_pool import KeyHealth, PooledKey
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
@@ -137,6 +148,8 @@ __all__ = [
     "BlockedError",
     "Breaker",
     "BreakerPolicy",
+    "Budget",
+    "BudgetError",
     "CallEnded",
     "CallOptions",
     "CallStarted",
@@ -148,22 +161,30 @@ __all__ = [
     "ChunkBranch",
     "CircuitChanged",
     "CircuitOpenError",
+    "Clause",
     "Client",
     "ClientOptions",
     "ConfigError",
     "ConnectError",
+    "ContentFilter",
+    "ContentFiltered",
     "DeadlineError",
     "DecodeError",
+    "DrainError",
+    "DrainReport",
     "EmbedOptions",
     "Embedding",
     "Embeddings",
     "ErnieError",
     "FailedAttempt",
+    "FellBack",
     "FileObject",
     "FilePage",
     "FunctionName",
     "FunctionSpec",
     "HeartbeatSeen",
+    "Hedged",
+    "Hedging",
     "Hook",
     "IamKeys",
     "ImageFields",
@@ -176,6 +197,7 @@ __all__ = [
     "KeyHealth",
     "KeyPool",
     "Limiter",
+    "LimiterError",
     "LimiterPaused",
     "LimiterSnapshot",
     "Limits",
@@ -217,8 +239,12 @@ __all__ = [
     "SyncChatStream",
     "SyncFiles",
     "SyncParsedStream",
+    "Term",
+    "TextChecker",
     "TextDeltas",
+    "TextMatch",
     "TextPart",
+    "TextPattern",
     "Thinking",
     "Timeouts",
     "Timing",

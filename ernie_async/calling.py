@@ -3,7 +3,9 @@
 What every verb has in common, and the body of a chat.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from random import getrandbits
 from typing import Any
 
@@ -13,9 +15,20 @@ from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, jso
 from ernie_async.sansio.rest import Body, Request
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import estimate_prompt, is_countable
-from ernie_async.settings import CALL_OPTIONS, CallOptions, ChatOptions, check_headers, check_kind
+from ernie_async.settings import (
+    CALL_OPTIONS,
+    CHAT_CALL_OPTIONS,
+    CallOptions,
+    ChatOptions,
+    FallbackModel,
+    check_headers,
+    check_kind,
+    read_fallback,
+)
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.request import ChatRequest
 
-__all__ = ["ask", "ask_chat", "post", "split_options"]
+__all__ = ["answer_chat", "ask", "ask_chat", "post", "split_options"]
 
 CHAT_PATH = "/chat/completions"
 
@@ -92,11 +105,12 @@ def split_options(given: Mapping[str, Any], kind: type) -> tuple[dict[str, Any],
     Raises:
         ConfigError: There is one that this verb does not have.
     """
-    own = kind.__annotations__.keys() - CALL_OPTIONS
+    known = kind.__annotations__.keys()
+    own = known - CHAT_CALL_OPTIONS
     call: Any = {}
     fields = {}
     for name, value in given.items():
-        if name in CALL_OPTIONS:
+        if name in CALL_OPTIONS or (name in CHAT_CALL_OPTIONS and name in known):
             call[name] = value
         elif name in own:
             fields[name] = value
@@ -123,9 +137,15 @@ def ask_chat(
 
     Raises:
         ConfigError: The request cannot be right.
+        BlockedError: The content filter forbids to send it.
     """
-    fields = {name: value for name, value in options.items() if name not in CALL_OPTIONS}
+    fields = {name: value for name, value in options.items() if name not in CHAT_CALL_OPTIONS}
     request = chat_request(messages, fields)
+    content_filter = desk.content_filter
+    if content_filter is not None and "prompt" in content_filter.channels:
+        from ernie_async.net.screening import filter_prompt  # noqa: PLC0415 - few need it
+
+        request = filter_prompt(content_filter, request, desk.hooks)
     model = request.model or model or options.get("extra_body", {}).get("model")
     if model is None:
         raise ConfigError(f"model: name the one that {desk.server.name} serves")
@@ -138,6 +158,8 @@ def ask_chat(
     is_counted = desk.limiter is not None and desk.limiter.counts_tokens
     correction = desk.ledger.correction
     is_comparable = is_countable(request)
+    models = options.get("fallback", desk.fallback)
+    is_shared = options.get("coalesce", desk.is_coalescing)
     is_estimated = is_counted or (is_comparable and correction.wants(model))
     estimate = estimate_prompt(request.messages) if is_estimated else 0
     return ask(
@@ -154,4 +176,74 @@ def ask_chat(
         prompt_tokens=correction.corrected(model, estimate) if is_counted else 0,
         answer_tokens=desk.output.tokens(request) if is_counted else 0,
         estimate=estimate if is_comparable else 0,
+        fallback=_ways(desk, request, options, models, is_stream=is_stream) if models else (),
+        shared_as=_what_is_shared(desk, body, options, models) if is_shared else None,
     )
+
+
+async def answer_chat(desk: Desk, request: Request) -> ChatCompletion:
+    """Make a chat whose answer comes in one piece, or wait for one that is the same; filter it.
+
+    Raises:
+        BlockedError: The content filter forbids to send the prompt, or to show the answer.
+        ErnieError: See the tree in `errors`.
+    """
+    content_filter, hooks = desk.content_filter, desk.hooks
+    if content_filter is None:
+        return await _answer(desk, request)
+    from ernie_async.net.screening import judge_prompt, screen_completion  # noqa: PLC0415
+
+    await judge_prompt(content_filter, request.messages, hooks)
+    return await screen_completion(content_filter, await _answer(desk, request), hooks)
+
+
+async def _answer(desk: Desk, request: Request) -> ChatCompletion:
+    if request.shared_as is None:
+        return await desk.answer(request, ChatCompletion)
+    from ernie_async.net.flights import share  # noqa: PLC0415 - most calls are not shared
+
+    return await share(desk, request, lambda: desk.answer(request, ChatCompletion))
+
+
+def _ways(
+    desk: Desk,
+    request: ChatRequest,
+    options: ChatOptions,
+    models: Sequence[FallbackModel],
+    *,
+    is_stream: bool,
+) -> tuple[partial[tuple[Desk, Request]], ...]:
+    """How to ask each of these models the same."""
+    extra = {k: v for k, v in options.get("extra_body", {}).items() if k != "model"}
+    same: Any = {name: value for name, value in options.items() if name in CALL_OPTIONS}
+    same |= {"extra_body": extra, "fallback": (), "coalesce": False}
+    ways = []
+    for model in read_fallback(models):
+        other, name = (desk, model) if isinstance(model, str) else (model[0]._desk, model[1])
+        renamed = request.model_copy(update={"model": name})
+        asked = _as_of(desk, other)
+        ways.append(partial(ask_chat, asked, renamed, same, model=None, is_stream=is_stream))
+    return tuple(ways)
+
+
+def _as_of(desk: Desk, other: Desk) -> Desk:
+    """Another client's desk for a call of this one: its way to the model, but our patience."""
+    if other is desk:
+        return desk
+    return other._replace(
+        timeouts=desk.timeouts,
+        hooks=desk.hooks,
+        roster=desk.roster,
+        resume=replace(desk.resume, continuation=other.resume.continuation),
+    )
+
+
+def _what_is_shared(
+    desk: Desk, body: bytes, options: ChatOptions, models: Sequence[FallbackModel]
+) -> Hashable:
+    """What two calls must have in common to be one: what is sent, and how failures are met."""
+    from ernie_async.sansio.single_flight import fingerprint  # noqa: PLC0415 - most do not share
+
+    timeouts = options.get("timeouts", desk.timeouts)
+    asked = fingerprint(body, options.get("extra_headers", {}))
+    return asked, timeouts, desk.retry, desk.resume, desk.content_filter, tuple(models)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import aiohttp
 
-from ernie_async.calling import ask, ask_chat
+from ernie_async.calling import answer_chat, ask, ask_chat
 from ernie_async.net.admission import AnyLimiter
+from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook
 from ernie_async.net.key_pool import KeyPool
+from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
@@ -29,6 +31,8 @@ from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_request, json_body
+from ernie_async.sansio.content_filter import ContentFilter
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
@@ -48,6 +52,7 @@ from ernie_async.settings import (
     ChatOptions,
     ClientOptions,
     ClientSettings,
+    FallbackModel,
     changed_desk,
     choose_model,
     make_desk,
@@ -95,9 +100,14 @@ class AsyncClient:
             never. A `Breaker` is shared with the other clients that were given it.
         resume: What to do when a stream breaks after its first chunk: `"server"`, `"continue"`,
             `"never"`, or a `ResumePolicy`.
+        fallback: Models to ask when one cannot answer, in order, each by its name or as
+            `(client, name)`.
+        hedge: When to send a chat a second time because it is late; `None` for never.
+        coalesce: Whether the same chat, asked while it is being answered, is asked once for all.
         read_buffer: How much of a stream is read at once.
         limits: What may be asked of the service, for each account and model. A `Limiter` is shared
-            with the other clients that were given it.
+            with the other clients that were given it, an `ernie_async.redis.RedisLimiter` with
+            other processes.
         hooks: Told of every call, retry and end.
         prices: For `totals`; `None` for the table that comes with this version.
         app_id: A V2 application id (`app-...`), sent as `appid`.
@@ -105,6 +115,7 @@ class AsyncClient:
         proxy: An HTTP proxy; `None` to read `https_proxy` and its relatives.
         ca_file: Certificates to trust instead of the system's, a PEM file.
         max_event_bytes: The largest event of a stream; a larger one is a `DecodeError`.
+        content_filter: What must not be shown of chats, and what to do about it.
 
     Raises:
         ConfigError: Something is missing, or of the wrong kind.
@@ -121,6 +132,9 @@ class AsyncClient:
         retry: RetryPolicy = DEFAULT_RETRY,
         breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
+        fallback: Sequence[FallbackModel] = (),
+        hedge: Hedging | None = None,
+        coalesce: bool = False,
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | AnyLimiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
@@ -130,6 +144,7 @@ class AsyncClient:
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        content_filter: ContentFilter | None = None,
     ) -> None:
         if isinstance(api_key, str):
             api_key = ApiKey(api_key)
@@ -142,6 +157,9 @@ class AsyncClient:
             retry=retry,
             breaker=breaker,
             resume=resume,
+            fallback=fallback,
+            hedge=hedge,
+            coalesce=coalesce,
             read_buffer=read_buffer,
             limits=limits,
             hooks=tuple(hooks),
@@ -150,6 +168,7 @@ class AsyncClient:
             proxy=proxy,
             ca_file=ca_file,
             max_event_bytes=max_event_bytes,
+            content_filter=content_filter,
         )
         self._desk = make_desk(self._settings, session, os.environ)
         self._model = choose_model(self._settings, os.environ)
@@ -165,8 +184,9 @@ class AsyncClient:
             ConfigError: The request cannot be right; nothing was sent.
             ErnieError: See the tree in `errors`.
         """
-        desk, request = ask_chat(self._desk, messages, options, model=self._model, is_stream=False)
-        return await desk.answer(request, ChatCompletion)
+        return await answer_chat(
+            *ask_chat(self._desk, messages, options, model=self._model, is_stream=False)
+        )
 
     def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatStream:
         """Ask, and read the answer while it is being written. Not awaited.
@@ -428,6 +448,31 @@ class AsyncClient:
         request = chat_request(messages, {})
         name = model or request.model or self._model
         return self._desk.ledger.correction.corrected(name, estimate_prompt(request.messages))
+
+    def budget(self, *, tokens: int | None = None, cost: float | None = None) -> Budget:
+        """What the calls inside an `async with` block may use together.
+
+        Once it is spent, streams are cut and no call begins: `BudgetError` has what was used.
+
+        Args:
+            tokens: Prompts and answers together; `None` for no limit.
+            cost: CNY; `None` for no limit. Every model that is asked must have a price.
+
+        Raises:
+            ConfigError: Neither is given, or one is no amount.
+        """
+        return Budget(self._desk.roster, tokens=tokens, cost=cost)
+
+    async def drain(self, timeout: float | None = 10.0) -> DrainReport:  # noqa: ASYNC109
+        """Let no call begin any more, and wait for those that are under way.
+
+        Args:
+            timeout: Seconds; what is not over then is cancelled. `None` to wait till the end.
+
+        Returns:
+            How many calls came to their end, and which were cancelled.
+        """
+        return await self._desk.roster.drain(timeout)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop. A closed client makes no more calls."""

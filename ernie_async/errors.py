@@ -9,6 +9,7 @@
         DecodeError             bytes that the protocol does not allow   .body
         CircuitOpenError        not sent: the server has been failing      .retry_after
         NoKeyError              not sent: no key of the pool is usable     .retry_after
+        LimiterError            the limiter that processes share is down, so nothing was sent
       APIError                  the service said no     .status .code .request_id .retry_after
         AuthError               credential missing, wrong, expired, or of the wrong kind
         BadRequestError         the request is not acceptable
@@ -18,6 +19,8 @@
         RefusedError            the service's own safety check
         ServerError             the service's fault; waiting may help
       BlockedError              the answer must not be shown .partial .term .flag .ban_round
+      BudgetError               a budget of this program is spent        .tokens .cost .partial
+      DrainError                this client takes no more calls
       OutputError               the answer did not fit the asked model   .text
       ToolLoopError             rounds or time used up before an answer  .messages
 
@@ -37,14 +40,17 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "BudgetError",
     "CircuitOpenError",
     "ConfigError",
     "ConnectError",
     "DeadlineError",
     "DecodeError",
+    "DrainError",
     "ErnieError",
     "FailedAttempt",
     "InterruptedStreamError",
+    "LimiterError",
     "NoKeyError",
     "NotFoundError",
     "OutputError",
@@ -70,12 +76,14 @@ class FailedAttempt(NamedTuple):
         status: HTTP status, `None` if no answer came.
         code: The service's code, `None` if it sent none.
         waited: Seconds waited before this attempt.
+        model: The model that was asked, if any.
     """
 
     error: str
     status: int | None
     code: str | None
     waited: float
+    model: str | None = None
 
 
 def shorten(value: object, limit: int = 80) -> str:
@@ -108,7 +116,11 @@ class ErnieError(Exception):
         if len(self.attempts) < 2:
             return self.message
         n_attempts = len(self.attempts)
-        different = dict.fromkeys(attempt.error for attempt in self.attempts)
+        has_fallen_back = len({attempt.model for attempt in self.attempts}) > 1
+        different = dict.fromkeys(
+            f"{attempt.model}: {attempt.error}" if has_fallen_back else attempt.error
+            for attempt in self.attempts
+        )
         if len(different) == 1:
             return f"{self.message} [{n_attempts} attempts, all the same]"
         return f"{self.message} [{n_attempts} attempts: {'; '.join(different)}]"
@@ -230,6 +242,10 @@ class NoKeyError(TransportError):
         self.retry_after = retry_after
 
 
+class LimiterError(TransportError):
+    """The limiter that processes share cannot be reached, so the request was not sent."""
+
+
 class APIError(ErnieError):
     """The service said no.
 
@@ -300,6 +316,7 @@ class BlockedError(ErnieError):
         term: What our own filter found; `None` if it must not be told.
         flag: The service's safety class, 3 or 4; `None` if it only said `content_filter`.
         ban_round: Where the service sees the problem: the round, or -1 for this question.
+        is_retracted: Whether also what was delivered, `partial`, has to be taken back.
     """
 
     def __init__(
@@ -310,17 +327,41 @@ class BlockedError(ErnieError):
         term: str | None = None,
         flag: int | None = None,
         ban_round: int | None = None,
+        is_retracted: bool = False,
     ) -> None:
         super().__init__(message)
         self.partial = partial
         self.term = term
         self.flag = flag
         self.ban_round = ban_round
+        self.is_retracted = is_retracted or flag == RETRACT_FLAG
 
-    @property
-    def is_retracted(self) -> bool:
-        """Whether also what was delivered, `partial`, has to be taken back."""
-        return self.flag == RETRACT_FLAG
+
+class BudgetError(ErnieError):
+    """A budget of this program is spent; see `AsyncClient.budget`.
+
+    Attributes:
+        tokens: What was used of it; estimated in part, as long as calls are under way.
+        cost: The same in CNY, as far as the models have a price.
+        partial: What a stream had delivered when it was cut; `None` if nothing.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tokens: int = 0,
+        cost: float = 0.0,
+        partial: ChatCompletion | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        self.cost = cost
+        self.partial = partial
+
+
+class DrainError(ErnieError):
+    """The client is being drained: it takes no more calls, and this one was not over in time."""
 
 
 class OutputError(ErnieError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, get_args
 
 import aiohttp
 
@@ -18,6 +18,7 @@ from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.key_pool import KeyPool, PoolTokens
 from ernie_async.net.limiter import Limiter
+from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Transport
 from ernie_async.sansio.address import (
     find_proxy,
@@ -28,6 +29,8 @@ from ernie_async.sansio.address import (
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.content_filter import ContentFilter
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
@@ -42,9 +45,11 @@ from ernie_async.version import __version__
 
 if TYPE_CHECKING:
     from ernie_async.net.credentials import IamTokens
+    from ernie_async.net.hedging import Hedger
 
 __all__ = [
     "CALL_OPTIONS",
+    "CHAT_CALL_OPTIONS",
     "DEFAULT_BREAKER",
     "DEFAULT_READ_BUFFER",
     "DEFAULT_RESUME",
@@ -55,11 +60,14 @@ __all__ = [
     "ChatOptions",
     "ClientOptions",
     "ClientSettings",
+    "FallbackModel",
+    "HasDesk",
     "changed_desk",
     "check_headers",
     "check_kind",
     "choose_model",
     "make_desk",
+    "read_fallback",
 ]
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -92,8 +100,27 @@ class CallOptions(TypedDict, total=False):
     max_wait: float | None
 
 
+class HasDesk(Protocol):
+    """A client, as far as another one has to know it to ask its models."""
+
+    @property
+    def _desk(self) -> Desk: ...
+
+
+FallbackModel = str | tuple[HasDesk, str]
+"""A model to ask instead: of the same client, or of another one."""
+
+
 class ChatOptions(ChatFields, CallOptions, total=False):
-    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`."""
+    """The keywords of `chat` and `stream`: every field of `ChatRequest`, and `CallOptions`.
+
+    Attributes:
+        fallback: Instead of the client's, for this call.
+        coalesce: Likewise.
+    """
+
+    fallback: Sequence[FallbackModel]
+    coalesce: bool
 
 
 class ClientOptions(TypedDict, total=False):
@@ -103,7 +130,11 @@ class ClientOptions(TypedDict, total=False):
     timeouts: Timeouts
     retry: RetryPolicy
     resume: ResumeMode | ResumePolicy
+    fallback: Sequence[FallbackModel]
+    hedge: Hedging | None
+    coalesce: bool
     hooks: Sequence[Hook]
+    content_filter: ContentFilter | None
 
 
 class ClientSettings(TypedDict):
@@ -117,6 +148,9 @@ class ClientSettings(TypedDict):
     retry: RetryPolicy
     breaker: BreakerPolicy | Breaker | None
     resume: ResumeMode | ResumePolicy
+    fallback: Sequence[FallbackModel]
+    hedge: Hedging | None
+    coalesce: bool
     read_buffer: ReadBuffer
     limits: Limits | AnyLimiter
     hooks: Sequence[Hook]
@@ -125,9 +159,13 @@ class ClientSettings(TypedDict):
     proxy: str | None
     ca_file: str | os.PathLike[str] | None
     max_event_bytes: int
+    content_filter: ContentFilter | None
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
+
+# What a chat takes that is no field of its request.
+CHAT_CALL_OPTIONS = CALL_OPTIONS | {"fallback", "coalesce"}
 
 
 def make_desk(
@@ -189,7 +227,7 @@ def make_desk(
         limiter=_limiter(given["limits"]),
         account="" if key is None else key.account,
         retry=given["retry"],
-        budget=_budget(given["retry"]),
+        retry_budget=_budget(given["retry"]),
         breaker=_breaker(given["breaker"]),
         server=server,
         resume=_resume(given["resume"], server),
@@ -199,7 +237,13 @@ def make_desk(
         output=OutputEstimate(),
         ledger=Ledger(standard_prices if prices is None else lambda: prices),
         max_event_bytes=given["max_event_bytes"],
+        content_filter=_filter(given["content_filter"]),
         formless_models=set(),
+        roster=Roster(),
+        flights={},
+        hedger=_hedger(given["hedge"]),
+        fallback=read_fallback(given["fallback"]),
+        is_coalescing=given["coalesce"],
     )
 
 
@@ -221,9 +265,13 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
     return desk._replace(
         timeouts=changes.get("timeouts", desk.timeouts),
         retry=retry,
-        budget=desk.budget if told == now_told else _budget(retry),
+        retry_budget=desk.retry_budget if told == now_told else _budget(retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
+        content_filter=_filter(changes.get("content_filter", desk.content_filter)),
+        hedger=_hedger(changes["hedge"]) if "hedge" in changes else desk.hedger,
+        fallback=read_fallback(changes.get("fallback", desk.fallback)),
+        is_coalescing=changes.get("coalesce", desk.is_coalescing),
     )
 
 
@@ -249,6 +297,39 @@ def _resume(resume: ResumeMode | ResumePolicy, server: Server) -> ResumePolicy:
     if policy.continuation == "auto":
         policy = replace(policy, continuation=server.continuation)
     return policy
+
+
+def _filter(content_filter: ContentFilter | None) -> ContentFilter | None:
+    check_kind("content_filter", content_filter, ContentFilter | None)
+    if content_filter is not None:
+        content_filter.check_live()
+    return content_filter
+
+
+def read_fallback(fallback: Sequence[FallbackModel]) -> tuple[FallbackModel, ...]:
+    """The models to ask instead, checked.
+
+    Raises:
+        ConfigError: One is neither a name nor a client and a name.
+    """
+    for model in (fallback,) if isinstance(fallback, str) else fallback:
+        client, name = model if isinstance(model, tuple) and len(model) == 2 else (None, model)
+        is_client = client is None or isinstance(getattr(client, "_desk", None), Desk)
+        if isinstance(fallback, str) or not (is_client and isinstance(name, str) and name):
+            raise ConfigError(
+                "fallback: expected a list of models, each a name or (client, name), "
+                f"got {shorten(model)}"
+            )
+    return tuple(fallback)
+
+
+def _hedger(hedge: Hedging | None) -> "Hedger | None":
+    if hedge is None:
+        return None
+    from ernie_async.net.hedging import Hedger  # noqa: PLC0415 - most programs do not
+
+    check_kind("hedge", hedge, Hedging)
+    return Hedger(hedge)
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter
+from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook, StreamResumed
 from ernie_async.net.key_pool import KeyPool
+from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
@@ -31,6 +33,8 @@ from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
+from ernie_async.sansio.content_filter import ContentFilter
+from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
@@ -49,6 +53,7 @@ from ernie_async.settings import (
     CallOptions,
     ChatOptions,
     ClientOptions,
+    FallbackModel,
 )
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
@@ -66,6 +71,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from ernie_async.files import Files, Progress
+    from ernie_async.net.call import Desk
     from ernie_async.parsing import ParsedStream
     from ernie_async.sansio.embedding import EmbeddingInput
 
@@ -93,6 +99,9 @@ class Client:
         retry: RetryPolicy = DEFAULT_RETRY,
         breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
+        fallback: Sequence[FallbackModel] = (),
+        hedge: Hedging | None = None,
+        coalesce: bool = False,
         read_buffer: ReadBuffer = DEFAULT_READ_BUFFER,
         limits: Limits | AnyLimiter = NO_LIMITS,
         hooks: Sequence[Hook] = (),
@@ -101,6 +110,7 @@ class Client:
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        content_filter: ContentFilter | None = None,
     ) -> None:
         self._client = AsyncClient(
             api_key,
@@ -111,6 +121,9 @@ class Client:
             retry=retry,
             breaker=breaker,
             resume=resume,
+            fallback=fallback,
+            hedge=hedge,
+            coalesce=coalesce,
             read_buffer=read_buffer,
             limits=limits,
             hooks=hooks,
@@ -119,6 +132,7 @@ class Client:
             proxy=proxy,
             ca_file=ca_file,
             max_event_bytes=max_event_bytes,
+            content_filter=content_filter,
         )
         self._thread = _LoopThread()
 
@@ -247,6 +261,19 @@ class Client:
     def estimate_tokens(self, messages: Prompt, *, model: str | None = None) -> int:
         """Tokens of a prompt, roughly. See `AsyncClient.estimate_tokens`."""
         return self._client.estimate_tokens(messages, model=model)
+
+    def budget(self, *, tokens: int | None = None, cost: float | None = None) -> Budget:
+        """What the calls inside a `with` block may use together. See `AsyncClient.budget`."""
+        return self._client.budget(tokens=tokens, cost=cost)
+
+    def drain(self, timeout: float | None = 10.0) -> DrainReport:
+        """Wait for the calls of other threads, and let none begin. See `AsyncClient.drain`."""
+        return self._thread.run(lambda: self._client.drain(timeout))
+
+    @property
+    def _desk(self) -> "Desk":
+        """For a client that has this one's models as a fallback."""
+        return self._client._desk
 
     def close(self) -> None:
         """Close the connections and end the thread. A closed client makes no more calls.
@@ -416,6 +443,11 @@ class SyncChatStream:
     def resumes(self) -> tuple[StreamResumed, ...]:
         """Where and how the stream was resumed; empty for most streams."""
         return self._stream.resumes
+
+    @property
+    def fell_back_from(self) -> tuple[str, ...]:
+        """Models that were asked before and failed, in order; empty for most streams."""
+        return self._stream.fell_back_from
 
     @property
     def read_buffer(self) -> ReadGauge:

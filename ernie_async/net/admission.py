@@ -3,7 +3,7 @@
 `net.limiter` keeps its counts in this process; another may keep them elsewhere.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -38,6 +38,21 @@ class LimiterSnapshot(NamedTuple):
     concurrency: int | None = None
     paused_for: float = 0.0
     estimated_wait: float = 0.0
+
+    @classmethod
+    def of_all(cls, views: Sequence["LimiterSnapshot"]) -> "LimiterSnapshot":
+        """Several as one: calls summed up, and of all else the worst."""
+        return cls(
+            in_flight=sum(view.in_flight for view in views),
+            waiting=sum(view.waiting for view in views),
+            requests=min((v.requests for v in views if v.requests is not None), default=None),
+            tokens=min((v.tokens for v in views if v.tokens is not None), default=None),
+            concurrency=min(
+                (v.concurrency for v in views if v.concurrency is not None), default=None
+            ),
+            paused_for=max(view.paused_for for view in views),
+            estimated_wait=max(view.estimated_wait for view in views),
+        )
 
 
 class AnyPermit(Protocol):

@@ -5,10 +5,10 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from time import monotonic, time
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -18,6 +18,7 @@ from ernie_async.errors import (
     CircuitOpenError,
     ConfigError,
     DeadlineError,
+    DrainError,
     ErnieError,
     FailedAttempt,
     NoKeyError,
@@ -25,11 +26,13 @@ from ernie_async.errors import (
 )
 from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.net.body import read_body
+from ernie_async.net.budget import charge_of
 from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
 from ernie_async.net.guard import Guard
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
+    FellBack,
     Hook,
     LimiterPaused,
     Queued,
@@ -38,9 +41,11 @@ from ernie_async.net.hooks import (
     tell,
 )
 from ernie_async.net.key_pool import KeyUse, PoolTokens
+from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Reply, Transport
 from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
 from ernie_async.sansio.breaker import Breaker
+from ernie_async.sansio.fallback import falls_back
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.load import is_quota
 from ernie_async.sansio.pause import PROBE_SECONDS
@@ -59,6 +64,7 @@ from ernie_async.types.usage import Timing, Usage
 if TYPE_CHECKING:
     # Imported by whoever has a pair of keys: most programs have one key.
     from ernie_async.net.credentials import IamTokens
+    from ernie_async.sansio.content_filter import ContentFilter
 
 __all__ = ["Call", "Desk"]
 
@@ -73,6 +79,20 @@ NOT_SENT = ConfigError | CircuitOpenError | NoKeyError
 _numbers = itertools.count(1)
 
 
+class Hedger(Protocol):
+    """Makes attempts of which a second one may be under way beside the first: `net.hedging`."""
+
+    def attempt(
+        self,
+        call: "Call",
+        start: Callable[[AnyPermit | None], Coroutine[Any, Any, T]],
+        *,
+        drop: Callable[[T], None],
+    ) -> Coroutine[Any, Any, T]:
+        """Make one attempt, or two; `drop` leaves an answer that is one too many."""
+        ...
+
+
 class Desk(NamedTuple):
     """What all calls of a client share."""
 
@@ -82,7 +102,7 @@ class Desk(NamedTuple):
     limiter: AnyLimiter | None
     account: str  # whose quota is used, and no secret
     retry: RetryPolicy
-    budget: RetryBudget | None
+    retry_budget: RetryBudget | None
     breaker: Breaker | None
     server: Server
     resume: ResumePolicy
@@ -92,7 +112,13 @@ class Desk(NamedTuple):
     output: OutputEstimate
     ledger: Ledger
     max_event_bytes: int
+    content_filter: "ContentFilter | None"
     formless_models: set[str]  # refused `response_format`
+    roster: Roster
+    flights: dict[Any, Any]  # calls under way that others may share, see `net.flights`
+    hedger: "Hedger | None"
+    fallback: Sequence[Any]  # see `settings.FallbackModel`
+    is_coalescing: bool
 
     async def answer(
         self, request: Request, model: type[M], *, check: Callable[[M], M] | None = None
@@ -128,29 +154,39 @@ class Desk(NamedTuple):
         """
         call = Call(self, request)
         try:
-            async with asyncio.timeout(call.total):
-                answer = await call.until_it_works(lambda: _one_answer(call, receive))
+            async with asyncio.timeout(call.total) as clock:
+                call.stop_with(lambda _: None if clock.expired() else clock.reschedule(0.0))
+                answer = await call.answer_of(_asking(call, receive))
         except ErnieError as error:
             call.end("error", error=error)
             raise
         except TimeoutError:
-            failure = call.total_ran_out()
+            failure = call.clock_ran_out()
         except BaseException as error:
             call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         else:
             usage = _told_usage(answer)
             if not isinstance(answer, ChatCompletion):
+                if usage is not None:
+                    call.charge_with(usage)
                 call.end("ok", usage=usage)
                 return answer
+            desk, request = call.desk, call.request  # of the model that answered
             if usage is None:
-                usage = self.estimate(request, answer.reasoning + answer.text)
+                usage = desk.estimate(request, answer.reasoning + answer.text)
             else:
-                self.output.note(usage.completion_tokens)
-                self.learn(request, usage)
-            self.ledger.note(request.model, usage)
+                desk.output.note(usage.completion_tokens)
+                desk.learn(request, usage)
+            desk.ledger.note(request.model, usage)
+            call.charge_with(usage)
             timing = call.end("ok", usage=usage, request_id=answer.request_id)
-            answer.observed(request_id=request.request_id, timing=timing, usage=usage)
+            answer.observed(
+                request_id=request.request_id,
+                timing=timing,
+                usage=usage,
+                fell_back_from=call.fell_back_from,
+            )
             return answer
         # Raised outside the handler: the cancellation inside is no news to the caller.
         call.end("error", error=failure)
@@ -181,7 +217,12 @@ class Call:
     """One call while it runs: its clock, its attempts, and what observers hear of them.
 
     Attributes:
-        request: What the next attempt asks; changes when a stream is resumed.
+        desk: Who makes the next attempt; changes when another client's model is asked.
+        request: What the next attempt asks; changes when a stream is resumed, or another model
+            asked.
+        fallback: Ways to ask other models, the next one first.
+        charge: What the budgets know of it; `None` outside of any.
+        request_id: Once it is over, what the service calls it; until then, what we sent.
     """
 
     __slots__ = (
@@ -190,21 +231,35 @@ class Call:
         "_keys",
         "_refusals",
         "_refused_since",
+        "_roster",
+        "_stop",
+        "_stopped",
         "_token",
         "_waits",
+        "charge",
         "desk",
         "failures",
+        "fallback",
+        "fell_back_from",
         "first_token",
+        "loop",
         "number",
         "queued",
         "request",
+        "request_id",
         "sent",
         "started",
     )
 
     def __init__(self, desk: Desk, request: Request) -> None:
+        desk.roster.check()
+        self.charge = charge_of(desk.roster, desk.ledger, request)
         self.desk = desk
         self.request = request
+        self.request_id = request.request_id
+        self.fallback = request.fallback
+        self.fell_back_from: tuple[str, ...] = ()
+        self.loop = asyncio.get_running_loop()
         self.number = next(_numbers)
         self.started = monotonic()
         self.queued = 0.0
@@ -216,24 +271,11 @@ class Call:
         self._has_renewed = False
         self._refusals = 0  # for want of quota
         self._refused_since = 0.0
-        circuit = None
-        is_home = desk.transport.is_home(request.path)
-        if desk.breaker is not None and is_home:
-            url = desk.transport.base_url
-            circuit = desk.breaker.circuit(url, request.model, self.started)
-        self._guard = Guard(
-            circuit,
-            desk.budget,
-            desk.retry,
-            hooks=desk.hooks,
-            call=self.number,
-            model=request.model,
-            started=self.started,
-            ends_at=self.ends_at,
-        )
-        self._keys: KeyUse | None = None
-        if desk.pool is not None and is_home:
-            self._keys = KeyUse(desk.pool, self._guard, request.model, request.user)
+        self._guard, self._keys = self._equipped()
+        self._stop: Callable[[str], None] | None = None
+        self._stopped: str | None = None
+        self._roster = desk.roster
+        self._roster.enter(self)
         tell(
             desk.hooks,
             CallStarted(
@@ -245,6 +287,28 @@ class Call:
             ),
         )
 
+    def _equipped(self) -> tuple[Guard, KeyUse | None]:
+        """What goes with the requests of `desk`: a guard, and the keys of its pool, if any."""
+        desk, request = self.desk, self.request
+        is_home = desk.transport.is_home(request.path)
+        circuit = None
+        if desk.breaker is not None and is_home:
+            url = desk.transport.base_url
+            circuit = desk.breaker.circuit(url, request.model, self.started)
+        guard = Guard(
+            circuit,
+            desk.retry_budget,
+            desk.retry,
+            hooks=desk.hooks,
+            call=self.number,
+            model=request.model,
+            started=self.started,
+            ends_at=self.ends_at,
+        )
+        if desk.pool is None or not is_home:
+            return guard, None
+        return guard, KeyUse(desk.pool, guard, request.model, request.user)
+
     @property
     def total(self) -> float | None:
         """Seconds the whole call may take."""
@@ -254,6 +318,54 @@ class Call:
     def ends_at(self) -> float | None:
         """When the whole call has to be over, on the clock of `time.monotonic`."""
         return None if self.total is None else self.started + self.total
+
+    def answer_of(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+        """Make attempts as the retry policy allows, and then with other models, if some are named.
+
+        Args:
+            attempt: Makes one with `desk` and `request`, whatever they are then.
+        """
+        return self._by_any_model(attempt) if self.fallback else self.until_it_works(attempt)
+
+    async def _by_any_model(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await self.until_it_works(attempt)
+            except ErnieError as error:
+                if not falls_back(error) or not self.turn_to_next(error):
+                    raise
+
+    def turn_to_next(self, error: ErnieError) -> bool:
+        """Ask the next model from now on, because of an error; says whether there is one."""
+        while self.fallback:
+            ask, *others = self.fallback
+            self.fallback = tuple(others)
+            try:
+                desk, request = ask()
+                self._turn_to(desk, request, error)
+            except ConfigError as problem:  # this server does not take such a request
+                self.note_failure(problem)
+            else:
+                return True
+        return False
+
+    def _turn_to(self, desk: Desk, request: Request, error: ErnieError) -> None:
+        if self.charge is not None:
+            self.charge.turn_to(desk.ledger.prices, request.model)
+        before, after = self.request.model or "", request.model or ""
+        self.fell_back_from += (before,)
+        self.desk, self.request = desk, request
+        self._token, self._has_renewed = None, False
+        self._guard, self._keys = self._equipped()
+        tell(
+            desk.hooks,
+            FellBack(call=self.number, from_model=before, to_model=after, error=brief(error)),
+        )
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether the whole call has no time left."""
+        return self.ends_at is not None and monotonic() >= self.ends_at
 
     async def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Make attempts as the retry policy allows; the final error lists them all."""
@@ -333,8 +445,8 @@ class Call:
                     guard.succeeded(is_stream=self.request.is_stream)
                     if keys is not None:
                         keys.answered()
-                        if not self.request.is_stream:  # a stream goes on
-                            keys.leave()
+                    if not self.request.is_stream:  # a stream goes on
+                        self.leave_key()
                     return answer
 
         return noted
@@ -376,14 +488,17 @@ class Call:
 
     async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
+        guard, keys = self._guard, self._keys
+        # A second request beside one that is late uses the same key.
+        takes = keys is not None and not keys.has_key
         while True:
-            if not self._guard.is_closed:
-                self.queued += await self._guard.wait()
-            if self._keys is not None:
-                self.queued += await self._keys.take()
+            if not guard.is_closed:
+                self.queued += await guard.wait()
+            if keys is not None and takes:
+                self.queued += await keys.take()
             permit = await self._room()
             # While it was in line, its key may have been refused, or the circuit have opened.
-            if (self._keys is None or self._keys.is_ready) and self._guard.enter():
+            if (keys is None or not takes or keys.is_ready) and guard.enter():
                 return permit
             if permit is not None:
                 permit.give_back()
@@ -441,6 +556,8 @@ class Call:
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
+        if self.charge is not None:
+            self.charge.send()
         request = self.request
         headers = {"X-Request-Id": request.request_id, **request.headers}
         if isinstance(request.body, bytes):
@@ -463,6 +580,7 @@ class Call:
             body=request.body,
             headers=headers,
             connect=self.desk.timeouts.connect,
+            is_once=request.is_once,
         )
 
     def leave_key(self) -> None:
@@ -479,15 +597,34 @@ class Call:
             attempts=self.sent,
         )
 
-    def total_ran_out(self) -> DeadlineError:
-        """The error for a call that took too long as a whole."""
-        failure = DeadlineError(
-            f"the call was not over within {self.total:g} s (Timeouts.total)",
-            clock="total",
-            seconds=self.total or 0.0,
+    def stop_with(self, stop: Callable[[str], None]) -> None:
+        """Have `stop` call this, in the call's own loop."""
+        self._stop = stop
+
+    def stop(self, reason: str) -> None:
+        """End the call, in its own loop; does nothing if it is over."""
+        if self._stop is not None:
+            self._stopped = reason
+            self._stop(reason)
+
+    def clock_ran_out(self) -> ErnieError:
+        """The error for a call that took too long as a whole, or was stopped."""
+        failure: ErnieError = (
+            DeadlineError(
+                f"the call was not over within {self.total:g} s (Timeouts.total)",
+                clock="total",
+                seconds=self.total or 0.0,
+            )
+            if self._stopped is None
+            else DrainError(self._stopped)
         )
         self.note_failure(failure)
         return failure
+
+    def charge_with(self, usage: Usage) -> None:
+        """Tell the budgets what the answer used in the end, or a part of it."""
+        if self.charge is not None:
+            self.charge.settle(usage)
 
     def end(
         self,
@@ -501,13 +638,18 @@ class Call:
         if outcome == "ok":
             self._guard.over()
         timing = self.timing()
+        self.request_id = (error and error.request_id) or request_id or self.request.request_id
+        self._stop = None
+        self._roster.leave(self)
+        if self.charge is not None:
+            self.charge.close()
         tell(
             self.desk.hooks,
             CallEnded(
                 call=self.number,
                 outcome=outcome,
                 error=None if error is None else brief(error),
-                request_id=(error and error.request_id) or request_id or self.request.request_id,
+                request_id=self.request_id,
                 timing=timing,
                 usage=usage,
             ),
@@ -536,6 +678,7 @@ class Call:
                 status=None if refusal is None else refusal.status,
                 code=None if refusal is None else refusal.code,
                 waited=self._waits[-1],
+                model=self.request.model,
             )
         )
         error.attempts = tuple(self.failures)
@@ -549,8 +692,26 @@ class Call:
         )
 
 
+def _asking(
+    call: Call, receive: Callable[[Reply], Awaitable[T]]
+) -> Callable[[], Coroutine[Any, Any, T]]:
+    """What makes one attempt, or two at a time if the first one is late."""
+    hedger = call.desk.hedger
+    if hedger is None or not call.request.messages:
+        return lambda: _one_answer(call, receive)
+    return lambda: hedger.attempt(
+        call, lambda permit: _answer_to(call, receive, permit), drop=lambda _: None
+    )
+
+
 async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
-    permit = await call.admit()
+    return await _answer_to(call, receive, await call.admit())
+
+
+async def _answer_to(
+    call: Call, receive: Callable[[Reply], Awaitable[T]], permit: AnyPermit | None
+) -> T:
+    """Send an admitted request, and read its answer."""
     if permit is None:
         reply = await call.send()
         try:

@@ -19,7 +19,10 @@ __all__ = [
     "CallEnded",
     "CallStarted",
     "CircuitChanged",
+    "ContentFiltered",
+    "FellBack",
     "HeartbeatSeen",
+    "Hedged",
     "Hook",
     "LimiterPaused",
     "Queued",
@@ -161,6 +164,55 @@ class StreamResumed(NamedTuple):
     error: str
 
 
+class ContentFiltered(NamedTuple):
+    """The content filter found something. What it was is not told, nor where.
+
+    Attributes:
+        channel: `content`, `reasoning`, `tool_arguments` or `prompt`.
+        action: What was done: `mask`, `drop`, `block` or `flag`; or `allow`, if a checker failed
+            and the text was shown all the same.
+        category: Of the term or pattern, or what a checker said; may be empty.
+    """
+
+    channel: str
+    action: str
+    category: str
+
+
+class FellBack(NamedTuple):
+    """A model could not answer, and another one is asked instead.
+
+    Attributes:
+        call: The call's number.
+        from_model: The model that was asked.
+        to_model: The model that is asked now.
+        error: What happened, in short.
+    """
+
+    call: int
+    from_model: str
+    to_model: str
+    error: str
+
+
+class Hedged(NamedTuple):
+    """A first token was late, so the request was sent twice; now one of the two has answered.
+
+    Attributes:
+        call: The call's number.
+        model: The model asked.
+        after: Seconds after the first request at which the second one was sent.
+        won: Whether it was the second one that answered.
+        usage: What the other one used, as far as it can be known: an estimate of its prompt.
+    """
+
+    call: int
+    model: str
+    after: float
+    won: bool
+    usage: Usage
+
+
 class CallEnded(NamedTuple):
     """A call is over.
 
@@ -190,16 +242,28 @@ Record = (
     | CircuitChanged
     | HeartbeatSeen
     | StreamResumed
+    | FellBack
+    | Hedged
+    | ContentFiltered
     | CallEnded
 )
 Hook = Callable[[Record], None]
 
-TOLD_AT_INFO = (LimiterPaused, RetryScheduled, RetryWithheld, CircuitChanged, StreamResumed)
+# What an operator wants to see without asking: not everything went as it should.
+NOTABLE = (
+    LimiterPaused,
+    RetryScheduled,
+    RetryWithheld,
+    CircuitChanged,
+    StreamResumed,
+    FellBack,
+    Hedged,
+)
 
 
 def tell(hooks: Sequence[Hook], record: Record) -> None:
     """Tell every hook, and the log."""
-    level = logging.INFO if isinstance(record, TOLD_AT_INFO) else logging.DEBUG
+    level = logging.INFO if isinstance(record, NOTABLE) else logging.DEBUG
     if logger.isEnabledFor(level):
         logger.log(level, "%s", record)
     for hook in hooks:

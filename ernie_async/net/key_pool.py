@@ -159,6 +159,11 @@ class KeyUse:
         self._token: MaskedStr | None = None
         self._renewed: set[Lane] = set()
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a key was taken, and not left yet."""
+        return self._lane is not None
+
     async def take(self) -> float:
         """Take a key for one request, waiting for one if need be; return the seconds that took.
 

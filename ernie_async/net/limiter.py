@@ -107,18 +107,7 @@ class Limiter:
             for (of_account, of_model), gate in list(self._gates.items())
             if model in (None, of_model) and account in ("", of_account)
         ]
-        views = [gate.look(_view) for gate in gates or [Gate(self.limits)]]
-        return LimiterSnapshot(
-            in_flight=sum(view.in_flight for view in views),
-            waiting=sum(view.waiting for view in views),
-            requests=min((v.requests for v in views if v.requests is not None), default=None),
-            tokens=min((v.tokens for v in views if v.tokens is not None), default=None),
-            concurrency=min(
-                (v.concurrency for v in views if v.concurrency is not None), default=None
-            ),
-            paused_for=max(view.paused_for for view in views),
-            estimated_wait=max(view.estimated_wait for view in views),
-        )
+        return LimiterSnapshot.of_all([gate.look(_view) for gate in gates or [Gate(self.limits)]])
 
     def _open(self, pair: tuple[str, str | None]) -> Gate:
         with self._lock:

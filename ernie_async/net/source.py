@@ -13,20 +13,30 @@ from ernie_async.errors import (
     APIError,
     BadRequestError,
     BlockedError,
+    BudgetError,
     DeadlineError,
     DecodeError,
     ErnieError,
     InterruptedStreamError,
     NotFoundError,
 )
+from ernie_async.net.admission import AnyPermit
 from ernie_async.net.attempt import Attempt
-from ernie_async.net.call import Call, Desk
+from ernie_async.net.call import Call, Desk, Hedger
 from ernie_async.net.hooks import StreamResumed, brief, tell
 from ernie_async.sansio.accumulate import Accumulator
+from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.event_ids import EventLedger
+from ernie_async.sansio.fallback import may_hand_over
 from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
-from ernie_async.sansio.resume import Form, least_overlap, resume_forms, resume_request
+from ernie_async.sansio.resume import (
+    Form,
+    continuations,
+    least_overlap,
+    resume_forms,
+    resume_request,
+)
 from ernie_async.sansio.seam import Seam
 from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.chunk import ChatChunk
@@ -35,7 +45,9 @@ from ernie_async.types.usage import Timing, Usage
 
 __all__ = ["ChunkSource"]
 
-WITH_PARTIAL = APIError | BlockedError | DeadlineError | DecodeError | InterruptedStreamError
+WITH_PARTIAL = (
+    APIError | BlockedError | BudgetError | DeadlineError | DecodeError | InterruptedStreamError
+)
 
 
 class ChunkSource:
@@ -43,6 +55,7 @@ class ChunkSource:
 
     Attributes:
         answer: What was handed over so far. The reader feeds it, since only the reader knows.
+        came: What the service sent so far; the same as `answer`, unless it is filtered.
         gauge: What was measured of the connection.
         loop: Where it is read; `None` until then.
         phase: `new`, then `opening`, `open` (and back), and in the end `complete` or `left`.
@@ -52,8 +65,10 @@ class ChunkSource:
     __slots__ = (
         "_attempt",
         "_call",
+        "_charge",
         "_desk",
         "_heartbeats",
+        "_is_between",
         "_ledger",
         "_part",
         "_patience",
@@ -64,6 +79,7 @@ class ChunkSource:
         "_timing",
         "_told",
         "answer",
+        "came",
         "gauge",
         "loop",
         "phase",
@@ -74,13 +90,15 @@ class ChunkSource:
         self._desk = desk
         self._request = request
         self._part = request  # what is being answered: the request, or one to go on with it
-        self.answer = Accumulator(n=request.n)
+        self.answer = self.came = Accumulator(n=request.n)
         self.gauge = ReadGauge(desk.read_buffer)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.phase = "new"
         self.resumes: tuple[StreamResumed, ...] = ()
         self._ledger = EventLedger()
         self._call: Call | None = None
+        self._charge: Charge | None = None
+        self._is_between = False  # one model was left and billed, no other has answered yet
         self._attempt: Attempt | None = None
         self._seam: Seam | None = None
         self._heartbeats = 0  # of earlier attempts
@@ -103,14 +121,14 @@ class ChunkSource:
     @property
     def request_id(self) -> str:
         """The service's id of the answer, and until it comes the one that was sent."""
-        return self.answer.id or self._request.request_id
+        return self.came.id or self._request.request_id
 
     @property
     def usage(self) -> Usage | None:
         """Tokens as told; once it is over, as told or estimated."""
         if self.phase in {"complete", "left"} and self._call is not None and self._call.sent:
-            return self.answer.usage or self.answer.usage_or(self._estimate())
-        return self.answer.usage
+            return self.came.usage or self.came.usage_or(self._estimate())
+        return self.came.usage
 
     @property
     def timing(self) -> Timing:
@@ -119,10 +137,19 @@ class ChunkSource:
             return self._timing
         return Timing() if self._call is None else self._call.timing()
 
+    @property
+    def fell_back_from(self) -> tuple[str, ...]:
+        """Models that were asked before and failed, in order."""
+        return () if self._call is None else self._call.fell_back_from
+
     def completion(self) -> ChatCompletion:
         """The answer so far."""
         completion = self.answer.completion(self.usage)
-        return completion.observed(request_id=self._request.request_id, timing=self.timing)
+        return completion.observed(
+            request_id=self._request.request_id,
+            timing=self.timing,
+            fell_back_from=self.fell_back_from,
+        )
 
     async def pull(self) -> list[ChatChunk]:
         """Wait for the next chunks, all that came at once; none at the proper end.
@@ -142,14 +169,38 @@ class ChunkSource:
 
     async def _begin(self) -> list[ChatChunk]:
         call = self._call = Call(self._desk, self._request)
-        chunks = await self._patiently(lambda: call.until_it_works(lambda: self._open_new(call)))
+        call.stop_with(self.cancel)
+        self._charge = call.charge
+        chunks = await self._patiently(lambda: call.answer_of(lambda: self._open_new(call)))
         call.first_token = monotonic() - call.started
+        # Of the model that answers, whichever it is.
+        self._desk, self._request, self._part = call.desk, call.request, call.request
+        return chunks if self._charge is None else self._charged(chunks)
+
+    def _charged(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
+        assert self._charge is not None
+        self._charge.feed("".join(chunk.reasoning + chunk.text for chunk in chunks))
         return chunks
 
     async def _open_new(self, call: Call) -> list[ChatChunk]:
         # Ids that an attempt read before it failed are of an answer that nobody saw.
         self._ledger = EventLedger()
+        if call.desk.hedger is not None:
+            return await self._open_hedged(call, call.desk.hedger)
         return await self._open(call, may_be_empty=False)
+
+    async def _open_hedged(self, call: Call, hedger: Hedger) -> list[ChatChunk]:
+        async def open_one(
+            permit: AnyPermit | None,
+        ) -> tuple[Attempt, EventLedger, list[ChatChunk]]:
+            ledger = EventLedger()
+            attempt = Attempt(call, ledger, self.gauge, permit, is_admitted=True)
+            return attempt, ledger, await attempt.open(may_be_empty=False)
+
+        opened = await hedger.attempt(call, open_one, drop=lambda late: late[0].close(used=None))
+        self._heartbeats = self.heartbeats
+        self._attempt, self._ledger, chunks = opened
+        return chunks
 
     async def _open_replay(self, call: Call) -> list[ChatChunk]:
         self._ledger.begin_replay()
@@ -185,20 +236,22 @@ class ChunkSource:
         # Raised outside the handler: the cancellation inside is no news to the caller.
         if self.phase == "left":
             raise self.left_error("the stream was closed while it was being opened")
-        raise call.total_ran_out()
+        raise call.clock_ran_out()
 
     async def _read(self) -> list[ChatChunk]:
         while True:
             attempt = self._attempt
             assert attempt is not None
             try:
-                chunks = await attempt.read(is_finished=self.answer.finished)
+                if self._charge is not None and not self.came.finished:
+                    self._charge.check()
+                chunks = await attempt.read(is_finished=self.came.finished)
                 if self.phase == "left":
                     raise self.left_error("the stream was closed")
                 if chunks and self._seam is not None:
                     chunks = self._seam.feed(chunks)
                 elif not chunks:
-                    if not (self.answer.finished or (attempt.is_done and self.answer.chunks)):
+                    if not (self.came.finished or (attempt.is_done and self.came.chunks)):
                         # What a seam still holds is a repetition that was cut, most likely.
                         raise attempt.interrupted()
                     if self._seam is not None:
@@ -211,7 +264,7 @@ class ChunkSource:
                     attempt.report(error)
                 chunks = await self._resume(error)
             if chunks:
-                return chunks
+                return chunks if self._charge is None else self._charged(chunks)
 
     async def _resume(self, error: ErnieError) -> list[ChatChunk]:
         """Go on after an error if the policy knows a way; else raise it.
@@ -226,7 +279,7 @@ class ChunkSource:
         forms = resume_forms(
             self._desk.resume,
             self._request,
-            self.answer,
+            self.came,
             error,
             last_event_id=self._ledger.last_event_id,
             n_resumes=len(self.resumes),
@@ -244,13 +297,15 @@ class ChunkSource:
                     if is_total or self.phase == "left":
                         raise
                     break
+            if call.fallback and (chunks := await self._hand_over(error, call)) is not None:
+                return chunks
             error.attempts = tuple(call.failures)
             raise error
         finally:
             del error  # its traceback holds this frame
 
     async def _resume_as(self, form: Form, error: ErnieError, call: Call) -> list[ChatChunk]:
-        answer, text = self.answer, self.answer.text
+        answer, text = self.came, self.came.text
         if form == "server":
             last_event_id = self._ledger.last_event_id
             call.request = resume_request(self._part, form, text, last_event_id=last_event_id)
@@ -261,13 +316,60 @@ class ChunkSource:
             part = call.request = resume_request(self._request, form, text)
             chunks = await self._patiently(lambda: call.resume(error, lambda: self._open_new(call)))
             answer.begin_part(self._estimate())
-            self._part, self._told = part, len(answer.reasoning) + len(text)
-            self._seam = Seam(text, least=least_overlap(form)) if text else None
-            chunks = chunks if self._seam is None else self._seam.feed(chunks)
+            chunks = self._begin_part(part, form, text, chunks)
+        self._note_resume(form, text, error, call)
+        return chunks
+
+    def _begin_part(
+        self, part: Request, form: Form, text: str, chunks: list[ChatChunk]
+    ) -> list[ChatChunk]:
+        self._part, self._told = part, len(self.came.reasoning) + len(text)
+        self._seam = Seam(text, least=least_overlap(form)) if text else None
+        return chunks if self._seam is None else self._seam.feed(chunks)
+
+    def _note_resume(self, form: Form, text: str, error: ErnieError, call: Call) -> None:
         resumed = StreamResumed(call=call.number, how=form, at=len(text), error=brief(error))
         self.resumes += (resumed,)
         tell(self._desk.hooks, resumed)
-        return chunks
+
+    async def _hand_over(self, error: ErnieError, call: Call) -> list[ChatChunk] | None:
+        """Have another model go on; `None` if none may, or none can."""
+        answer, text, policy = self.came, self.came.text, self._desk.resume
+        n_resumes = len(self.resumes)
+        if not may_hand_over(policy, self._request, answer, error, n_resumes=n_resumes):
+            return None
+        reason = error
+        try:
+            self._bill()
+            while call.turn_to_next(reason):
+                asked = call.request
+                for form in continuations(call.desk.resume, asked, answer):
+                    part = call.request = resume_request(asked, form, text)
+                    try:
+                        chunks = await self._patiently(
+                            lambda: call.until_it_works(lambda: self._open_new(call))
+                        )
+                    except ErnieError as failure:
+                        is_spent = isinstance(failure, BudgetError)
+                        if is_spent or call.is_over_time or self.phase == "left":
+                            raise
+                        reason = failure
+                        continue
+                    self._desk, self._request, self._is_between = call.desk, asked, False
+                    chunks = self._begin_part(part, form, text, chunks)
+                    self._note_resume(form, text, error, call)
+                    return chunks
+            return None
+        finally:
+            del error, reason  # as above
+
+    def _bill(self) -> None:
+        """A model is left for good: what it used is known by now, or never will be."""
+        used = self.came.hand_over(self._estimate())
+        self._desk.ledger.note(self._request.model, used)
+        if self._charge is not None:
+            self._charge.settle(used)
+        self._is_between = True
 
     def cancel(self, reason: str) -> None:
         """Leave it, and have the reader told why."""
@@ -312,14 +414,17 @@ class ChunkSource:
         self._close_attempt()
         if self._call is None or self._timing is not None:
             return
-        told = self.answer.usage
-        usage = self.usage if self.answer.chunks or self._desk.hooks else told
+        told = self.came.usage
+        usage = self.usage if self.came.chunks or self._desk.hooks else told
         if told is not None:
             self._desk.output.note(told.completion_tokens)
             if not self.resumes:
                 self._desk.learn(self._request, told)
-        if usage is not None and self.answer.chunks:
-            self._desk.ledger.note(self._request.model, usage)
+        if usage is not None and self.came.chunks and not self._is_between:
+            # What other models used before is billed already.
+            own = self.came.own_usage_or(self._estimate()) if self.fell_back_from else usage
+            self._desk.ledger.note(self._request.model, own)
+            self._call.charge_with(own)
         self._timing = self._call.end(
             outcome,
             error=error,
@@ -332,14 +437,18 @@ class ChunkSource:
             return
         used = None
         limiter = self._desk.limiter
-        if limiter is not None and limiter.counts_tokens and self.answer.chunks:
-            total = self.answer.usage_or(self._estimate()).total_tokens
+        if limiter is not None and limiter.counts_tokens and self.came.chunks:
+            total = self.came.usage_or(self._estimate()).total_tokens
             used, self._settled = total - self._settled, total
         self._attempt.close(used=used)
+        if self._call is not None:
+            self._call.leave_key()
 
     def _estimate(self) -> Usage:
         """What the request under way consumed, by our own count."""
-        said = self.answer.reasoning + self.answer.text
+        if self._is_between:
+            return Usage()
+        said = self.came.reasoning + self.came.text
         before, here = said[: self._told], said[self._told :]
         usage = self._desk.estimate(self._request, here)
         told = Usage.estimated(prompt_tokens=estimate_tokens(before), completion_tokens=0)

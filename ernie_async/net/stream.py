@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from operator import length_hint
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ernie_async.errors import ErnieError
 from ernie_async.net.call import Desk
@@ -20,6 +20,9 @@ from ernie_async.sansio.rest import Request
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
+
+if TYPE_CHECKING:
+    from ernie_async.net.flights import SharedSource
 
 __all__ = ["ChatStream"]
 
@@ -47,7 +50,7 @@ class ChatStream:
     __slots__ = ("__weakref__", "_folded", "_packet", "_ready", "_source")
 
     def __init__(self, desk: Desk, request: Request) -> None:
-        self._source = ChunkSource(desk, request)
+        self._source = _source_of(desk, request)
         self._packet: list[ChatChunk] = []  # came at once
         self._ready: Iterator[ChatChunk] = iter(())  # of these, what was not handed over yet
         self._folded = 0  # of these, what is in the answer
@@ -204,6 +207,11 @@ class ChatStream:
         return self._source.resumes
 
     @property
+    def fell_back_from(self) -> tuple[str, ...]:
+        """Models that were asked before and failed, in order; empty for most streams."""
+        return self._source.fell_back_from
+
+    @property
     def heartbeats(self) -> int:
         """Comments that the server sent to keep the connection alive."""
         return self._source.heartbeats
@@ -235,3 +243,19 @@ class ChatStream:
             self._folded = delivered
             if not n_ready:
                 self._packet = []
+
+
+def _source_of(desk: Desk, request: Request) -> "ChunkSource | SharedSource":
+    if request.shared_as is None:
+        return _own_source(desk, request)
+    from ernie_async.net.flights import SharedSource  # noqa: PLC0415 - most calls are not shared
+
+    return SharedSource(desk, request, _own_source)
+
+
+def _own_source(desk: Desk, request: Request) -> ChunkSource:
+    if desk.content_filter is None:
+        return ChunkSource(desk, request)
+    from ernie_async.net.filtered import FilteredSource  # noqa: PLC0415 - most programs filter not
+
+    return FilteredSource(desk, request, desk.content_filter)

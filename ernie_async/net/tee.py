@@ -7,11 +7,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from ernie_async.errors import ConfigError, DeadlineError, ErnieError
+from ernie_async.errors import ConfigError, DeadlineError, ErnieError, InterruptedStreamError
 from ernie_async.sansio.tool_calls import ToolCallAssembler, ToolCallEvent
 from ernie_async.types.chunk import ChatChunk
 
-__all__ = ["ChunkBranch", "TextDeltas", "ToolCallEvents", "branch_off"]
+__all__ = ["ChunkBranch", "Tee", "TextDeltas", "ToolCallEvents", "branch_off"]
 
 
 class TextDeltas:
@@ -60,7 +60,7 @@ class ChunkBranch:
 
     __slots__ = ("__weakref__", "_chunks", "_source")
 
-    def __init__(self, source: "_Source") -> None:
+    def __init__(self, source: "Tee") -> None:
         self._source = source
         self._chunks: deque[ChatChunk] = deque()
 
@@ -86,7 +86,20 @@ class ChunkBranch:
     ) -> None:
         await self.aclose()
 
+    async def take(self) -> list[ChatChunk]:
+        """Wait for chunks, and take all that are here; none at the end."""
+        if not self._chunks and not await self._source.read_on(self._chunks):
+            return []
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        self._source.room.set()
+        return chunks
+
     async def aclose(self) -> None:
+        """Want no more of it."""
+        self.leave()
+
+    def leave(self) -> None:
         """Want no more of it."""
         self._source.forget(self._chunks)
 
@@ -94,8 +107,18 @@ class ChunkBranch:
         self._source.forget_soon(self._chunks)
 
 
-class _Source:
-    """What the branches of one stream share: who reads, and who lags behind."""
+class Tee:
+    """What the branches of one stream share: who reads, and who lags behind.
+
+    Args:
+        pull: Waits for the next chunks; none at the end.
+        leave: Closes the stream.
+        ahead: Chunks that a branch may be ahead of the slowest one.
+        patience: Seconds to wait for the slowest one; `None` for ever.
+        is_shared: Between strangers. A branch may be opened later, as long as the stream is no
+            longer than `ahead`, and has all of it; and who does not read loses the stream, where
+            else those who wait for it would fail.
+    """
 
     def __init__(
         self,
@@ -104,19 +127,30 @@ class _Source:
         *,
         ahead: int,
         patience: float | None,
+        is_shared: bool = False,
     ) -> None:
         self._pull = pull
         self._leave = leave
         self._ahead = ahead
         self._patience = patience
         self._queues: list[deque[ChatChunk]] = []
+        self._kept: list[ChatChunk] | None = [] if is_shared else None
+        self._is_shared = is_shared
+        self._lost: list[deque[ChatChunk]] = []
         self._reading: asyncio.Task[None] | None = None
         self._is_over = False
         self._failure: ErnieError | None = None
         self.room = asyncio.Event()
 
+    @property
+    def may_join(self) -> bool:
+        """Whether a branch that is opened now would have the whole stream."""
+        return self._kept is not None and not self._is_over and self._failure is None
+
     def open_branch(self) -> ChunkBranch:
+        """One more consumer, who gets what is kept of the stream first."""
         branch = ChunkBranch(self)
+        branch._chunks.extend(self._kept or ())
         self._queues.append(branch._chunks)
         return branch
 
@@ -125,8 +159,14 @@ class _Source:
 
         Raises:
             DeadlineError: Another branch did not take its chunks in time.
+            InterruptedStreamError: This branch did not, and others went on without it.
             ErnieError: The stream broke.
         """
+        if any(queue is lost for lost in self._lost):
+            raise InterruptedStreamError(
+                f"this reader of a shared stream took none of its {self._ahead} chunks within "
+                f"{self._patience:g} s (Timeouts.idle), and the others went on without it"
+            )
         if not any(queue is other for other in self._queues):
             return False  # this branch was closed
         while not queue:
@@ -150,7 +190,10 @@ class _Source:
                     self.room.clear()
                     await self.room.wait()
         except TimeoutError:
-            pass
+            if self._is_shared:
+                self._lost += [other for other in self._queues if len(other) >= self._ahead]
+                self._queues = [other for other in self._queues if len(other) < self._ahead]
+                return
         else:
             return
         raise DeadlineError(
@@ -167,6 +210,10 @@ class _Source:
             self._failure = error
         else:
             self._is_over = not chunks
+            if self._kept is not None:
+                self._kept += chunks
+                if len(self._kept) > self._ahead:
+                    self._kept = None
             for queue in self._queues:
                 queue.extend(chunks)
         finally:
@@ -213,5 +260,5 @@ def branch_off(
     for name, value in (("n", n), ("ahead", ahead)):
         if not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name}: expected a whole number, at least 1, got {value!r}")
-    source = _Source(pull, leave, ahead=ahead, patience=patience)
+    source = Tee(pull, leave, ahead=ahead, patience=patience)
     return tuple(source.open_branch() for _ in range(n))

@@ -6,6 +6,7 @@ plain text. Knows nothing of where chunks come from.
 
 from typing import Any
 
+from ernie_async.sansio.chunk_template import is_plain
 from ernie_async.sansio.tool_calls import call_index
 from ernie_async.types.chunk import ChatChunk, ChunkChoice
 from ernie_async.types.completion import ChatCompletion, SearchResult
@@ -134,10 +135,12 @@ class Accumulator:
         "_earlier_usage",
         "_fields",
         "_first",
+        "_handed_over",
         "_has_begun",
         "_n",
         "_n_finished",
         "_pieces",
+        "_plain_names",
         "_search_results",
         "_usage",
         "chunks",
@@ -149,11 +152,13 @@ class Accumulator:
         self._has_begun = False
         self._first = _Choice()
         self._pieces = self._first.content.pieces
+        self._plain_names: set[str] | None = None
         self._choices: dict[int, _Choice] = {}
         self._fields: dict[str, Any] = {}
         self._search_results: list[SearchResult] | dict[str, Any] | None = None
         self._usage: Usage | None = None
         self._earlier_usage: Usage | None = None
+        self._handed_over: Usage | None = None  # of this, what other models used
         self.chunks = 0
 
     def feed(self, *chunks: ChatChunk) -> None:
@@ -161,31 +166,15 @@ class Accumulator:
         self.chunks += len(chunks)
         pieces = self._pieces
         for chunk in chunks:
-            choices = chunk.choices
-            # The usual chunk: some text of the first answer, nothing else. The very first one,
-            # which brings the id and the model, is never taken for it.
-            if len(choices) == 1 and self._has_begun:
-                choice = choices[0]
-                delta = choice.delta
-                if (
-                    delta.content
-                    and choice.finish_reason is None
-                    and chunk.usage is None
-                    and not choice.index
-                    and not choice.flag
-                    and choice.ban_round is None
-                    and not delta.reasoning_content
-                    and not delta.reasoning
-                    and not delta.tool_calls
-                    and chunk.search_results is None
-                    and choice.logprobs is None
-                    and not chunk.__pydantic_extra__
-                    and not choice.__pydantic_extra__
-                    and not delta.__pydantic_extra__
-                ):
-                    pieces.append(delta.content)
-                    continue
-            self._feed_slowly(chunk)
+            # Chunks made by one template have this set in common, and the rest as well.
+            if chunk.__pydantic_fields_set__ is self._plain_names:
+                pieces.append(chunk.choices[0].delta.content or "")
+            # The very first one, which brings the id and the model, is never taken for plain text.
+            elif self._has_begun and is_plain(chunk):
+                self._plain_names = chunk.__pydantic_fields_set__
+                pieces.append(chunk.choices[0].delta.content or "")
+            else:
+                self._feed_slowly(chunk)
         if len(pieces) >= JOIN_AFTER:
             self._first.content.join()
 
@@ -220,21 +209,34 @@ class Accumulator:
         Args:
             estimate: What the request before used, if its usage never came.
         """
-        used = self._usage or estimate
-        self._earlier_usage = self._earlier_usage.plus(used) if self._earlier_usage else used
+        self._earlier_usage = self.own_usage_or(estimate)
         self._usage = None
+
+    def hand_over(self, estimate: Usage) -> Usage:
+        """What comes next is another model's; returns what this one used.
+
+        Args:
+            estimate: What its last request used, if its usage never came.
+        """
+        used = self.own_usage_or(estimate)
+        self._handed_over = self._handed_over.plus(used) if self._handed_over else used
+        self._usage = self._earlier_usage = None
+        return used
+
+    def own_usage_or(self, estimate: Usage) -> Usage:
+        """What all parts of the model at hand used; `estimate` as for `usage_or`."""
+        used = self._usage or estimate
+        return self._earlier_usage.plus(used) if self._earlier_usage else used
 
     def usage_or(self, estimate: Usage) -> Usage:
         """What all parts used; `estimate` stands in for the last one, if its usage never came."""
-        used = self._usage or estimate
-        return self._earlier_usage.plus(used) if self._earlier_usage else used
+        used = self.own_usage_or(estimate)
+        return self._handed_over.plus(used) if self._handed_over else used
 
     @property
     def usage(self) -> Usage | None:
         """The newest usage; servers that send it with every chunk send running totals."""
-        if self._usage is None or self._earlier_usage is None:
-            return self._usage
-        return self._earlier_usage.plus(self._usage)
+        return None if self._usage is None else self.usage_or(self._usage)
 
     @property
     def has_tool_calls(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ernie_async.errors import ConfigError
 from ernie_async.sansio.adaptive import Adaptive
 
-__all__ = ["Limits", "TokenBucket"]
+__all__ = ["Limits", "TokenBucket", "default_burst"]
 
 # The service's minute begins at an unknown moment, so at most this much quota may go at once.
 BURST_SECONDS = 5.0
@@ -61,6 +61,11 @@ class Limits:
         )
 
 
+def default_burst(quota: float) -> float:
+    """What may go at once of a quota per minute, unless it is set: five seconds' worth."""
+    return max(1.0, quota / 60.0 * BURST_SECONDS)
+
+
 class TokenBucket:
     """Holds up to `capacity`, refilled at `rate` per second; may be in debt. Starts full.
 
@@ -90,7 +95,7 @@ class TokenBucket:
         self._level, self._stamp = self.level(now), max(now, self._stamp)
         self._changed = now
         self.rate = quota / 60.0
-        self.capacity = max(1.0, self.rate * BURST_SECONDS) if burst is None else burst
+        self.capacity = default_burst(quota) if burst is None else burst
 
     def level(self, now: float) -> float:
         """How much may be taken at `now`; below zero when in debt."""

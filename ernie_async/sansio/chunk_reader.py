@@ -7,6 +7,7 @@ whether the answer is whole: that takes the answers asked for, see `accumulate`.
 from pydantic import ValidationError
 
 from ernie_async.errors import DecodeError, ErnieError
+from ernie_async.sansio.chunk_template import ChunkTemplate
 from ernie_async.sansio.event_ids import EventLedger
 from ernie_async.sansio.rest import is_error, read_chunk
 from ernie_async.sansio.sse import EventDecoder, ServerSentEvent
@@ -16,6 +17,9 @@ from ernie_async.types.chunk import ChatChunk
 __all__ = ["ChunkReader"]
 
 END_MARK = b"[DONE]"
+
+# Where every event differs in more than its text, so many templates are tried in vain.
+MAX_MISSES = 8
 
 
 class ChunkReader:
@@ -27,11 +31,22 @@ class ChunkReader:
         is_done: The end mark came. Nothing is read after it.
     """
 
-    __slots__ = ("_decoder", "_ledger", "failure", "is_done")
+    __slots__ = (
+        "_decoder",
+        "_has_begun",
+        "_ledger",
+        "_misses",
+        "_template",
+        "failure",
+        "is_done",
+    )
 
     def __init__(self, ledger: EventLedger, *, max_event_bytes: int) -> None:
         self._decoder = EventDecoder(max_event_bytes=max_event_bytes)
         self._ledger = ledger
+        self._has_begun = False
+        self._template: ChunkTemplate | None = None
+        self._misses = 0  # templates that were made since one was of use
         self.failure: ErnieError | None = None
         self.is_done = False
 
@@ -48,6 +63,11 @@ class ChunkReader:
         chunks: list[ChatChunk] = []
         events: list[ServerSentEvent] | None = None
         if not decoder.last_event_id and not self._ledger.last_event_id:
+            if self._template is not None:
+                known = decoder.feed_through(packet, self._template.read)
+                if known is not None:
+                    self._misses = 0
+                    return known
             plain = decoder.feed_plain(packet)
             if plain is not None:
                 read = self._read_plain(plain)
@@ -97,9 +117,11 @@ class ChunkReader:
         is_done = bool(events) and events[-1] == END_MARK
         if is_done:
             events.pop()
+        alike = self._read_alike(events) if self._has_begun and events else []
         try:
             # The validator itself instead of the method around it: a microsecond for each token.
-            chunks = [*map(ChatChunk.__pydantic_validator__.validate_json, events)]
+            read = ChatChunk.__pydantic_validator__.validate_json
+            chunks = [*map(read, events[len(alike) :])]
         except ValidationError:
             chunks = None
         for chunk in chunks or ():
@@ -116,7 +138,27 @@ class ChunkReader:
             events += [END_MARK] * is_done
             return None
         self.is_done = is_done
-        return chunks
+        self._has_begun = True  # the first chunk has the role, and somebody waits for it
+        return alike + chunks if alike else chunks
+
+    def _read_alike(self, events: list[bytes]) -> list[ChatChunk]:
+        """Read by the template the events up to the last one that is like it, or none of them.
+
+        If the first one is of another form, it becomes the template, unless that was in vain too
+        often.
+        """
+        template = self._template
+        if template is None or not template.fits(events[0]):
+            if self._misses >= MAX_MISSES:
+                return []
+            self._misses += 1
+            template = self._template = ChunkTemplate.of(events[0])
+            if template is None:
+                return []
+        n = len(events)
+        while not template.fits(events[n - 1]):
+            n -= 1
+        return template.read(b"data: " + b"\n\ndata: ".join(events[:n]) + b"\n\n") or []
 
     def _read(self, events: list[ServerSentEvent], chunks: list[ChatChunk]) -> None:
         """Read the events up to the end mark.

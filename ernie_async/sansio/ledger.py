@@ -61,7 +61,8 @@ class Totals(NamedTuple):
     """What a client has used since it was made.
 
     Attributes:
-        calls: Chats that brought an answer, or a part of one.
+        calls: Chats that brought an answer, or a part of one; and those sent a second time that
+            lost to the other one, see `Hedging`.
         prompt_tokens: Of all of them.
         cached_tokens: Of these: how many came from a cache.
         completion_tokens: Of all of them.
@@ -101,6 +102,11 @@ class Ledger:
         self._prices = prices
         self.totals = Totals()
         self.correction = PromptCorrection()
+
+    @property
+    def prices(self) -> Prices:
+        """What models cost."""
+        return self._prices()
 
     def note(self, model: str | None, usage: Usage) -> None:
         """One call is over."""

@@ -4,6 +4,8 @@ Order only: knows neither time nor room.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
 
 __all__ = ["Line", "Ticket"]
 
@@ -47,6 +49,20 @@ class Line:
 
     def __len__(self) -> int:
         return len(self._interactive) + len(self._batch)
+
+    def __contains__(self, waiter: Ticket) -> bool:
+        return waiter in self._queue(waiter)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        """All of them, in the order in which they go if nobody else comes."""
+        ahead, batch = self._ahead, iter(self._batch)
+        for waiter in self._interactive:
+            if ahead >= TURNS:
+                yield from islice(batch, 1)
+                ahead = 0
+            yield waiter
+            ahead += 1
+        yield from batch
 
     @property
     def tokens(self) -> int:

@@ -3,7 +3,7 @@
 What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.refusals`.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -52,6 +52,10 @@ class Request(NamedTuple):
         priority: Whether it goes before others in the line of the limiter, or lets them go.
         max_wait: Seconds that it may stand in line; `None` for no end.
         user: For whom it is, if that was said.
+        fallback: Ways to ask other models, the first one to be tried first. Each makes the request
+            for another model, and names who is to make it.
+        shared_as: What calls have in common that may be one; `None` if this is not to be shared.
+        is_once: Not even a connection that turns out dead makes it be sent again.
     """
 
     method: str
@@ -69,6 +73,9 @@ class Request(NamedTuple):
     priority: Literal["interactive", "batch"] = "interactive"
     max_wait: float | None = None
     user: str | None = None
+    fallback: tuple[Callable[[], tuple[Any, "Request"]], ...] = ()
+    shared_as: Hashable = None
+    is_once: bool = False
 
 
 def read_answer(

@@ -21,6 +21,7 @@ __all__ = [
     "Form",
     "ResumeMode",
     "ResumePolicy",
+    "continuations",
     "least_overlap",
     "read_resume",
     "resume_forms",
@@ -137,11 +138,12 @@ def resume_forms(
     is_reported = isinstance(error, APIError)
     forms: list[Form] = ["server"] if last_event_id and not is_reported else []
     if policy.mode == "continue":
-        forms += _continuations(policy, request, answer)
+        forms += continuations(policy, request, answer)
     return tuple(forms)
 
 
-def _continuations(policy: ResumePolicy, request: Request, answer: Accumulator) -> tuple[Form, ...]:
+def continuations(policy: ResumePolicy, request: Request, answer: Accumulator) -> tuple[Form, ...]:
+    """The ways in which a model can be asked to go on with an answer, best first."""
     if request.n > 1 or answer.has_tool_calls or _wants_structure(request):
         return ()
     text = answer.text

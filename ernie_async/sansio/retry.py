@@ -16,6 +16,7 @@ from ernie_async.errors import (
     DeadlineError,
     ErnieError,
     InterruptedStreamError,
+    LimiterError,
     RateLimitError,
     ServerError,
 )
@@ -160,7 +161,7 @@ def may_pass(error: ErnieError) -> bool:
     match error:
         case RateLimitError() | ServerError():
             return True
-        case ConnectError() | InterruptedStreamError():
+        case ConnectError() | InterruptedStreamError() | LimiterError():
             return True
         case DeadlineError(clock=clock):
             return clock not in {"total", "queue"}

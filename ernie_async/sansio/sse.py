@@ -6,7 +6,8 @@ except that a line that starts with `{` counts as an event: some gateways report
 A `ServerSentEvent` holds its data as bytes, since the models are read straight from them.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from ernie_async.errors import DecodeError
 
@@ -17,6 +18,8 @@ __all__ = [
     "ServerSentEvent",
     "encode_event",
 ]
+
+T = TypeVar("T")
 
 # One event holds one delta; 8 MiB leaves room for a picture as base64 in one of them.
 DEFAULT_MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -149,6 +152,28 @@ class EventDecoder:
         pending.clear()
         pending += tail
         return events
+
+    def feed_through(self, packet: bytes, read: Callable[[bytes], T | None]) -> T | None:
+        """Take the next bytes if somebody else can read the events that become complete.
+
+        Args:
+            packet: The bytes.
+            read: Is given whole events as they came; returns `None` if they are none that it knows.
+
+        Returns:
+            What was read; `None` if nothing was taken.
+        """
+        if not self._is_between or self.failure is not None:
+            return None
+        whole = bytes(self._pending) + packet if self._pending else packet
+        end = whole.rfind(b"\n\n") + 2
+        tail = whole[end:]
+        if end < 2 or b"\r" in tail or max(end, len(tail)) > self.max_event_bytes:
+            return None
+        known = read(whole[:end] if tail else whole)
+        if known is not None:
+            self._pending[:] = tail
+        return known
 
     def close(self) -> ServerSentEvent | None:
         """The stream is over: return the event that was never finished, if it had data.

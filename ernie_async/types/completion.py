@@ -78,7 +78,8 @@ class ChatCompletion(AnswerModel):
     # A failed search was described as an object with an error in it.
     search_results: list[SearchResult] | dict[str, JsonValue] | None = None
     _request_id: str | None = PrivateAttr(default=None)
-    _timing: Timing = PrivateAttr(default=Timing())
+    _timing: Timing = PrivateAttr(default_factory=Timing)
+    _fell_back_from: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def message(self) -> AnswerMessage:
@@ -147,8 +148,18 @@ class ChatCompletion(AnswerModel):
         """Where the time went; all zero for an answer that did not come through a client."""
         return self._timing
 
+    @property
+    def fell_back_from(self) -> tuple[str, ...]:
+        """Models that were asked before and failed, in order; empty for most answers."""
+        return self._fell_back_from
+
     def observed(
-        self, *, request_id: str | None, timing: Timing, usage: Usage | None = None
+        self,
+        *,
+        request_id: str | None,
+        timing: Timing,
+        usage: Usage | None = None,
+        fell_back_from: tuple[str, ...] = (),
     ) -> "ChatCompletion":
         """Note what the client saw besides the body. For the client's own use.
 
@@ -156,9 +167,12 @@ class ChatCompletion(AnswerModel):
             request_id: What it sent as `X-Request-Id`.
             timing: Where the time went.
             usage: Its estimate, if the service did not tell.
+            fell_back_from: Models that it asked before.
         """
         self._request_id = request_id
         self._timing = timing
+        if fell_back_from:
+            self._fell_back_from = fell_back_from
         if usage is not None:
             object.__setattr__(self, "usage", usage)  # frozen for everybody else
         return self

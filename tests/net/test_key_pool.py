@@ -19,6 +19,7 @@ from ernie_async import (
     Client,
     ConfigError,
     ErnieError,
+    Hedging,
     IamKeys,
     KeyPool,
     Limits,
@@ -230,6 +231,36 @@ async def test_calls_that_wait_in_line_for_a_key_that_is_refused_go_to_another(
         answers = await asyncio.gather(*(client.chat("hi") for _ in range(6)))
     assert {answer.text for answer in answers} == {"好"}
     assert service.asked.count(A) == 1
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(concurrency=5)], ids=["free", "limited"])
+async def test_a_hedged_request_uses_the_key_of_the_one_that_is_late(
+    service: Service, limits: Limits
+) -> None:
+    service.seconds = 0.2
+    pool = KeyPool([A, B])
+    hedge = Hedging(after=0.05, share=1.0)
+    async with client_of(service, pool, hedge=hedge, limits=limits, retry=ONCE) as client:
+        assert (await client.chat("hi")).text == "好"
+        assert service.asked == [A, A]
+        assert await client.stream("hi").text() == "一二三"
+        assert service.asked[2:] == [B, B]
+        service.refuse(A, 401, "invalid_iam_token")
+        assert (await client.chat("hi")).text == "好"
+    assert [health.state for health in pool.health()] == ["quarantined", "ready"]
+
+
+async def test_another_model_is_asked_with_the_keys_of_its_client(service: Service) -> None:
+    service.refuse(A, 429, "rpm_rate_limit_exceeded")
+    first, second = KeyPool([A]), KeyPool([B, C])
+    async with (
+        client_of(service, second) as reserve,
+        client_of(service, first, retry=ONCE, fallback=[(reserve, "n")]) as client,
+    ):
+        for _ in range(3):  # the second and third meet a pool that has no key
+            assert (await client.chat("hi")).fell_back_from == ("m",)
+        assert await client.stream("hi").text() == "一二三"
+    assert Counter(service.asked) == {A: 1, B: 2, C: 2}
 
 
 # When all are out

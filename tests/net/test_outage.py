@@ -16,6 +16,7 @@ from ernie_async import (
     ConfigError,
     ConnectError,
     DeadlineError,
+    Hedging,
     InterruptedStreamError,
     Limits,
     QuotaError,
@@ -260,6 +261,31 @@ async def test_calls_that_were_in_line_when_it_opened_are_not_sent(server: MockE
     assert kinds.count(ServerError) == 3
     assert kinds.count(CircuitOpenError) == 17
     assert server.requests_made == 3
+
+
+async def test_open_circuit_has_another_model_asked(server: MockErnie) -> None:
+    slow = BreakerPolicy(failures=1, open_for=30, max_open=30)
+    async with client_of(server, retry=ONCE, breaker=slow, fallback=["other"]) as client:
+        server.script(refuse(503))
+        for _ in range(2):
+            answer = await client.chat("hi")
+            assert answer.fell_back_from == ("m",)
+        assert [seen.json["model"] for seen in server.requests] == ["m", "other", "other"]
+
+
+async def test_probe_of_a_client_that_hedges_does_not_wait_for_itself(server: MockErnie) -> None:
+    breaker = Breaker(TOUCHY)
+    async with client_of(server, retry=ONCE, breaker=breaker, hedge=Hedging(after=5)) as client:
+        server.script(refuse(503), refuse(503))
+        for _ in range(2):
+            with pytest.raises(ServerError):
+                await client.chat("hi")
+        for ask in (lambda: client.chat("hi"), lambda: client.stream("hi").text()):
+            await asyncio.sleep(0.12)
+            began = monotonic()
+            await ask()
+            assert monotonic() - began < 0.09
+        assert set(breaker.states().values()) == {"closed"}
 
 
 async def test_server_that_hangs_opens_it(server: MockErnie) -> None:

@@ -89,3 +89,18 @@ def test_positions_tell_the_order_in_which_all_are_served(events: list[tuple[str
     order = served(line)
     assert [places[id(one)] for one in order] == list(range(1, len(order) + 1))
     assert line.tokens == 0
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(0, 20))
+def test_the_order_of_a_look_is_the_order_of_service(kinds: list[bool], n_gone: int) -> None:
+    line = Line()
+    for is_batch in kinds:
+        line.join(ticket(is_batch=is_batch))
+    for _ in range(min(n_gone, len(line))):
+        first = line.first()
+        assert first is not None
+        line.pop(first)
+    seen = list(line)
+    assert all(one in line for one in seen)
+    assert ticket() not in line
+    assert served(line) == seen

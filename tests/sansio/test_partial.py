@@ -156,6 +156,35 @@ def test_what_cannot_become_json_is_refused(text: str) -> None:
         read(text, list[Any])
 
 
+class Tree(BaseModel):
+    name: str
+    parts: "list[Tree]" = []
+
+
+trees = st.recursive(
+    st.builds(lambda name: {"name": name}, st.sampled_from(["a", '},{"name":', "\\", ']}, {"'])),
+    lambda inner: st.builds(
+        lambda parts: {"name": "n", "parts": parts}, st.lists(inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(trees, max_size=6), st.data(), st.sampled_from([None, 2]))
+def test_items_that_begin_alike_are_told_apart(
+    items: list[Any], data: st.DataObject, indent: int | None
+) -> None:
+    text = json.dumps(items, indent=indent)
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8))
+    whole = [Tree.model_validate(item) for item in items]
+    reader = JSONReader(shape_of(list[Tree]))
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(text)], strict=True):
+        reader.feed(text[start:end], is_last=end == len(text))
+        if reader.value is not MISSING:
+            assert_part_of(reader.value, whole)
+    assert reader.value == whole
+
+
 def test_deep_nesting_is_no_crash() -> None:
     text = "[" * 100_000 + "]" * 100_000
     reader = JSONReader(shape_of(list[Any]))

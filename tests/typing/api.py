@@ -19,6 +19,8 @@ from ernie_async import (
     APIError,
     ApiKey,
     AsyncClient,
+    Budget,
+    BudgetError,
     CallEnded,
     CallStarted,
     ChatChunk,
@@ -30,14 +32,19 @@ from ernie_async import (
     Client,
     ConfigError,
     ConnectError,
+    ContentFiltered,
     DeadlineError,
     DecodeError,
+    DrainReport,
     Embeddings,
     ErnieError,
     FailedAttempt,
+    FellBack,
     FileObject,
     FilePage,
     HeartbeatSeen,
+    Hedged,
+    Hedging,
     IamKeys,
     ImagePart,
     ImageResult,
@@ -304,8 +311,13 @@ def every_setting(session: aiohttp.ClientSession) -> None:
             assert_type(record.attempt, int)
         elif isinstance(record, CircuitChanged):
             assert_type(record.state, Literal["closed", "open", "half-open"])
+        elif isinstance(record, ContentFiltered):
+            assert_type(record.category, str)
         else:
-            assert_type(record, CallStarted | Queued | LimiterPaused | HeartbeatSeen)
+            assert_type(
+                record,
+                CallStarted | Queued | LimiterPaused | HeartbeatSeen | FellBack | Hedged,
+            )
 
     AsyncClient()
     AsyncClient("key")
@@ -323,6 +335,35 @@ def every_setting(session: aiohttp.ClientSession) -> None:
     AsyncClient(limits=Limiter(Limits(concurrency=Adaptive(min=2, max=64))))
     AsyncClient(timeouts=5)  # type: ignore[arg-type]
     Timeouts(total="later")  # type: ignore[arg-type]
+
+
+async def routes(client: AsyncClient, plain: Client) -> None:
+    AsyncClient(fallback=["m", (client, "n"), (plain, "o")], hedge=Hedging(after=1), coalesce=True)
+    Client(fallback=[(client, "n")], hedge=None)
+    answer = await client.chat("x", fallback=("m", (client, "n")), coalesce=True)
+    assert_type(answer.fell_back_from, tuple[str, ...])
+    assert_type(client.stream("x", fallback=["m"]).fell_back_from, tuple[str, ...])
+    await client.parse("x", into=Invoice, fallback=["m"], coalesce=False)
+    client.with_options(fallback=["m"], hedge=Hedging(), coalesce=True)
+    await client.chat("x", fallback=[5])  # type: ignore[list-item]  # pyright: ignore
+    await client.embed("x", fallback=["m"])  # type: ignore[call-arg]  # pyright: ignore
+    Hedging(after="p99")  # type: ignore[arg-type]  # pyright: ignore
+    async with client.budget(tokens=5) as budget:
+        assert_type(budget, Budget)
+        assert_type(budget.tokens, int)
+        assert_type(budget.cost, float)
+        assert_type(budget.is_spent, bool)
+    with plain.budget(cost=0.5) as budget:
+        assert_type(budget, Budget)
+    try:
+        report = await client.drain(timeout=10)
+    except BudgetError as error:
+        assert_type(error.tokens, int)
+        assert_type(error.partial, ChatCompletion | None)
+    else:
+        assert_type(report, DrainReport)
+        assert_type(report.cancelled, tuple[str, ...])
+    assert_type(plain.drain(), DrainReport)
 
 
 async def limited(limiter: Limiter) -> None:

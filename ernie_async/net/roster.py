@@ -1,0 +1,117 @@
+"""The calls of a client that are under way: counted, waited for, and stopped at the end.
+
+Knows of a call its number, its loop, and how to stop it. Calls may run in several loops and
+threads.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from ernie_async.errors import ConfigError, DrainError
+
+__all__ = ["DrainReport", "Roster", "Stoppable"]
+
+# A call that is stopped is over in a turn or two of its loop, unless that loop is stuck.
+STOP_SECONDS = 1.0
+
+
+class Stoppable(Protocol):
+    """A call, as far as it has to be known to be stopped."""
+
+    loop: asyncio.AbstractEventLoop
+    number: int
+    request_id: str
+
+    def stop(self, reason: str) -> None:
+        """End it, in its own loop; does nothing if it is over."""
+        ...
+
+
+class DrainReport(NamedTuple):
+    """How a client was drained, from `AsyncClient.drain`.
+
+    Attributes:
+        finished: Calls that were under way and came to their end in time, well or not.
+        cancelled: Of those that did not, what to quote to the service's support.
+    """
+
+    finished: int
+    cancelled: tuple[str, ...]
+
+
+class Roster:
+    """Who is calling, and whether anybody may. Serves one client and those made of it."""
+
+    __slots__ = ("_calls", "_is_draining", "_waiting")
+
+    def __init__(self) -> None:
+        self._calls: dict[int, Stoppable] = {}
+        self._is_draining = False
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def check(self) -> None:
+        """Do nothing as long as calls may begin.
+
+        Raises:
+            DrainError: They may not any more.
+        """
+        if self._is_draining:
+            raise DrainError("the client is being drained and takes no more calls")
+
+    def enter(self, call: Stoppable) -> None:
+        """A call begins.
+
+        Raises:
+            DrainError: It may not.
+        """
+        # In this order, since another thread may begin to drain in between.
+        self._calls[call.number] = call
+        if self._is_draining:
+            self.leave(call)
+            self.check()
+
+    def leave(self, call: Stoppable) -> None:
+        """A call is over. May be said twice."""
+        self._calls.pop(call.number, None)
+        if self._is_draining and not self._calls:
+            for loop, is_empty in self._waiting:
+                with suppress(RuntimeError):  # that loop was closed, so nobody waits there
+                    loop.call_soon_threadsafe(is_empty.set)
+
+    async def drain(self, seconds: float | None) -> DrainReport:
+        """Let no call begin, and wait until all are over; stop those that are not in time.
+
+        Args:
+            seconds: To wait; `None` for as long as it takes.
+
+        Raises:
+            ConfigError: `seconds` is no time.
+        """
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds >= 0):
+            raise ConfigError(f"timeout: expected seconds, at least 0, or None, got {seconds!r}")
+        self._is_draining = True
+        n_running = len(self._calls)
+        await self._wait_until_empty(seconds)
+        late = list(self._calls.values())
+        reason = f"the client was drained, and this was not over within {seconds} s"
+        for call in late:
+            try:
+                call.loop.call_soon_threadsafe(call.stop, reason)
+            except RuntimeError:  # its loop was closed, so it is over, and nobody said so
+                self.leave(call)
+        await self._wait_until_empty(STOP_SECONDS)
+        return DrainReport(n_running - len(late), tuple(call.request_id for call in late))
+
+    async def _wait_until_empty(self, seconds: float | None) -> None:
+        is_empty = asyncio.Event()
+        mine = asyncio.get_running_loop(), is_empty
+        self._waiting.append(mine)
+        try:
+            async with asyncio.timeout(seconds):
+                if self._calls:
+                    await is_empty.wait()
+        except TimeoutError:
+            pass  # and those are told below
+        finally:
+            self._waiting.remove(mine)

@@ -1,0 +1,152 @@
+"""Chunks that differ in one text only, read by what they have in common.
+
+Nearly all events of a stream are the same bytes around another piece of text. Once one of them was
+read as JSON, those like it need no parser: the bytes around the text are compared, and what they
+mean is known. A template is used only after it has shown, with a text of our own in its place,
+that the parser finds exactly what it makes.
+"""
+
+from pydantic import BaseModel
+
+from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
+
+__all__ = ["ChunkTemplate", "is_plain"]
+
+# Stands for any text while a template is checked. Two bytes for the last character: a template must
+# not depend on where characters begin.
+PROBE = "any text é"
+
+# What a text in JSON does not hold as it is.
+SPECIAL = b'"\\' + bytes(range(0x20))
+
+_new = object.__new__
+_fields = BaseModel.__dict__
+_set_dict = _fields["__dict__"].__set__
+_set_names = _fields["__pydantic_fields_set__"].__set__
+_set_extra = _fields["__pydantic_extra__"].__set__
+_set_private = _fields["__pydantic_private__"].__set__
+
+
+def is_plain(chunk: ChatChunk) -> bool:
+    """Whether a chunk holds some text of the first answer, and nothing else that is news."""
+    choices = chunk.choices
+    if len(choices) != 1 or chunk.usage is not None or chunk.search_results is not None:
+        return False
+    choice = choices[0]
+    delta = choice.delta
+    return bool(
+        delta.content
+        and choice.finish_reason is None
+        and not choice.index
+        and not choice.flag
+        and choice.ban_round is None
+        and not delta.reasoning_content
+        and not delta.reasoning
+        and not delta.tool_calls
+        and choice.logprobs is None
+        and not chunk.__pydantic_extra__
+        and not choice.__pydantic_extra__
+        and not delta.__pydantic_extra__
+    )
+
+
+class ChunkTemplate:
+    """Plain events that are alike but for their text. Serves one stream.
+
+    The chunks it makes share one set of field names, so that they are known by it for the same.
+    """
+
+    __slots__ = ("_after", "_before", "_between", "_choice", "_chunk", "_delta")
+
+    def __init__(self, before: bytes, after: bytes, chunk: ChatChunk) -> None:
+        choice = chunk.choices[0]
+        self._before = b"data: " + before
+        self._after = after + b"\n\n"
+        self._between = self._after + self._before
+        self._chunk = chunk.__dict__, chunk.__pydantic_fields_set__
+        self._choice = choice.__dict__, choice.__pydantic_fields_set__
+        self._delta = choice.delta.__dict__, choice.delta.__pydantic_fields_set__
+
+    @classmethod
+    def of(cls, data: bytes) -> "ChunkTemplate | None":
+        """The template of an event; `None` if it is not plain, or its text cannot be told apart."""
+        read = ChatChunk.__pydantic_validator__.validate_json
+        try:
+            chunk = read(data)
+            if not is_plain(chunk) or b"\n" in data:
+                return None
+            text = b'"%s"' % (chunk.choices[0].delta.content or "").encode()
+            at = data.rfind(text)
+            if at < 0:
+                return None  # written with escapes
+            before, after = data[: at + 1], data[at + len(text) - 1 :]
+            template = cls(before, after, chunk)
+            parsed = read(before + PROBE.encode() + after)
+        except ValueError:
+            return None
+        return template if _is_same(template._make([PROBE])[0], parsed) else None
+
+    def fits(self, data: bytes) -> bool:
+        """Whether an event is like this but for a text, which may need the parser."""
+        return data.startswith(self._before[6:]) and data.endswith(self._after[:-2])
+
+    def read(self, events: bytes) -> list[ChatChunk] | None:
+        """Read whole events as they came, `data: ` and the empty line with each.
+
+        Returns:
+            Their chunks; `None` if one of them is not like this.
+        """
+        if (
+            not events.startswith(self._before)
+            or not events.endswith(self._after)
+            or len(events) < len(self._before) + len(self._after)
+        ):
+            return None
+        texts = events[len(self._before) : -len(self._after)].split(self._between)
+        # What is between two texts holds quotes, so without them in the texts no other cut exists.
+        together = b"".join(texts)
+        if len(together.translate(None, SPECIAL)) != len(together):
+            return None
+        try:
+            return self._make([text.decode() for text in texts])
+        except UnicodeDecodeError:
+            return None
+
+    def _make(self, texts: list[str]) -> list[ChatChunk]:
+        # What pydantic's `model_construct` does, without asking what is known here.
+        new, set_dict, set_names = _new, _set_dict, _set_names
+        set_extra, set_private = _set_extra, _set_private
+        delta_values, delta_names = self._delta
+        choice_values, choice_names = self._choice
+        chunk_values, chunk_names = self._chunk
+        chunks = []
+        for text in texts:
+            delta = new(Delta)
+            set_dict(delta, {**delta_values, "content": text})
+            set_names(delta, delta_names)
+            set_extra(delta, {})
+            set_private(delta, None)
+            choice = new(ChunkChoice)
+            set_dict(choice, {**choice_values, "delta": delta})
+            set_names(choice, choice_names)
+            set_extra(choice, {})
+            set_private(choice, None)
+            chunk = new(ChatChunk)
+            set_dict(chunk, {**chunk_values, "choices": [choice]})
+            set_names(chunk, chunk_names)
+            set_extra(chunk, {})
+            set_private(chunk, None)
+            chunks.append(chunk)
+        return chunks
+
+
+def _is_same(made: ChatChunk, parsed: ChatChunk) -> bool:
+    """Whether they are equal, and the same of their fields were sent."""
+    return made == parsed and all(
+        one.model_fields_set == other.model_fields_set
+        for one, other in (
+            (made, parsed),
+            (made.choices[0], parsed.choices[0]),
+            (made.choices[0].delta, parsed.choices[0].delta),
+        )
+    )

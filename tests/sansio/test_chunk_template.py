@@ -1,0 +1,151 @@
+"""Chunks read by what they have in common are the chunks that a parser would make."""
+
+import json
+import pickle
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_async.sansio.chunk_reader import MAX_MISSES, ChunkReader
+from ernie_async.sansio.chunk_template import ChunkTemplate, is_plain
+from ernie_async.sansio.event_ids import EventLedger
+from ernie_async.sansio.rest import read_chunk
+from ernie_async.types.chunk import ChatChunk
+
+
+def data(text: str, *, ascii_only: bool = False, **more: Any) -> bytes:
+    delta = {"role": "assistant", "content": text}
+    choice = {"index": 0, "delta": delta, "finish_reason": None, "flag": 0}
+    fields = {"id": "as-1", "created": 1760000000, "model": "ernie-5.1", "choices": [choice]}
+    return json.dumps({**fields, **more}, ensure_ascii=ascii_only).encode()
+
+
+def template(event: bytes | None = None) -> ChunkTemplate:
+    event = data("量子") if event is None else event
+    found = ChunkTemplate.of(event)
+    assert found is not None
+    return found
+
+
+def packet(*events: bytes) -> bytes:
+    return b"".join(b"data: " + event + b"\n\n" for event in events)
+
+
+def sent(chunk: ChatChunk) -> tuple[set[str], ...]:
+    choice = chunk.choices[0]
+    return chunk.model_fields_set, choice.model_fields_set, choice.delta.model_fields_set
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5))
+def test_whatever_the_texts_are_the_chunks_are_the_parsers(texts: list[str]) -> None:
+    events = [data(text) for text in texts]
+    made = template().read(packet(*events))
+    parsed = [read_chunk(event) for event in events]
+    if made is None:  # one of them is written with an escape
+        assert any(json.dumps(text, ensure_ascii=False) != f'"{text}"' for text in texts)
+        return
+    assert made == parsed
+    assert [sent(chunk) for chunk in made] == [sent(chunk) for chunk in parsed]
+    assert [c.model_dump_json() for c in made] == [c.model_dump_json() for c in parsed]
+    assert pickle.loads(pickle.dumps(made)) == parsed
+    assert [chunk.model_copy(deep=True) for chunk in made] == parsed
+
+
+def test_chunks_share_no_field_that_could_be_changed() -> None:
+    one, other = template().read(packet(data("a"), data("b"))) or []
+    assert one.model_extra is not other.model_extra
+    assert one.choices is not other.choices
+    assert one.model_copy(update={"usage": None}).model_fields_set is not other.model_fields_set
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        data("x", created=1760000001),
+        data("x", usage={"total_tokens": 1}),
+        data("x\ny"),
+        data('say "x"'),
+        data("量", ascii_only=True),
+        data("x").replace(b"x", b"\xff"),
+        data("x").replace(b"x", b"\t"),
+        data("x") + b" ",
+        data("x")[:-1],
+        data("x").replace(b'"x"', b'"'),
+        b"[DONE]",
+        b"",
+    ],
+)
+def test_an_event_of_another_form_is_left_to_the_parser(other: bytes) -> None:
+    assert template().read(packet(data("a"), other)) is None
+    assert template().read(packet(other)) is None
+    assert template().read(packet(other, data("a"))) is None
+
+
+def test_other_bytes_around_events_are_left_to_the_decoder() -> None:
+    whole = packet(data("a"), data("b"))
+    for cut in range(1, len(whole)):
+        assert template().read(whole[cut:]) is None or cut == len(whole) // 2
+    assert template().read(b": heartbeat\n\n" + whole) is None
+    assert template().read(packet(data("a")) + b": heartbeat\n\n" + packet(data("b"))) is None
+    assert template().read(b"") is None
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        data("x", usage={"total_tokens": 1}),
+        data("x", x_new=1),
+        data(""),
+        data("x").replace(b'"flag": 0', b'"flag": 1'),
+        data("x").replace(b'"finish_reason": null', b'"finish_reason": "stop"'),
+        data("x").replace(b'"index": 0', b'"index": 1'),
+        data("line\n"),
+        # The text stands a second time, behind: it is not what makes it.
+        data("as-1", object="as-1"),
+    ],
+)
+def test_no_template_is_made_of_what_is_not_plain(event: bytes) -> None:
+    assert ChunkTemplate.of(event) is None
+
+
+def test_the_hole_is_where_the_parser_finds_the_text() -> None:
+    # "assistant" is the role as well as the text; with keys twice, the last one holds.
+    event = data("assistant")
+    assert [c.text for c in template(event).read(packet(data("b"))) or []] == ["b"]
+    twice = data("x").replace(b'"content": "x"', b'"content": "y", "content": "x"')
+    assert [c.text for c in template(twice).read(packet(twice)) or []] == ["x"]
+
+
+def stream(texts: list[str], **more: Any) -> bytes:
+    return packet(*(data(text, **more) for text in texts))
+
+
+@given(
+    st.lists(st.sampled_from(["量子", "a", "\n", '"', "é", "😀", ""]), max_size=30),
+    st.lists(st.integers(0, 10_000), max_size=12),
+)
+def test_a_stream_reads_the_same_however_it_is_cut(texts: list[str], places: list[int]) -> None:
+    body = stream(texts)
+    cuts = sorted({0, len(body), *(place % (len(body) + 1) for place in places)})
+    reader = ChunkReader(EventLedger(), max_event_bytes=1 << 20)
+    chunks = [c for a, b in pairwise(cuts) for c in reader.feed(body[a:b])]
+    assert reader.failure is None
+    assert chunks == [read_chunk(data(text)) for text in texts]
+
+
+def test_a_stream_whose_events_all_differ_stops_trying() -> None:
+    reader = ChunkReader(EventLedger(), max_event_bytes=1 << 20)
+    for n in range(3 * MAX_MISSES):
+        assert reader.feed(packet(data("x", created=n)))[0].created == n
+    last = reader._template
+    assert reader.feed(packet(data("x", created=-1)))[0].created == -1
+    assert reader._template is last
+
+
+def test_a_text_alone_is_plain_and_news_is_not() -> None:
+    assert is_plain(read_chunk(data("x")))
+    assert not is_plain(read_chunk(data("x", x_new=1)))
+    assert not is_plain(read_chunk(b'{"choices":[]}'))
