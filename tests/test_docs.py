@@ -28,6 +28,7 @@ import pytest
 import ernie_async
 import ernie_async.testing
 from ernie_async import (
+    BreakerPolicy,
     CallOptions,
     ChatRequest,
     ClientOptions,
@@ -36,6 +37,7 @@ from ernie_async import (
     ErnieError,
     ImageFields,
     ImageOptions,
+    KeyHealth,
     Limits,
     RateLimitError,
     ReadBuffer,
@@ -67,6 +69,7 @@ from ernie_async.sansio import (
     files,
     filter_values,
     iam,
+    key_pool,
     ledger,
     rerank,
     servers,
@@ -347,6 +350,8 @@ def test_every_field_is_documented() -> None:
     assert missing(set(FilterSettings.__annotations__) - {"patterns"}, filtering) == []
     retry = page_text("docs/guides/errors-and-retry.md")
     assert missing(set(RetryPolicy.__dataclass_fields__), retry) == []
+    assert missing(set(BreakerPolicy.__dataclass_fields__), retry) == []
+    assert missing(set(KeyHealth.__annotations__), page_text("docs/guides/credentials.md")) == []
     assert missing(set(ClientOptions.__annotations__), retry) == []
     resume = page_text("docs/guides/resume.md")
     assert missing(set(ResumePolicy.__dataclass_fields__), resume) == []
@@ -399,7 +404,7 @@ def wait_rows() -> list[str]:
     return rows
 
 
-T, R = Timeouts(), RetryPolicy()
+T, R, B = Timeouts(), RetryPolicy(), BreakerPolicy()
 PLATFORMS = json.loads(platforms.TABLE.read_text("utf-8"))["platforms"]
 WHOLE = T.total_for(stream=False) or 0
 CLOCKS = [
@@ -426,6 +431,14 @@ FACTS = {
         f"up to {R.attempts} requests",
         f"longer than {R.max_delay:g} s",
         f"asks for more than {R.max_retry_after:g} s",
+        f"there may be {R.budget_floor} retries",
+        f"budget_ratio={R.budget_ratio},",
+        f"at least {B.failures} requests failed within {B.window:g} s",
+        f"of the latest {2 * B.failures},",
+        f"sent for about {B.open_for:g} s",
+        f"up to {B.max_open:g} s; if two",
+        f"together, {R.patience(is_quota=False):g} s by default, and "
+        f"{RetryPolicy(attempts=9).patience(is_quota=False):g} s with `attempts=9`",
     ],
     "docs/guides/limits.md": [
         f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
@@ -474,6 +487,11 @@ FACTS = {
         f"lives {auth.TOKEN_SECONDS} s",
         f"between {iam.LEAD_SECONDS:g} and {2 * iam.LEAD_SECONDS:g} s before its end",
         f"may take {credentials.FETCH_SECONDS:g} s",
+        f"else {key_pool.COOL_SECONDS[0]:g} s, and twice as long each time, up to "
+        f"{key_pool.COOL_SECONDS[1]:g} s",
+        f"rests for {key_pool.QUARANTINE_SECONDS[0]:g} s, and twice as long each time, up to "
+        f"{key_pool.QUARANTINE_SECONDS[1]:g} s",
+        f"wait for a quota, {R.patience(is_quota=True):g} s in all by default",
         *(f"`{name}`" for name in (*auth.KEY_VARIABLES, *auth.IAM_VARIABLES)),
         f"`{auth.IAM_URL_VARIABLE}`",
     ],
@@ -536,6 +554,7 @@ def test_numbers_are_those_of_the_code(page: str) -> None:
     text = " ".join(page_text(page).split())
     assert [fact for fact in FACTS[page] if fact not in text] == []
     assert T.total_for(stream=True) is None
+    assert (B.share, B.successes) == (0.75, 2)  # "three quarters", and "two in a row"
     assert bucket.BURST_SECONDS == 5  # "five seconds' worth", in words
 
 

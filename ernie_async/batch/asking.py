@@ -104,8 +104,9 @@ class Asker:
                 "has no channel 'prompt'"
             )
         self.account = desk.account
-        # The limiter is asked beforehand, so that the call's own clock begins when it is sent.
-        self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT)
+        # The limiter is asked beforehand, so that the call's own clock begins when it is sent. What
+        # is sent again, and when, has rules of its own here.
+        self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT, breaker=None, retry_budget=None)
         self._prices = desk.ledger.prices if prices is None else prices
         self._is_once = is_once
 

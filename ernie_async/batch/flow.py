@@ -25,6 +25,7 @@ from ernie_async.errors import (
     ConnectError,
     DeadlineError,
     ErnieError,
+    NoKeyError,
     RateLimitError,
     ServerError,
 )
@@ -388,14 +389,15 @@ class Flow:
         """Seconds until the line is tried again; `None` if it has failed."""
         if self._rules.is_once and not was_refused(error):
             return None
-        if is_quota(error) and not self._is_too_long(error):
+        if isinstance(error, NoKeyError) or (is_quota(error) and not self._is_too_long(error)):
             # No attempt of the line's: everybody was refused.
             job.attempts -= 1
             if job.refused_since is None:
                 job.refused_since = now
             if self._rules.deadline is None and now - job.refused_since > QUOTA_PATIENCE:
                 return None
-            return 0.0  # the limiters let nobody pass for a while
+            # Else the limiters let nobody pass for a while.
+            return error.retry_after if isinstance(error, NoKeyError) else 0.0
         return self._rules.retry.delay(error, job.attempts, 0.0, self._chance)
 
     def _is_too_long(self, error: ErnieError) -> bool:
@@ -513,7 +515,7 @@ def was_refused(error: ErnieError) -> bool:
     match error:
         case ConnectError() | DeadlineError():
             return not may_be_billed(error)
-        case RateLimitError():
+        case RateLimitError() | NoKeyError():
             return True
         case ServerError(status=status, code=code):
             return status in REFUSING or (code or "").lower() in OVERLOAD

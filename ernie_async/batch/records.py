@@ -21,6 +21,7 @@ from ernie_async.errors import (
     DeadlineError,
     DecodeError,
     ErnieError,
+    NoKeyError,
     RateLimitError,
     RefusedError,
 )
@@ -247,7 +248,7 @@ def code_of(error: ErnieError) -> str:
             return "invalid_request"
         case BlockedError() | RefusedError():
             return "content_filter"
-        case RateLimitError():
+        case RateLimitError() | NoKeyError():
             return "rate_limited"
         case APIError(code=str(code)):
             return code
