@@ -31,6 +31,15 @@ class Recent:
         self._new_a += a
         self._new_b += b
 
+    def withdraw_b(self, now: float) -> None:
+        """Count one `b` less, the newest first; nothing if all are forgotten."""
+        if now >= self._ends:
+            self._turn(now)
+        if self._new_b > 0:
+            self._new_b -= 1
+        elif self._old_b > 0:
+            self._old_b -= 1
+
     def sums(self, now: float) -> tuple[int, int]:
         """Both counts."""
         if now >= self._ends:

@@ -51,5 +51,4 @@ class RetryBudget:
 
     def give_back(self, now: float) -> None:
         """The retry succeeded."""
-        if self._recent.sums(now)[1] > 0:  # else what it took is forgotten by now
-            self._recent.add(now, 0, -1)
+        self._recent.withdraw_b(now)

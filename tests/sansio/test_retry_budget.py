@@ -61,6 +61,13 @@ def test_a_circuit_opens_before_the_floor_is_spent() -> None:
     assert RetryPolicy().budget_floor >= 2 * breaker.failures * breaker.share
 
 
+def test_a_retry_that_succeeds_in_another_half_of_the_window_leaves_nothing_over() -> None:
+    budget = RetryBudget(0.0, 1, 0.0)
+    assert budget.take(2.0)
+    budget.give_back(8.0)
+    assert budget.left(8.0) == budget.left(11.0) == budget.left(16.0) == 1
+
+
 @given(
     st.floats(0, 1),
     st.integers(0, 20),
@@ -81,7 +88,7 @@ def test_failed_retries_are_never_more_than_the_share_and_the_floor(
             retries.append(now)
         elif what == "success" and retries:
             budget.give_back(now)
-            retries.pop()
+            retries.pop()  # the newest, as the budget does
         lately = sum(at > now - WINDOW_SECONDS / 2 for at in retries)
         paid = sum(at >= now - WINDOW_SECONDS * (1 + 1e-9) for at in calls)
         assert lately <= floor + ratio * paid + 1e-6
