@@ -52,8 +52,7 @@ async def test_another_model_goes_on_with_what_came_and_not_with_what_was_shown(
         async with client.stream("hi", model="first") as stream:
             shown = "".join([chunk.text async for chunk in stream])
     assert "secret" not in shown
-    asked = server.requests[-1].body
-    assert "secr" in str(asked["messages"])
+    assert b"secr" in server.requests[-1].body
 
 
 @pytest.mark.anyio
