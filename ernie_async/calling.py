@@ -10,7 +10,8 @@ from random import getrandbits
 from typing import Any
 
 from ernie_async.errors import ConfigError, shorten
-from ernie_async.net.call import Desk
+from ernie_async.net.answer import get_answer
+from ernie_async.net.desk import Desk
 from ernie_async.sansio.chat_request import Prompt, chat_body, chat_request, json_body
 from ernie_async.sansio.rest import Body, Request
 from ernie_async.sansio.timeouts import Timeouts
@@ -199,10 +200,10 @@ async def answer_chat(desk: Desk, request: Request) -> ChatCompletion:
 
 async def _answer(desk: Desk, request: Request) -> ChatCompletion:
     if request.shared_as is None:
-        return await desk.answer(request, ChatCompletion)
+        return await get_answer(desk, request, ChatCompletion)
     from ernie_async.net.flights import share  # noqa: PLC0415 - most calls are not shared
 
-    return await share(desk, request, lambda: desk.answer(request, ChatCompletion))
+    return await share(desk, request, lambda: get_answer(desk, request, ChatCompletion))
 
 
 def _ways(

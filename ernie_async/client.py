@@ -14,6 +14,7 @@ import aiohttp
 
 from ernie_async.calling import answer_chat, ask, ask_chat
 from ernie_async.net.admission import AnyLimiter
+from ernie_async.net.answer import get_answer
 from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook
 from ernie_async.net.key_pool import KeyPool
@@ -269,7 +270,7 @@ class AsyncClient:
         content = {**(json or {}), **extra} if extra else json
         body = None if content is None else json_body(content)
         desk, request = ask(self._desk, method, path, body, options)
-        return (await desk.answer(request, AnyAnswer)).model_extra or {}
+        return (await get_answer(desk, request, AnyAnswer)).model_extra or {}
 
     async def list_models(self, **options: Unpack[CallOptions]) -> list[ModelCard]:
         """List the models that this key may use.
@@ -278,7 +279,7 @@ class AsyncClient:
             ErnieError: See the tree in `errors`.
         """
         desk, request = ask(self._desk, "GET", "/models", None, options)
-        return (await desk.answer(request, ModelList)).data
+        return (await get_answer(desk, request, ModelList)).data
 
     # What the verbs below need besides is imported by their first call: many programs only chat.
 

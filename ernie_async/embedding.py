@@ -8,7 +8,8 @@ from typing import Any
 
 from ernie_async.calling import post, split_options
 from ernie_async.errors import ConfigError
-from ernie_async.net.call import Desk
+from ernie_async.net.answer import get_answer
+from ernie_async.net.desk import Desk
 from ernie_async.options import EmbedOptions
 from ernie_async.sansio.embedding import (
     EmbeddingInput,
@@ -67,8 +68,8 @@ async def embed(
                 _numbered(call, place, len(batches)),
                 prompt_tokens=embedding_tokens(batch) if is_counted else 0,
             )
-            answers[place] = await asked.answer(
-                request, Embeddings, check=partial(read_batch, n_texts=len(batch))
+            answers[place] = await get_answer(
+                asked, request, Embeddings, check=partial(read_batch, n_texts=len(batch))
             )
 
     if len(batches) == 1:

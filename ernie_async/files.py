@@ -10,8 +10,9 @@ from typing import TypeVar, Unpack
 
 from ernie_async.calling import ask, split_options
 from ernie_async.errors import ConfigError
+from ernie_async.net.answer import fetch, get_answer
 from ernie_async.net.body import read_body
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.files import FileSource, Progress, receive_into
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.address import is_qianfan
@@ -85,7 +86,7 @@ class Files:
                 "Content-Length": str(len(head) + content.size + len(tail)),
             },
         )
-        return await desk.answer(request, FileObject)
+        return await get_answer(desk, request, FileObject)
 
     async def list(
         self,
@@ -110,7 +111,7 @@ class Files:
         """
         path = list_path(after=after, limit=limit, order=order, purpose=purpose)
         desk, request = ask(self._desk, "GET", path, None, _call(options))
-        return await desk.answer(request, FilePage)
+        return await get_answer(desk, request, FilePage)
 
     async def all(
         self,
@@ -190,13 +191,13 @@ class Files:
         """
         path = file_path(file_id)
         desk, request = ask(self._desk, "DELETE", path, None, _call(options))
-        return bool((await desk.answer(request, FileObject)).deleted)
+        return bool((await get_answer(desk, request, FileObject)).deleted)
 
     async def _get(
         self, path: str, receive: Callable[[Reply], Awaitable[T]], options: CallOptions
     ) -> T:
         desk, request = ask(self._desk, "GET", path, None, _call(options))
-        return await desk.fetch(request, receive)
+        return await fetch(desk, request, receive)
 
 
 async def _receive(reply: Reply) -> bytes:

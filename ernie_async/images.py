@@ -13,8 +13,9 @@ from typing import Any
 
 from ernie_async.calling import ask, post, split_options
 from ernie_async.errors import ConfigError
+from ernie_async.net.answer import fetch, get_answer
 from ernie_async.net.body import read_body
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.files import write_whole
 from ernie_async.net.transport import Reply
 from ernie_async.options import ImageOptions
@@ -63,7 +64,7 @@ async def download_image(desk: Desk, image: ImageResult, options: CallOptions) -
         raise ConfigError("image: this one could not be made, so there is nothing to download")
     _, call = split_options(options, CallOptions)
     asked, request = ask(desk, "GET", image.url, None, call)
-    return await asked.fetch(request, _receive)
+    return await fetch(asked, request, _receive)
 
 
 async def save_image(
@@ -76,7 +77,7 @@ async def save_image(
 
 async def _images(desk: Desk, path: str, fields: Mapping[str, Any], options: CallOptions) -> Images:
     asked, request = post(desk, path, fields, options)
-    return await asked.answer(request, Images, check=read_images)
+    return await get_answer(asked, request, Images, check=read_images)
 
 
 async def _receive(reply: Reply) -> bytes:

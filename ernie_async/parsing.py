@@ -7,7 +7,7 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from ernie_async.calling import answer_chat, ask_chat, split_options
 from ernie_async.errors import BadRequestError, ConfigError, ErnieError, OutputError
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import ParseOptions
 from ernie_async.sansio.chat_request import Prompt, chat_request

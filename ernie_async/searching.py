@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from ernie_async.calling import post, split_options
-from ernie_async.net.call import Desk
+from ernie_async.net.answer import get_answer
+from ernie_async.net.desk import Desk
 from ernie_async.options import RerankOptions, SearchOptions
 from ernie_async.sansio.rerank import order_ranking, rerank_fields
 from ernie_async.sansio.search import SEARCH_PATH, search_fields
@@ -27,11 +28,11 @@ async def rerank(
     def ordered(answer: Ranking) -> Ranking:
         return order_ranking(answer, documents)
 
-    return await asked.answer(request, Ranking, check=ordered)
+    return await get_answer(asked, request, Ranking, check=ordered)
 
 
 async def web_search(desk: Desk, query: str, options: SearchOptions) -> SearchAnswer:
     """See `AsyncClient.web_search`."""
     given, call = split_options(options, SearchOptions)
     asked, request = post(desk, SEARCH_PATH, search_fields(query, given), call)
-    return await asked.answer(request, SearchAnswer)
+    return await get_answer(asked, request, SearchAnswer)

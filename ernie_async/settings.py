@@ -14,7 +14,7 @@ import aiohttp
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.admission import AnyLimiter, Priority
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import Hook
 from ernie_async.net.key_pool import KeyPool, PoolTokens
 from ernie_async.net.limiter import Limiter

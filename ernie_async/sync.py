@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from ernie_async.files import Files, Progress
-    from ernie_async.net.call import Desk
+    from ernie_async.net.desk import Desk
     from ernie_async.parsing import ParsedStream
     from ernie_async.sansio.embedding import EmbeddingInput
 

@@ -6,7 +6,8 @@ from time import monotonic
 
 from ernie_async.calling import ask, post, split_options
 from ernie_async.errors import ConfigError, DeadlineError, DecodeError
-from ernie_async.net.call import Desk
+from ernie_async.net.answer import get_answer
+from ernie_async.net.desk import Desk
 from ernie_async.options import VideoOptions
 from ernie_async.sansio.video import VIDEO_PATH, refuse_failed, video_address, video_fields
 from ernie_async.settings import CallOptions
@@ -32,7 +33,7 @@ async def generate_video(desk: Desk, prompt: str, model: str, options: VideoOpti
     ends_at = inf if deadline is None else monotonic() + deadline
     body = video_fields(prompt, model, given)
     asked, request = post(desk, video_address(desk.transport.base_url, path), body, call)
-    task = await asked.answer(request, VideoTask)
+    task = await get_answer(asked, request, VideoTask)
     task_id = task.task_id
     if not task_id:
         raise DecodeError("expected a task_id in the answer, got none")
@@ -60,4 +61,4 @@ async def video_task(desk: Desk, task_id: str, path: str, options: CallOptions) 
     _, call = split_options(options, CallOptions)
     address = video_address(desk.transport.base_url, path, task_id)
     asked, request = ask(desk, "GET", address, None, call)
-    return await asked.answer(request, VideoTask)
+    return await get_answer(asked, request, VideoTask)

@@ -57,7 +57,7 @@ ONLY = {
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
     "pyarrow": ["batch/parquet.py"],
-    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py", "batch/asking.py"],
+    "pydantic": ["types/*", "sansio/*", "net/answer.py", "toolbox.py", "batch/asking.py"],
     "nonebot": ["bots/nonebot.py"],
     "aiogram": ["bots/aiogram.py"],
     "telegram": ["bots/telegram.py"],

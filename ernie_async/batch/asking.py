@@ -16,8 +16,9 @@ from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH, Lin
 from ernie_async.calling import ask
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError, DeadlineError, DecodeError, ErnieError
+from ernie_async.net.answer import fetch
 from ernie_async.net.body import read_body
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.chat_request import json_body
 from ernie_async.sansio.images import generation_path, read_images
@@ -167,7 +168,7 @@ class Asker:
             model=line.model,
             is_once=self._is_once,
         )
-        found: BaseModel = await desk.fetch(request, receive)
+        found: BaseModel = await fetch(desk, request, receive)
         if desk.content_filter is not None and isinstance(found, ChatCompletion):
             found = await _screened(desk, found, answer)
         if answer.usage is None and isinstance(found, ChatCompletion):

@@ -5,12 +5,10 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
-
-from pydantic import BaseModel
+from typing import Literal, TypeVar
 
 from ernie_async.errors import (
     APIError,
@@ -24,52 +22,35 @@ from ernie_async.errors import (
     NoKeyError,
     NotFoundError,
 )
-from ernie_async.net.admission import AnyLimiter, AnyPermit
-from ernie_async.net.body import read_body
+from ernie_async.net.admission import AnyPermit
 from ernie_async.net.budget import charge_of
-from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
+from ernie_async.net.desk import Desk
+from ernie_async.net.feedback import tell_failure
 from ernie_async.net.guard import Guard
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
     FellBack,
-    Hook,
     LimiterPaused,
     Queued,
     RetryScheduled,
     brief,
     tell,
 )
-from ernie_async.net.key_pool import KeyUse, PoolTokens
-from ernie_async.net.roster import Roster
-from ernie_async.net.transport import Reply, Transport
+from ernie_async.net.key_pool import KeyUse
+from ernie_async.net.transport import Reply
 from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
-from ernie_async.sansio.breaker import Breaker
 from ernie_async.sansio.fallback import falls_back
-from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.load import is_quota
 from ernie_async.sansio.pause import PROBE_SECONDS
 from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
-from ernie_async.sansio.read_buffer import ReadBuffer
-from ernie_async.sansio.rest import Request, read_answer
-from ernie_async.sansio.resume import ResumePolicy
+from ernie_async.sansio.rest import Request
 from ernie_async.sansio.retry import RetryPolicy, may_pass
-from ernie_async.sansio.retry_budget import RetryBudget
-from ernie_async.sansio.servers import Server
-from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
-from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
-if TYPE_CHECKING:
-    # Imported by whoever has a pair of keys: most programs have one key.
-    from ernie_async.net.credentials import IamTokens
-    from ernie_async.sansio.content_filter import ContentFilter
-
-__all__ = ["Call", "Desk"]
+__all__ = ["Call"]
 
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
 
 TOO_MANY = 429
 
@@ -77,140 +58,6 @@ TOO_MANY = 429
 NOT_SENT = ConfigError | CircuitOpenError | NoKeyError
 
 _numbers = itertools.count(1)
-
-
-class Hedger(Protocol):
-    """Makes attempts of which a second one may be under way beside the first: `net.hedging`."""
-
-    def attempt(
-        self,
-        call: "Call",
-        start: Callable[[AnyPermit | None], Coroutine[Any, Any, T]],
-        *,
-        drop: Callable[[T], None],
-    ) -> Coroutine[Any, Any, T]:
-        """Make one attempt, or two; `drop` leaves an answer that is one too many."""
-        ...
-
-
-class Desk(NamedTuple):
-    """What all calls of a client share."""
-
-    transport: Transport
-    key: "ApiKey | IamTokens | None"
-    pool: PoolTokens | None  # instead of a key
-    limiter: AnyLimiter | None
-    account: str  # whose quota is used, and no secret
-    retry: RetryPolicy
-    retry_budget: RetryBudget | None
-    breaker: Breaker | None
-    server: Server
-    resume: ResumePolicy
-    read_buffer: ReadBuffer
-    timeouts: Timeouts
-    hooks: Sequence[Hook]
-    output: OutputEstimate
-    ledger: Ledger
-    max_event_bytes: int
-    content_filter: "ContentFilter | None"
-    formless_models: set[str]  # refused `response_format`
-    roster: Roster
-    flights: dict[Any, Any]  # calls under way that others may share, see `net.flights`
-    hedger: "Hedger | None"
-    fallback: Sequence[Any]  # see `settings.FallbackModel`
-    is_coalescing: bool
-
-    async def answer(
-        self, request: Request, model: type[M], *, check: Callable[[M], M] | None = None
-    ) -> M:
-        """Make a call whose answer comes in one piece, and read it.
-
-        Args:
-            request: What to ask.
-            model: What the answer is.
-            check: Puts an answer in order, or says what is wrong with it.
-
-        Raises:
-            ErnieError: See the tree in `errors`.
-        """
-
-        async def receive(reply: Reply) -> M:
-            body = await read_body(reply)
-            answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
-            return answer if check is None else check(answer)
-
-        return await self.fetch(request, receive)
-
-    async def fetch(self, request: Request, receive: Callable[[Reply], Awaitable[T]]) -> T:
-        """Make a call whose answer comes in one piece, whatever it is.
-
-        Args:
-            request: What to ask.
-            receive: Reads an answer to its end, or says what is wrong with it; once for each
-                attempt.
-
-        Raises:
-            ErnieError: See the tree in `errors`.
-        """
-        call = Call(self, request)
-        try:
-            async with asyncio.timeout(call.total) as clock:
-                call.stop_with(lambda _: None if clock.expired() else clock.reschedule(0.0))
-                answer = await call.answer_of(_asking(call, receive))
-        except ErnieError as error:
-            call.end("error", error=error)
-            raise
-        except TimeoutError:
-            failure = call.clock_ran_out()
-        except BaseException as error:
-            call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
-            raise
-        else:
-            usage = _told_usage(answer)
-            if not isinstance(answer, ChatCompletion):
-                if usage is not None:
-                    call.charge_with(usage)
-                call.end("ok", usage=usage)
-                return answer
-            desk, request = call.desk, call.request  # of the model that answered
-            if usage is None:
-                usage = desk.estimate(request, answer.reasoning + answer.text)
-            else:
-                desk.output.note(usage.completion_tokens)
-                desk.learn(request, usage)
-            desk.ledger.note(request.model, usage)
-            call.charge_with(usage)
-            timing = call.end("ok", usage=usage, request_id=answer.request_id)
-            answer.observed(
-                request_id=request.request_id,
-                timing=timing,
-                usage=usage,
-                fell_back_from=call.fell_back_from,
-            )
-            return answer
-        # Raised outside the handler: the cancellation inside is no news to the caller.
-        call.end("error", error=failure)
-        raise failure
-
-    def learn(self, request: Request, usage: Usage) -> None:
-        """Compare what was estimated with what the service told."""
-        if request.estimate and request.model is not None:
-            self.ledger.correction.note(
-                request.model, estimated=request.estimate, real=usage.prompt_tokens
-            )
-
-    def estimate(self, request: Request, answer: str) -> Usage:
-        """What a call consumed, by our own count and what was learnt of the model."""
-        ratio = self.ledger.correction.ratio(request.model)
-        return estimate_usage(request.messages, answer, ratio=ratio)
-
-    async def aclose(self) -> None:
-        """Close the connections of the running loop."""
-        if not isinstance(self.key, ApiKey | None):
-            await self.key.aclose()
-        if self.pool is not None:
-            await self.pool.aclose()
-        await self.transport.aclose()
 
 
 class Call:
@@ -690,65 +537,3 @@ class Call:
             self.desk.hooks,
             RetryScheduled(call=self.number, attempt=attempt, delay=delay, error=brief(error)),
         )
-
-
-def _asking(
-    call: Call, receive: Callable[[Reply], Awaitable[T]]
-) -> Callable[[], Coroutine[Any, Any, T]]:
-    """What makes one attempt, or two at a time if the first one is late."""
-    hedger = call.desk.hedger
-    if hedger is None or not call.request.messages:
-        return lambda: _one_answer(call, receive)
-    return lambda: hedger.attempt(
-        call, lambda permit: _answer_to(call, receive, permit), drop=lambda _: None
-    )
-
-
-async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
-    return await _answer_to(call, receive, await call.admit())
-
-
-async def _answer_to(
-    call: Call, receive: Callable[[Reply], Awaitable[T]], permit: AnyPermit | None
-) -> T:
-    """Send an admitted request, and read its answer."""
-    if permit is None:
-        reply = await call.send()
-        try:
-            return await receive(reply)
-        finally:
-            reply.close()
-    began = monotonic()
-    try:
-        reply = await call.send()
-        try:
-            call.learn(permit, reply)
-            answer = await receive(reply)
-        finally:
-            reply.close()
-        usage = _told_usage(answer)
-        if usage is not None:
-            permit.settle(tokens=usage.total_tokens)
-        tell_success(permit, usage, monotonic() - began)
-    except ErnieError as error:
-        call.report(permit, error)
-        settle_failed(permit, error)
-        raise
-    except asyncio.CancelledError:
-        # Of an answer in one piece, the whole time is the only clock. Most of it in line is no
-        # fault of the service's.
-        now = monotonic()
-        if call.ends_at is not None and now >= max(call.ends_at, 2 * began - call.started):
-            permit.congested()
-        raise
-    finally:
-        permit.release()
-    return answer
-
-
-def _told_usage(answer: object) -> Usage | None:
-    """The usage that an answer tells; `None` if it tells none."""
-    if not isinstance(answer, BaseModel) or "usage" not in answer.model_fields_set:
-        return None
-    usage = answer.__dict__.get("usage")  # one of unknown form is no field
-    return usage if isinstance(usage, Usage) and not usage.is_estimate else None

@@ -5,7 +5,7 @@ count, and the one that was shown, which is all that the stream's reader ever se
 """
 
 from ernie_async.errors import BlockedError
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import ContentFiltered, tell
 from ernie_async.net.screening import judge, judge_prompt
 from ernie_async.net.source import ChunkSource

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from ernie_async.errors import ErnieError, InterruptedStreamError
 from ernie_async.net.budget import budgets_of
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import StreamResumed
 from ernie_async.net.source import WITH_PARTIAL, ChunkSource
 from ernie_async.net.tee import ChunkBranch, Tee

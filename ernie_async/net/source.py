@@ -22,7 +22,8 @@ from ernie_async.errors import (
 )
 from ernie_async.net.admission import AnyPermit
 from ernie_async.net.attempt import Attempt
-from ernie_async.net.call import Call, Desk, Hedger
+from ernie_async.net.call import Call
+from ernie_async.net.desk import Desk, Hedger
 from ernie_async.net.hooks import StreamResumed, brief, tell
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.budget import Charge

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ernie_async.errors import ErnieError
-from ernie_async.net.call import Desk
+from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import StreamResumed
 from ernie_async.net.source import ChunkSource
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents, branch_off
