@@ -4,13 +4,13 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from aiohttp import web
 
 from ernie_async import AsyncClient, ErnieError, Limits
 
 CLIENT = web.AppKey("client", AsyncClient)
-SSE = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 routes = web.RouteTableDef()
 tasks: set[asyncio.Task[None]] = set()
 
@@ -22,8 +22,14 @@ async def open_client(app: web.Application) -> AsyncIterator[None]:
 
 
 async def drain(app: web.Application) -> None:
-    """At SIGTERM, when nobody can connect any more."""
     print(await app[CLIENT].drain(timeout=20), flush=True)
+
+
+async def begin(request: web.Request, content_type: str) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    response.content_type, response.charset = content_type, "utf-8"
+    await response.prepare(request)
+    return response
 
 
 def event(name: str, **data: object) -> bytes:
@@ -33,28 +39,28 @@ def event(name: str, **data: object) -> bytes:
 @routes.post("/sse")
 async def sse(request: web.Request) -> web.StreamResponse:
     question = (await request.json())["question"]
-    response = web.StreamResponse(headers=SSE)
-    await response.prepare(request)
-    try:
-        async with request.app[CLIENT].stream(question) as stream:
-            async for text in stream.text_deltas():
-                await response.write(event("message", text=text))
-            answer = await stream.final()
-        await response.write(event("done", tokens=answer.usage.total_tokens))
-    except ErnieError as error:
-        name = type(error).__name__
-        await response.write(event("error", code=name, request_id=error.request_id))
+    response = await begin(request, "text/event-stream")
+    with suppress(ConnectionResetError):  # the reader has gone
+        try:
+            async with request.app[CLIENT].stream(question) as stream:
+                async for text in stream.text_deltas():
+                    await response.write(event("message", text=text))
+                answer = await stream.final()
+            await response.write(event("done", tokens=answer.usage.total_tokens))
+        except ErnieError as error:
+            code = type(error).__name__
+            await response.write(event("error", code=code, request_id=error.request_id))
     return response
 
 
 @routes.post("/text")
 async def text(request: web.Request) -> web.StreamResponse:
     question = (await request.json())["question"]
-    response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
-    await response.prepare(request)
-    async with request.app[CLIENT].stream(question) as stream:
-        async for piece in stream.text_deltas():
-            await response.write(piece.encode())
+    response = await begin(request, "text/plain")
+    with suppress(ConnectionResetError):
+        async with request.app[CLIENT].stream(question) as stream:
+            async for text in stream.text_deltas():
+                await response.write(text.encode())
     return response
 
 

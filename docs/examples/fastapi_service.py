@@ -1,5 +1,6 @@
 """A service with FastAPI: `uvicorn fastapi_service:app --timeout-graceful-shutdown 25`."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -7,7 +8,6 @@ from typing import Annotated
 from draining import drain_at_sigterm
 from fastapi import BackgroundTasks, Body, Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from ernie_async import AsyncClient, ErnieError, Limits
 
@@ -27,26 +27,38 @@ async def client_of(request: Request) -> AsyncClient:
 app = FastAPI(lifespan=lifespan)
 Ernie = Annotated[AsyncClient, Depends(client_of)]
 Question = Annotated[str, Body(embed=True)]
+SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-@app.post("/sse", response_class=EventSourceResponse)
-async def sse(question: Question, client: Ernie) -> AsyncIterator[ServerSentEvent]:
+def event(name: str, **data: object) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+async def events(client: AsyncClient, question: str) -> AsyncIterator[str]:
     try:
         async with client.stream(question) as stream:
             async for text in stream.text_deltas():
-                yield ServerSentEvent(data={"text": text})
+                yield event("message", text=text)
             answer = await stream.final()
-        yield ServerSentEvent(event="done", data={"tokens": answer.usage.total_tokens})
+        yield event("done", tokens=answer.usage.total_tokens)
     except ErnieError as error:
-        data = {"code": type(error).__name__, "request_id": error.request_id}
-        yield ServerSentEvent(event="error", data=data)
+        yield event("error", code=type(error).__name__, request_id=error.request_id)
 
 
-@app.post("/text", response_class=StreamingResponse)
-async def text(question: Question, client: Ernie) -> AsyncIterator[str]:
+@app.post("/sse")
+async def sse(question: Question, client: Ernie) -> StreamingResponse:
+    return StreamingResponse(events(client, question), 200, SSE, "text/event-stream")
+
+
+async def pieces(client: AsyncClient, question: str) -> AsyncIterator[str]:
     async with client.stream(question) as stream:
-        async for piece in stream.text_deltas():
-            yield piece
+        async for text in stream.text_deltas():
+            yield text
+
+
+@app.post("/text")
+async def text(question: Question, client: Ernie) -> StreamingResponse:
+    return StreamingResponse(pieces(client, question), media_type="text/plain")
 
 
 async def summarize(client: AsyncClient, text: str) -> None:

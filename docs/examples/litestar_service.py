@@ -41,8 +41,8 @@ async def sse(data: dict[str, str], state: State) -> ServerSentEvent:
 
 async def pieces(client: AsyncClient, question: str) -> AsyncIterator[str]:
     async with client.stream(question) as stream:
-        async for piece in stream.text_deltas():
-            yield piece
+        async for text in stream.text_deltas():
+            yield text
 
 
 @post("/text", status_code=200)

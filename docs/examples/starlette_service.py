@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from ernie_async import AsyncClient, ChatStream, ErnieError, Limits
+from ernie_async import AsyncClient, ErnieError, Limits
 
 SSE = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -24,18 +24,13 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, AsyncClient]]:
             yield {"client": client}
 
 
-async def ask(request: Request) -> ChatStream:
-    """Sends nothing yet: a stream sends its request at the first step."""
-    return request.state.client.stream((await request.json())["question"])
-
-
 def event(name: str, **data: object) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
-async def events(stream: ChatStream) -> AsyncIterator[str]:
+async def events(client: AsyncClient, question: str) -> AsyncIterator[str]:
     try:
-        async with stream:
+        async with client.stream(question) as stream:
             async for text in stream.text_deltas():
                 yield event("message", text=text)
             answer = await stream.final()
@@ -45,17 +40,20 @@ async def events(stream: ChatStream) -> AsyncIterator[str]:
 
 
 async def sse(request: Request) -> StreamingResponse:
-    return StreamingResponse(events(await ask(request)), 200, SSE, "text/event-stream")
+    question = (await request.json())["question"]
+    body = events(request.state.client, question)
+    return StreamingResponse(body, 200, SSE, "text/event-stream")
 
 
-async def pieces(stream: ChatStream) -> AsyncIterator[str]:
-    async with stream:
-        async for piece in stream.text_deltas():
-            yield piece
+async def pieces(client: AsyncClient, question: str) -> AsyncIterator[str]:
+    async with client.stream(question) as stream:
+        async for text in stream.text_deltas():
+            yield text
 
 
 async def text(request: Request) -> StreamingResponse:
-    return StreamingResponse(pieces(await ask(request)), media_type="text/plain")
+    question = (await request.json())["question"]
+    return StreamingResponse(pieces(request.state.client, question), media_type="text/plain")
 
 
 async def summarize(client: AsyncClient, text: str) -> None:
