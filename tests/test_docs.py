@@ -2,8 +2,9 @@
 
 A fenced block of `python` is a complete program. It is run with the environment of someone who has
 a key, except that `QIANFAN_BASE_URL` names a `MockErnie` of its own. If the next block is `text`,
-that is what the program prints. A block with test functions is run by pytest. Blocks of `sh` are
-read: the options they use must exist.
+that is what the program prints. A block with test functions is run by pytest. A block that begins
+like a file of `docs/examples` is that file, which has a test of its own. Blocks of `sh` are read:
+the options they use must exist.
 """
 
 import gc
@@ -119,7 +120,10 @@ BLOCKS = [block for path in PAGES for block in read_blocks(page_name(path), page
 BLOCKS += read_blocks("ernie_async/__init__.py", ernie_async.__doc__ or "")
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 TESTS = [block for block in PYTHON if re.search(r"^(async )?def test_", block.code, re.MULTILINE)]
-PROGRAMS = [block for block in PYTHON if block not in TESTS]
+EXAMPLES = {path: path.read_text("utf-8") for path in sorted(DOCS.glob("examples/*.py"))}
+FIRST_LINES = {code.partition("\n")[0]: code for code in EXAMPLES.values()}
+SHOWN = [block for block in PYTHON if block.code.partition("\n")[0] in FIRST_LINES]
+PROGRAMS = [block for block in PYTHON if block not in [*TESTS, *SHOWN]]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 
 
@@ -172,6 +176,12 @@ def test_test_examples_pass(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_examples_are_shown_as_they_are() -> None:
+    for block in SHOWN:
+        assert block.code == FIRST_LINES[block.code.partition("\n")[0]], block_id(block)
+    assert {block.code for block in SHOWN} == set(EXAMPLES.values())
 
 
 # Commands
@@ -414,6 +424,16 @@ FACTS = {
         f"every {redis.TRY_AGAIN[0]:g} to {redis.TRY_AGAIN[1]:g} s",
         f"up to {shared_lane.BATCH} calls of a process",
         f"after {shared_lane.COMPANY_SECONDS * 1000:g} ms at most",
+    ],
+    "docs/guides/services.md": [
+        f"for up to {T.first_event:g} s that the reader has gone",
+        f"at most {WHOLE:g} s",
+        f"still count for {redis.LEASE:g} s",
+    ],
+    "docs/zh/guides/services.md": [
+        f"首个 token 最多等 {T.first_event:g} 秒",
+        f"最多 {WHOLE:g} 秒",
+        f"{redis.LEASE:g} 秒内",
     ],
     "docs/guides/embeddings.md": [
         *(
