@@ -31,7 +31,7 @@ COMMANDS = {
     "starlette": [*UVICORN, "starlette_service:app"],
     "litestar": [*UVICORN, "litestar_service:app"],
     "aiohttp": ["aiohttp_service.py"],
-    "workers": ["workers_service.py"],
+    "workers": ["many_workers.py"],
 }
 FRAMEWORKS = ["fastapi", "starlette", "litestar", "aiohttp"]
 ANSWER = "第一行\n\n“第二行”\r\n" + "很长" * 40

@@ -1,4 +1,4 @@
-"""Four workers, one quota: `REDIS_URL=redis://localhost python workers_service.py`."""
+"""Four workers, one quota: `REDIS_URL=redis://localhost python many_workers.py`."""
 
 import os
 from collections.abc import AsyncIterator
@@ -39,4 +39,4 @@ app = Starlette(routes=[Route("/chat", chat, methods=["POST"])], lifespan=lifesp
 
 if __name__ == "__main__":
     port = int(os.environ.get("PORT", "8000"))
-    uvicorn.run("workers_service:app", port=port, workers=WORKERS, timeout_graceful_shutdown=25)
+    uvicorn.run("many_workers:app", port=port, workers=WORKERS, timeout_graceful_shutdown=25)
