@@ -20,6 +20,7 @@ from ernie_async.errors import (
     BadRequestError,
     BlockedError,
     BudgetError,
+    CircuitOpenError,
     ConfigError,
     ConnectError,
     DeadlineError,
@@ -29,6 +30,7 @@ from ernie_async.errors import (
     FailedAttempt,
     InterruptedStreamError,
     LimiterError,
+    NoKeyError,
     NotFoundError,
     OutputError,
     QuotaError,
@@ -44,6 +46,7 @@ from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
+    CircuitChanged,
     ContentFiltered,
     FellBack,
     HeartbeatSeen,
@@ -53,8 +56,10 @@ from ernie_async.net.hooks import (
     Queued,
     Record,
     RetryScheduled,
+    RetryWithheld,
     StreamResumed,
 )
+from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
@@ -69,11 +74,13 @@ from ernie_async.options import (
 )
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
 from ernie_async.sansio.filter_values import Clause, Term, TextChecker, TextMatch, TextPattern
 from ernie_async.sansio.hedging import Hedging
+from ernie_async.sansio.key_pool import KeyHealth, PooledKey
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.rate_headers import RateHeaders
@@ -139,6 +146,8 @@ __all__ = [
     "AuthError",
     "BadRequestError",
     "BlockedError",
+    "Breaker",
+    "BreakerPolicy",
     "Budget",
     "BudgetError",
     "CallEnded",
@@ -150,6 +159,8 @@ __all__ = [
     "ChatRequest",
     "ChatStream",
     "ChunkBranch",
+    "CircuitChanged",
+    "CircuitOpenError",
     "Clause",
     "Client",
     "ClientOptions",
@@ -183,6 +194,8 @@ __all__ = [
     "ImageURL",
     "Images",
     "InterruptedStreamError",
+    "KeyHealth",
+    "KeyPool",
     "Limiter",
     "LimiterError",
     "LimiterPaused",
@@ -192,10 +205,12 @@ __all__ = [
     "MessageFinding",
     "MessageInput",
     "ModelCard",
+    "NoKeyError",
     "NotFoundError",
     "OutputError",
     "ParseOptions",
     "Permit",
+    "PooledKey",
     "Price",
     "Prices",
     "Queued",
@@ -213,6 +228,7 @@ __all__ = [
     "ResumePolicy",
     "RetryPolicy",
     "RetryScheduled",
+    "RetryWithheld",
     "SearchAnswer",
     "SearchOptions",
     "SearchReference",

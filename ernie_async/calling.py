@@ -91,7 +91,8 @@ def post(
         ConfigError: An option is of the wrong kind, or a field cannot be written as JSON.
     """
     content = {**fields, **options.get("extra_body", {})}
-    return ask(desk, "POST", path, json_body(content), options, model=content.get("model"), **known)
+    known |= {"model": content.get("model"), "user": content.get("user")}
+    return ask(desk, "POST", path, json_body(content), options, **known)
 
 
 def split_options(given: Mapping[str, Any], kind: type) -> tuple[dict[str, Any], CallOptions]:
@@ -170,6 +171,7 @@ def ask_chat(
         model=model,
         is_stream=is_stream,
         n=request.n or 1,
+        user=request.user,
         messages=request.messages,
         prompt_tokens=correction.corrected(model, estimate) if is_counted else 0,
         answer_tokens=desk.output.tokens(request) if is_counted else 0,

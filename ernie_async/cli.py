@@ -20,8 +20,10 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnusedCliTokensError
 from cyclopts.validators import Number
 
+from ernie_async.cli_batch import batch
 from ernie_async.cli_chat import Asker, converse, explain
 from ernie_async.cli_endpoints import embed, files, image, models, print_json, rerank
+from ernie_async.cli_offline import cancel, fetch, status, submit
 from ernie_async.cli_service import OFFLINE_CHUNK_MS, STDIN, Service, Whole, connected
 from ernie_async.cli_terminal import note, printable
 from ernie_async.errors import ConfigError, ErnieError
@@ -59,6 +61,13 @@ FLAGS = {
     "--search",
     "--think",
     "--no-think",
+    "--ordered",
+    "--only-failed",
+    "--strict",
+    "--fresh",
+    "--repair",
+    "--dry-run",
+    "--group",
 }
 
 app = App(
@@ -175,6 +184,11 @@ def read_schema(path: Path) -> dict[str, Any]:
 for command in (embed, rerank, image, models):
     app.command(command)
 app.command(files)
+for lane_command in (submit, status, fetch, cancel):
+    batch.command(lane_command)
+app.command(batch)
+BOT_HELP = "Try what answers look like in a chat."
+app.command("ernie_async.cli_bot:bot", name="bot", help=BOT_HELP)  # imported by its own commands
 
 
 @app.command
@@ -298,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISUSED
     except ErnieError as error:
         note(explain(error))
-        return MISUSED if isinstance(error, ConfigError) else FAILED
+        return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -309,6 +323,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         note(f"cannot read or write: {error.strerror}")
         return FAILED
+
+
+def exit_code(error: ErnieError) -> int:
+    """What the shell is told of an error."""
+    from ernie_async.batch.stopping import EXIT_CODES, BatchError
+
+    if isinstance(error, BatchError):
+        return EXIT_CODES[error.reason]
+    return MISUSED if isinstance(error, ConfigError) else FAILED
 
 
 def translate(arguments: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from ernie_async.calling import answer_chat, ask, ask_chat
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook
+from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
@@ -27,6 +28,7 @@ from ernie_async.options import (
     VideoOptions,
 )
 from ernie_async.sansio.auth import ApiKey, IamKeys
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_request, json_body
 from ernie_async.sansio.content_filter import ContentFilter
@@ -40,6 +42,7 @@ from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import estimate_prompt
 from ernie_async.settings import (
+    DEFAULT_BREAKER,
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
@@ -83,8 +86,8 @@ class AsyncClient:
     pickle holds the key if it was passed, and not if it came from the environment.
 
     Args:
-        api_key: An API key (`bce-v3/ALTAK-...`) or `IamKeys`; `None` to look into the environment,
-            for `QIANFAN_API_KEY` first. A server that is not Baidu's may need none.
+        api_key: An API key (`bce-v3/ALTAK-...`), `IamKeys`, or a `KeyPool`; `None` to look into the
+            environment, for `QIANFAN_API_KEY` first. A server that is not Baidu's may need none.
         server: Who speaks at the base URL, where servers differ: `"qianfan"`, `"aistudio"`,
             `"fastdeploy"`, `"vllm"`, `"sglang"`, `"llama.cpp"`, or a `Server` of your own. For all
             but the first, no variable `QIANFAN_...` is read.
@@ -93,6 +96,8 @@ class AsyncClient:
             it has one, such as `ernie-5.1`.
         timeouts: How long calls may take.
         retry: How often, and how patiently, a failed call is tried again.
+        breaker: When the requests to a model are stopped because the server fails; `None` for
+            never. A `Breaker` is shared with the other clients that were given it.
         resume: What to do when a stream breaks after its first chunk: `"server"`, `"continue"`,
             `"never"`, or a `ResumePolicy`.
         fallback: Models to ask when one cannot answer, in order, each by its name or as
@@ -118,13 +123,14 @@ class AsyncClient:
 
     def __init__(
         self,
-        api_key: str | ApiKey | IamKeys | None = None,
+        api_key: str | ApiKey | IamKeys | KeyPool | None = None,
         *,
         server: ServerName | Server = "qianfan",
         base_url: str | None = None,
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
+        breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
         fallback: Sequence[FallbackModel] = (),
         hedge: Hedging | None = None,
@@ -149,6 +155,7 @@ class AsyncClient:
             model=model,
             timeouts=timeouts,
             retry=retry,
+            breaker=breaker,
             resume=resume,
             fallback=fallback,
             hedge=hedge,
@@ -485,7 +492,8 @@ class AsyncClient:
     def __repr__(self) -> str:
         if not hasattr(self, "_desk"):  # shown by a traceback of its own construction
             return "AsyncClient(unfinished)"
-        return f"AsyncClient({self._desk.key!r}, base_url={self.base_url!r}, model={self._model!r})"
+        key = self._desk.pool or self._desk.key
+        return f"AsyncClient({key!r}, base_url={self.base_url!r}, model={self._model!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = dict(self._settings)

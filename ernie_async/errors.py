@@ -7,6 +7,8 @@
         DeadlineError           a named clock ran out                    .clock .seconds .partial
         InterruptedStreamError  the stream ended before its end   .partial .last_event_id .reason
         DecodeError             bytes that the protocol does not allow   .body
+        CircuitOpenError        not sent: the server has been failing      .retry_after
+        NoKeyError              not sent: no key of the pool is usable     .retry_after
         LimiterError            the limiter that processes share is down, so nothing was sent
       APIError                  the service said no     .status .code .request_id .retry_after
         AuthError               credential missing, wrong, expired, or of the wrong kind
@@ -39,6 +41,7 @@ __all__ = [
     "BadRequestError",
     "BlockedError",
     "BudgetError",
+    "CircuitOpenError",
     "ConfigError",
     "ConnectError",
     "DeadlineError",
@@ -48,6 +51,7 @@ __all__ = [
     "FailedAttempt",
     "InterruptedStreamError",
     "LimiterError",
+    "NoKeyError",
     "NotFoundError",
     "OutputError",
     "QuotaError",
@@ -212,6 +216,30 @@ class DecodeError(TransportError):
     def __str__(self) -> str:
         shown = f"; it begins {shorten(self.body[:200], 200)}" if self.body else ""
         return super().__str__() + shown
+
+
+class CircuitOpenError(TransportError):
+    """Not sent, since most of the last requests to this server and model failed.
+
+    Attributes:
+        retry_after: Seconds until the server is asked again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NoKeyError(TransportError):
+    """Not sent, since every key of the pool was refused or has to wait.
+
+    Attributes:
+        retry_after: Seconds until the first of them is tried again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class LimiterError(TransportError):

@@ -6,6 +6,7 @@ Knows the environment as a mapping that it is handed. Opens nothing.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, get_args
 
@@ -15,6 +16,7 @@ from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.admission import AnyLimiter, Priority
 from ernie_async.net.call import Desk
 from ernie_async.net.hooks import Hook
+from ernie_async.net.key_pool import KeyPool, PoolTokens
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Transport
@@ -25,6 +27,7 @@ from ernie_async.sansio.address import (
     read_proxy,
 )
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.hedging import Hedging
@@ -32,6 +35,7 @@ from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
 from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.sansio.retry_budget import RetryBudget
 from ernie_async.sansio.servers import Server, ServerName, read_server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALL_OPTIONS",
     "CHAT_CALL_OPTIONS",
+    "DEFAULT_BREAKER",
     "DEFAULT_READ_BUFFER",
     "DEFAULT_RESUME",
     "DEFAULT_RETRY",
@@ -67,6 +72,7 @@ __all__ = [
 
 DEFAULT_TIMEOUTS = Timeouts()
 DEFAULT_RETRY = RetryPolicy()
+DEFAULT_BREAKER = BreakerPolicy()
 DEFAULT_RESUME = ResumePolicy()
 DEFAULT_READ_BUFFER = ReadBuffer()
 NO_LIMITS = Limits()
@@ -134,12 +140,13 @@ class ClientOptions(TypedDict, total=False):
 class ClientSettings(TypedDict):
     """What `AsyncClient` was given, except a session: what a pickle or a copy of it is made of."""
 
-    api_key: ApiKey | IamKeys | None
+    api_key: ApiKey | IamKeys | KeyPool | None
     server: ServerName | Server
     base_url: str | None
     model: str | None
     timeouts: Timeouts
     retry: RetryPolicy
+    breaker: BreakerPolicy | Breaker | None
     resume: ResumeMode | ResumePolicy
     fallback: Sequence[FallbackModel]
     hedge: Hedging | None
@@ -171,6 +178,7 @@ def make_desk(
     """
     check_kind("timeouts", given["timeouts"], Timeouts)
     check_kind("retry", given["retry"], RetryPolicy)
+    check_kind("breaker", given["breaker"], BreakerPolicy | Breaker | None)
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
     if not isinstance(given["limits"], AnyLimiter):
         check_kind("limits", given["limits"], Limits | Limiter)
@@ -182,7 +190,7 @@ def make_desk(
     # Masked, since a tool that prints the locals of a traceback would print the whole of it.
     environ = {name: MaskedStr(value) for name, value in environ.items()}
     key = given["api_key"] or (from_env(environ) if is_default else _key_of(server, environ))
-    check_kind("api_key", key, ApiKey | IamKeys | None)
+    check_kind("api_key", key, ApiKey | IamKeys | KeyPool | None)
     if key is None and is_qianfan(url):
         raise ConfigError(
             "no API key: pass api_key or set QIANFAN_API_KEY (bce-v3/ALTAK-...); "
@@ -204,12 +212,23 @@ def make_desk(
             ca_file=given["ca_file"],
         )
 
+    def tokens_of(keys: IamKeys) -> "IamTokens":
+        from ernie_async.net.credentials import IamTokens  # noqa: PLC0415 - most have one key
+
+        return IamTokens(keys, way_to(keys.iam_url, agent))
+
+    pool = None
+    if isinstance(key, KeyPool):
+        pool, key = PoolTokens(key, {pair: tokens_of(pair) for pair in key.pairs()}), None
     return Desk(
         transport=way_to(url, headers),
-        key=_tokens_of(key, way_to(key.iam_url, agent)) if isinstance(key, IamKeys) else key,
+        key=tokens_of(key) if isinstance(key, IamKeys) else key,
+        pool=pool,
         limiter=_limiter(given["limits"]),
         account="" if key is None else key.account,
         retry=given["retry"],
+        retry_budget=_budget(given["retry"]),
+        breaker=_breaker(given["breaker"]),
         server=server,
         resume=_resume(given["resume"], server),
         read_buffer=given["read_buffer"],
@@ -241,9 +260,12 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         )
     check_kind("timeouts", changes.get("timeouts", desk.timeouts), Timeouts)
     check_kind("retry", changes.get("retry", desk.retry), RetryPolicy)
+    retry = changes.get("retry", desk.retry)
+    told, now_told = ((policy.budget_ratio, policy.budget_floor) for policy in (desk.retry, retry))
     return desk._replace(
         timeouts=changes.get("timeouts", desk.timeouts),
-        retry=changes.get("retry", desk.retry),
+        retry=retry,
+        retry_budget=desk.retry_budget if told == now_told else _budget(retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
         content_filter=_filter(changes.get("content_filter", desk.content_filter)),
@@ -258,12 +280,6 @@ def choose_model(given: ClientSettings, environ: Mapping[str, str]) -> str | Non
     server = read_server(given["server"])
     of_environ = environ.get("QIANFAN_MODEL") if server.name == "qianfan" else None
     return given["model"] or of_environ or server.model
-
-
-def _tokens_of(keys: IamKeys, transport: Transport) -> "IamTokens":
-    from ernie_async.net.credentials import IamTokens  # noqa: PLC0415 - most have one key
-
-    return IamTokens(keys, transport)
 
 
 def _key_of(server: Server, environ: Mapping[str, str]) -> ApiKey | None:
@@ -322,6 +338,16 @@ def check_kind(name: str, value: object, kind: type | UnionType) -> None:
         kinds: list[Any] = [part for part in get_args(kind) or (kind,) if part is not NoneType]
         expected = " or ".join(part.__name__ for part in kinds)
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
+
+
+def _budget(policy: RetryPolicy) -> RetryBudget | None:
+    if policy.budget_ratio is None:
+        return None
+    return RetryBudget(policy.budget_ratio, policy.budget_floor, monotonic())
+
+
+def _breaker(breaker: BreakerPolicy | Breaker | None) -> Breaker | None:
+    return Breaker(breaker) if isinstance(breaker, BreakerPolicy) else breaker
 
 
 def _limiter(limits: Limits | AnyLimiter) -> AnyLimiter | None:

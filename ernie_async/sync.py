@@ -18,6 +18,7 @@ from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook, StreamResumed
+from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.roster import DrainReport
 from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
@@ -29,6 +30,7 @@ from ernie_async.options import (
     VideoOptions,
 )
 from ernie_async.sansio.auth import ApiKey, IamKeys
+from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
 from ernie_async.sansio.content_filter import ContentFilter
@@ -42,6 +44,7 @@ from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tool_calls import ToolCallAssembler, ToolCallEvent
 from ernie_async.settings import (
+    DEFAULT_BREAKER,
     DEFAULT_READ_BUFFER,
     DEFAULT_RESUME,
     DEFAULT_RETRY,
@@ -87,13 +90,14 @@ class Client:
 
     def __init__(
         self,
-        api_key: str | ApiKey | IamKeys | None = None,
+        api_key: str | ApiKey | IamKeys | KeyPool | None = None,
         *,
         server: ServerName | Server = "qianfan",
         base_url: str | None = None,
         model: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         retry: RetryPolicy = DEFAULT_RETRY,
+        breaker: BreakerPolicy | Breaker | None = DEFAULT_BREAKER,
         resume: ResumeMode | ResumePolicy = DEFAULT_RESUME,
         fallback: Sequence[FallbackModel] = (),
         hedge: Hedging | None = None,
@@ -115,6 +119,7 @@ class Client:
             model=model,
             timeouts=timeouts,
             retry=retry,
+            breaker=breaker,
             resume=resume,
             fallback=fallback,
             hedge=hedge,

@@ -36,7 +36,8 @@ FLOORS: list[tuple[str, list[str]]] = [
             "redis.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "toolbox.py", "testing/*"]),
+    ("wings", ["sync.py", "local.py", "toolbox.py", "batch/*", "testing/*"]),
+    ("bots", ["bots/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
 
@@ -51,11 +52,18 @@ ONLY = {
     ],
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
-    "redis": ["redis.py"],
+    "redis": ["bots/memory_redis.py", "redis.py"],
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
-    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py"],
+    "pyarrow": ["batch/parquet.py"],
+    "pydantic": ["types/*", "sansio/*", "net/call.py", "toolbox.py", "batch/asking.py"],
+    "nonebot": ["bots/nonebot.py"],
+    "aiogram": ["bots/aiogram.py"],
+    "telegram": ["bots/telegram.py"],
+    "discord": ["bots/discord.py"],
+    "slack_bolt": ["bots/slack.py"],
+    "slack_sdk": ["bots/slack.py"],
 }  # fmt: skip
 NO_THOUGHT = {
     "asyncio",
@@ -137,6 +145,13 @@ def test_wings_do_not_know_each_other() -> None:
     for module in wings:
         room = module.split("/")[0]
         assert all(o.split("/")[0] == room for o in known(module) if o in wings), module
+
+
+def test_bots_know_one_wing_and_the_verbs_of_the_client() -> None:
+    below = {"words", "thought"}
+    for module in (m for m in MODULES if m.startswith("bots/")):
+        others = {o for o in known(module) if FLOORS[floor(o)][0] not in {*below, "bots"}}
+        assert others <= {"client.py", "media.py", "settings.py", "toolbox.py"}, module
 
 
 def test_nothing_is_imported_in_a_loop() -> None:

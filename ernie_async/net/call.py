@@ -5,7 +5,6 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 
 import asyncio
 import itertools
-import textwrap
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from time import monotonic, time
@@ -16,17 +15,20 @@ from pydantic import BaseModel
 from ernie_async.errors import (
     APIError,
     AuthError,
+    CircuitOpenError,
     ConfigError,
     DeadlineError,
     DrainError,
     ErnieError,
     FailedAttempt,
+    NoKeyError,
     NotFoundError,
 )
 from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.net.body import read_body
 from ernie_async.net.budget import charge_of
 from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
+from ernie_async.net.guard import Guard
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
@@ -35,11 +37,14 @@ from ernie_async.net.hooks import (
     LimiterPaused,
     Queued,
     RetryScheduled,
+    brief,
     tell,
 )
+from ernie_async.net.key_pool import KeyUse, PoolTokens
 from ernie_async.net.roster import Roster
 from ernie_async.net.transport import Reply, Transport
-from ernie_async.sansio.auth import ApiKey, MaskedStr
+from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
+from ernie_async.sansio.breaker import Breaker
 from ernie_async.sansio.fallback import falls_back
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.load import is_quota
@@ -49,6 +54,7 @@ from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.sansio.resume import ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy, may_pass
+from ernie_async.sansio.retry_budget import RetryBudget
 from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import OutputEstimate, estimate_usage
@@ -60,15 +66,15 @@ if TYPE_CHECKING:
     from ernie_async.net.credentials import IamTokens
     from ernie_async.sansio.content_filter import ContentFilter
 
-__all__ = ["Call", "Desk", "brief"]
+__all__ = ["Call", "Desk"]
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-# The service says this of a token that has expired, as of one that was never good.
-TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
-
 TOO_MANY = 429
+
+# What is raised before a request goes.
+NOT_SENT = ConfigError | CircuitOpenError | NoKeyError
 
 _numbers = itertools.count(1)
 
@@ -92,9 +98,12 @@ class Desk(NamedTuple):
 
     transport: Transport
     key: "ApiKey | IamTokens | None"
+    pool: PoolTokens | None  # instead of a key
     limiter: AnyLimiter | None
     account: str  # whose quota is used, and no secret
     retry: RetryPolicy
+    retry_budget: RetryBudget | None
+    breaker: Breaker | None
     server: Server
     resume: ResumePolicy
     read_buffer: ReadBuffer
@@ -199,6 +208,8 @@ class Desk(NamedTuple):
         """Close the connections of the running loop."""
         if not isinstance(self.key, ApiKey | None):
             await self.key.aclose()
+        if self.pool is not None:
+            await self.pool.aclose()
         await self.transport.aclose()
 
 
@@ -215,7 +226,9 @@ class Call:
     """
 
     __slots__ = (
+        "_guard",
         "_has_renewed",
+        "_keys",
         "_refusals",
         "_refused_since",
         "_roster",
@@ -258,6 +271,7 @@ class Call:
         self._has_renewed = False
         self._refusals = 0  # for want of quota
         self._refused_since = 0.0
+        self._guard, self._keys = self._equipped()
         self._stop: Callable[[str], None] | None = None
         self._stopped: str | None = None
         self._roster = desk.roster
@@ -272,6 +286,28 @@ class Call:
                 is_stream=request.is_stream,
             ),
         )
+
+    def _equipped(self) -> tuple[Guard, KeyUse | None]:
+        """What goes with the requests of `desk`: a guard, and the keys of its pool, if any."""
+        desk, request = self.desk, self.request
+        is_home = desk.transport.is_home(request.path)
+        circuit = None
+        if desk.breaker is not None and is_home:
+            url = desk.transport.base_url
+            circuit = desk.breaker.circuit(url, request.model, self.started)
+        guard = Guard(
+            circuit,
+            desk.retry_budget,
+            desk.retry,
+            hooks=desk.hooks,
+            call=self.number,
+            model=request.model,
+            started=self.started,
+            ends_at=self.ends_at,
+        )
+        if desk.pool is None or not is_home:
+            return guard, None
+        return guard, KeyUse(desk.pool, guard, request.model, request.user)
 
     @property
     def total(self) -> float | None:
@@ -320,6 +356,7 @@ class Call:
         self.fell_back_from += (before,)
         self.desk, self.request = desk, request
         self._token, self._has_renewed = None, False
+        self._guard, self._keys = self._equipped()
         tell(
             desk.hooks,
             FellBack(call=self.number, from_model=before, to_model=after, error=brief(error)),
@@ -376,6 +413,7 @@ class Call:
                 policy,
                 started=started,
                 ends_at=self.ends_at,
+                may_repeat=self._guard.may_repeat,
                 before_wait=self._before_wait,
             )
         finally:
@@ -383,15 +421,33 @@ class Call:
 
     def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
         async def noted() -> T:
+            guard, keys = self._guard, self._keys
             while True:
+                sent = self.sent
                 try:
-                    return await attempt()
+                    answer = await attempt()
                 except ErnieError as error:
                     self.note_failure(error)
-                    # With another token, or in line until there is quota again: no failure of the
-                    # service's, so it costs no attempt of the policy.
-                    if not (self._renews(error) or self._queues_again(error)):
+                    guard.failed(error, was_sent=self.sent > sent)
+                    # With another key or token, or in line until there is quota again: no failure
+                    # of the service's, so it costs no attempt of the policy.
+                    if not (
+                        self._renews(error)
+                        or (keys is not None and keys.refused(error))
+                        or self._queues_again(error)
+                    ):
                         raise
+                except BaseException:
+                    guard.left(was_sent=self.sent > sent)
+                    self.leave_key()
+                    raise
+                else:
+                    guard.succeeded(is_stream=self.request.is_stream)
+                    if keys is not None:
+                        keys.answered()
+                    if not self.request.is_stream:  # a stream goes on
+                        self.leave_key()
+                    return answer
 
         return noted
 
@@ -432,6 +488,22 @@ class Call:
 
     async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
+        guard, keys = self._guard, self._keys
+        # A second request beside one that is late uses the same key.
+        takes = keys is not None and not keys.has_key
+        while True:
+            if not guard.is_closed:
+                self.queued += await guard.wait()
+            if keys is not None and takes:
+                self.queued += await keys.take()
+            permit = await self._room()
+            # While it was in line, its key may have been refused, or the circuit have opened.
+            if (keys is None or not takes or keys.is_ready) and guard.enter():
+                return permit
+            if permit is not None:
+                permit.give_back()
+
+    async def _room(self) -> AnyPermit | None:
         limiter = self.desk.limiter
         if limiter is None:
             return None
@@ -439,7 +511,7 @@ class Call:
         permit = limiter.admit(
             request.prompt_tokens + request.answer_tokens,
             model=request.model,
-            account=self.desk.account,
+            account=self.desk.account if self._keys is None else self._keys.account,
             priority=request.priority,
             max_wait=request.max_wait,
         )
@@ -491,7 +563,10 @@ class Call:
         if isinstance(request.body, bytes):
             headers["Content-Type"] = "application/json"
         key = self.desk.key
-        if key is not None and self.desk.transport.is_home(request.path):
+        if self._keys is not None:
+            connect = self.desk.timeouts.connect
+            headers["Authorization"] = await self._keys.header(connect=connect)
+        elif key is not None and self.desk.transport.is_home(request.path):
             if isinstance(key, ApiKey):
                 headers["Authorization"] = key.header()
             else:
@@ -505,7 +580,13 @@ class Call:
             body=request.body,
             headers=headers,
             connect=self.desk.timeouts.connect,
+            is_once=request.is_once,
         )
+
+    def leave_key(self) -> None:
+        """The request is over, and its key free for others."""
+        if self._keys is not None:
+            self._keys.leave()
 
     def timing(self) -> Timing:
         """Where the time went so far."""
@@ -554,6 +635,8 @@ class Call:
         request_id: str | None = None,
     ) -> Timing:
         """Tell that the call is over."""
+        if outcome == "ok":
+            self._guard.over()
         timing = self.timing()
         self.request_id = (error and error.request_id) or request_id or self.request.request_id
         self._stop = None
@@ -573,6 +656,11 @@ class Call:
         )
         return timing
 
+    def note_break(self, error: ErnieError) -> None:
+        """Add an answer that broke after it had begun to the list of failed attempts."""
+        self.note_failure(error)
+        self._guard.broke(error)
+
     def note_failure(self, error: ErnieError) -> None:
         """Add to the list of failed attempts, which the error then carries."""
         if isinstance(error, NotFoundError) and error.code is None:
@@ -580,9 +668,9 @@ class Call:
             path = self.request.path
             url = f"{self.desk.transport.base_url}{path}" if path.startswith("/") else path
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
-        if isinstance(error, ConfigError) or getattr(error, "clock", "") == "queue":
+        if isinstance(error, NOT_SENT) or getattr(error, "clock", "") == "queue":
             error.attempts = tuple(self.failures)
-            return  # it was not even sent
+            return
         refusal = error if isinstance(error, APIError) else None
         self.failures.append(
             FailedAttempt(
@@ -604,28 +692,26 @@ class Call:
         )
 
 
-def brief(error: ErnieError) -> str:
-    """What happened, in one line."""
-    return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"
-
-
 def _asking(
     call: Call, receive: Callable[[Reply], Awaitable[T]]
 ) -> Callable[[], Coroutine[Any, Any, T]]:
     """What makes one attempt, or two at a time if the first one is late."""
     hedger = call.desk.hedger
     if hedger is None or not call.request.messages:
-        return lambda: _one_answer(call, receive, None)
+        return lambda: _one_answer(call, receive)
     return lambda: hedger.attempt(
-        call, lambda permit: _one_answer(call, receive, permit), drop=lambda _: None
+        call, lambda permit: _answer_to(call, receive, permit), drop=lambda _: None
     )
 
 
-async def _one_answer(
+async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
+    return await _answer_to(call, receive, await call.admit())
+
+
+async def _answer_to(
     call: Call, receive: Callable[[Reply], Awaitable[T]], permit: AnyPermit | None
 ) -> T:
-    if permit is None:
-        permit = await call.admit()
+    """Send an admitted request, and read its answer."""
     if permit is None:
         reply = await call.send()
         try:

@@ -6,15 +6,19 @@ never sees a prompt, an answer or a credential.
 """
 
 import logging
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from ernie_async.errors import ErnieError
+from ernie_async.sansio.breaker import CircuitState
 from ernie_async.sansio.resume import Form
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = [
     "CallEnded",
     "CallStarted",
+    "CircuitChanged",
     "ContentFiltered",
     "FellBack",
     "HeartbeatSeen",
@@ -24,7 +28,9 @@ __all__ = [
     "Queued",
     "Record",
     "RetryScheduled",
+    "RetryWithheld",
     "StreamResumed",
+    "brief",
     "tell",
 ]
 
@@ -96,6 +102,36 @@ class RetryScheduled(NamedTuple):
     call: int
     attempt: int
     delay: float
+    error: str
+
+
+class RetryWithheld(NamedTuple):
+    """An attempt failed and is not made again, since the client's retry budget is spent.
+
+    Attributes:
+        call: The call's number.
+        attempt: Which attempt failed, from 1.
+        error: What happened, in short.
+    """
+
+    call: int
+    attempt: int
+    error: str
+
+
+class CircuitChanged(NamedTuple):
+    """Requests to a model are stopped, tried one at a time, or free again; see `BreakerPolicy`.
+
+    Attributes:
+        call: The number of the call that found it out.
+        model: The model, if any.
+        state: `open`, `half-open` or `closed`.
+        error: The last failure, in short.
+    """
+
+    call: int
+    model: str | None
+    state: CircuitState
     error: str
 
 
@@ -202,6 +238,8 @@ Record = (
     | Queued
     | LimiterPaused
     | RetryScheduled
+    | RetryWithheld
+    | CircuitChanged
     | HeartbeatSeen
     | StreamResumed
     | FellBack
@@ -212,7 +250,15 @@ Record = (
 Hook = Callable[[Record], None]
 
 # What an operator wants to see without asking: not everything went as it should.
-NOTABLE = (LimiterPaused, RetryScheduled, StreamResumed, FellBack, Hedged)
+NOTABLE = (
+    LimiterPaused,
+    RetryScheduled,
+    RetryWithheld,
+    CircuitChanged,
+    StreamResumed,
+    FellBack,
+    Hedged,
+)
 
 
 def tell(hooks: Sequence[Hook], record: Record) -> None:
@@ -225,3 +271,8 @@ def tell(hooks: Sequence[Hook], record: Record) -> None:
             hook(record)
         except Exception:  # whatever it is, the caller's answer is worth more
             logger.exception("a hook failed on %s", type(record).__name__)
+
+
+def brief(error: ErnieError) -> str:
+    """What happened, in one line."""
+    return f"{type(error).__name__}: {textwrap.shorten(error.message, 200)}"

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, stop_never
 from ernie_async.errors import ErnieError
 from ernie_async.sansio.retry import RetryPolicy
 
-__all__ = ["again"]
+__all__ = ["again", "seconds_left"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ async def again(
     *,
     started: float,
     ends_at: float | None,
+    may_repeat: Callable[[ErnieError, int], bool],
     before_wait: Callable[[ErnieError, int, float], None],
 ) -> T:
     """Go on after a first failure until an attempt succeeds or the policy gives up.
@@ -46,6 +47,7 @@ async def again(
         started: When the call began, on the clock of `time.monotonic`.
         ends_at: When it has to be over, on the same clock; `None` if it has no such moment. A
             deadline that the caller set with anyio is heeded besides.
+        may_repeat: Asked last, with the error and the number of attempts made: has the last word.
         before_wait: Told the error, the number of attempts made, and the seconds to wait.
 
     Raises:
@@ -71,7 +73,9 @@ async def again(
         wanted = policy.delay(error, state.attempt_number, elapsed, _chance)
         delay = wanted or 0.0
         # To wait for a moment when nobody listens any more would only hide the real error.
-        return wanted is not None and wanted < seconds_left(ends_at)
+        if wanted is None or wanted >= seconds_left(ends_at):
+            return False
+        return may_repeat(error, state.attempt_number)
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome and state.outcome.exception()

@@ -22,8 +22,8 @@ from ernie_async.errors import (
 )
 from ernie_async.net.admission import AnyPermit
 from ernie_async.net.attempt import Attempt
-from ernie_async.net.call import Call, Desk, Hedger, brief
-from ernie_async.net.hooks import StreamResumed, tell
+from ernie_async.net.call import Call, Desk, Hedger
+from ernie_async.net.hooks import StreamResumed, brief, tell
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.event_ids import EventLedger
@@ -194,7 +194,7 @@ class ChunkSource:
             permit: AnyPermit | None,
         ) -> tuple[Attempt, EventLedger, list[ChatChunk]]:
             ledger = EventLedger()
-            attempt = Attempt(call, ledger, self.gauge, permit)
+            attempt = Attempt(call, ledger, self.gauge, permit, is_admitted=True)
             return attempt, ledger, await attempt.open(may_be_empty=False)
 
         opened = await hedger.attempt(call, open_one, drop=lambda late: late[0].close(used=None))
@@ -284,7 +284,7 @@ class ChunkSource:
             last_event_id=self._ledger.last_event_id,
             n_resumes=len(self.resumes),
         )
-        call.note_failure(error)
+        call.note_break(error)
         self._close_attempt()
         try:
             for form in forms:
@@ -441,6 +441,8 @@ class ChunkSource:
             total = self.came.usage_or(self._estimate()).total_tokens
             used, self._settled = total - self._settled, total
         self._attempt.close(used=used)
+        if self._call is not None:
+            self._call.leave_key()
 
     def _estimate(self) -> Usage:
         """What the request under way consumed, by our own count."""

@@ -149,11 +149,12 @@ class Transport:
         body: Body | None,
         headers: Mapping[str, str],
         connect: float | None,
+        is_once: bool = False,
     ) -> "Reply":
         """Send a request and wait for the head of its answer, whatever its status.
 
         A connection that was kept alive may have died unnoticed. If it breaks within a second and
-        before the first byte of an answer, the request is sent once more at once.
+        before the first byte of an answer, the request is sent once more at once, unless `is_once`.
 
         Args:
             method: The HTTP method.
@@ -161,6 +162,7 @@ class Transport:
             body: What to send; made anew for each sending, if it is not bytes.
             headers: Besides those of every request; another host is sent these alone.
             connect: Seconds to find the host and to connect, TLS and proxy included.
+            is_once: Whether it must not be sent a second time.
 
         Raises:
             ConnectError: No connection, or it broke before an answer began.
@@ -172,7 +174,7 @@ class Transport:
                 return await self._open_once(method, path, body, headers, connect)
             except _SendError as sending:
                 failure, was_stale = sending.error, sending.was_stale
-            if not was_stale:
+            if is_once or not was_stale:
                 break
         assert failure is not None
         raise failure

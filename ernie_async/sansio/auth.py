@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from ernie_async.errors import ConfigError, shorten
 
-__all__ = ["ApiKey", "IamKeys", "MaskedStr", "from_env"]
+__all__ = ["TOKEN_REFUSED", "ApiKey", "IamKeys", "MaskedStr", "from_env"]
 
 KEY_PAGE = "https://console.bce.baidu.com/iam/#/iam/apikey/list"
 
@@ -24,6 +24,9 @@ KEY_VARIABLES = (
 IAM_VARIABLES = ("QIANFAN_ACCESS_KEY", "QIANFAN_SECRET_KEY")
 IAM_URL_VARIABLE = "QIANFAN_IAM_BASE_URL"
 V1_VARIABLES = ("QIANFAN_ACCESS_TOKEN", "QIANFAN_AK", "QIANFAN_SK")
+
+# The service says this of a token that has expired, as of one that was never good.
+TOKEN_REFUSED = "invalid_iam_token"  # noqa: S105 - no secret
 
 DEFAULT_IAM_URL = "https://iam.bj.baidubce.com"
 

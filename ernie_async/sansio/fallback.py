@@ -5,10 +5,12 @@ policy has given up on the model at hand.
 """
 
 from ernie_async.errors import (
+    CircuitOpenError,
     ConnectError,
     DeadlineError,
     ErnieError,
     InterruptedStreamError,
+    NoKeyError,
     NotFoundError,
     QuotaError,
     RateLimitError,
@@ -30,6 +32,8 @@ def falls_back(error: ErnieError) -> bool:
     match error:
         case ServerError() | ConnectError():
             return True  # overload, `cluster_...` among it, and a host that is not there
+        case CircuitOpenError() | NoKeyError():
+            return True  # circuits and most rests of keys are of one model
         case RateLimitError() | QuotaError():
             return True  # limits and prices are counted by the model
         case NotFoundError(code=code):

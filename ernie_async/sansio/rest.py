@@ -51,9 +51,11 @@ class Request(NamedTuple):
         estimate: Of the prompt, not corrected, to be compared with the real number; 0 if not.
         priority: Whether it goes before others in the line of the limiter, or lets them go.
         max_wait: Seconds that it may stand in line; `None` for no end.
+        user: For whom it is, if that was said.
         fallback: Ways to ask other models, the first one to be tried first. Each makes the request
             for another model, and names who is to make it.
         shared_as: What calls have in common that may be one; `None` if this is not to be shared.
+        is_once: Not even a connection that turns out dead makes it be sent again.
     """
 
     method: str
@@ -70,8 +72,10 @@ class Request(NamedTuple):
     estimate: int = 0
     priority: Literal["interactive", "batch"] = "interactive"
     max_wait: float | None = None
+    user: str | None = None
     fallback: tuple[Callable[[], tuple[Any, "Request"]], ...] = ()
     shared_as: Hashable = None
+    is_once: bool = False
 
 
 def read_answer(

@@ -31,6 +31,9 @@ QUOTA_REFUSALS = 12
 # A quota of the service is refilled within 0 to 60 s, so the first wait for one is longer.
 QUOTA_FACTOR = 8
 
+# More make no difference, and 2.0**1024 is an error.
+MAX_DOUBLINGS = 64
+
 
 class Chance(Protocol):
     """Where jitter comes from; `random.Random` is one."""
@@ -56,6 +59,9 @@ class RetryPolicy:
         max_retry_after: Seconds; if the service asks to wait longer, the error is raised at once.
         time_budget: Seconds since the call began after which no new attempt starts; `None` for no
             limit.
+        budget_ratio: Retries that a client may make for each of its calls of the last ten seconds,
+            those not counted that succeed or follow a `RateLimitError`; `None` for no limit.
+        budget_floor: Retries that it may make in ten seconds besides.
     """
 
     attempts: int = 5
@@ -63,6 +69,10 @@ class RetryPolicy:
     max_delay: float = 60.0
     max_retry_after: float = 60.0
     time_budget: float | None = None
+    budget_ratio: float | None = 0.1
+    # As many failures as open a circuit (`BreakerPolicy`), so that no call that could wait for the
+    # end of an outage is given up before it opens.
+    budget_floor: int = 30
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
@@ -71,6 +81,11 @@ class RetryPolicy:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{name}: expected seconds, at least 0, got {value}")
+        ratio, floor = self.budget_ratio, self.budget_floor
+        if ratio is not None and not 0 <= ratio < float("inf"):
+            raise ConfigError(f"budget_ratio: expected a number, at least 0, or None, got {ratio}")
+        if not isinstance(floor, int) or floor < 0:
+            raise ConfigError(f"budget_floor: expected a whole number, at least 0, got {floor}")
 
     def delay(
         self, error: ErnieError, attempt: int, elapsed: float, chance: Chance
@@ -91,10 +106,8 @@ class RetryPolicy:
         asked = error.retry_after if isinstance(error, APIError | InterruptedStreamError) else None
         if asked is not None and asked > self.max_retry_after:
             return None
-        factor = QUOTA_FACTOR if isinstance(error, RateLimitError) and asked is None else 1
-        # The exponent is bounded because 2.0**1024 is an error.
-        longest = min(self.max_delay, factor * self.base_delay * 2.0 ** min(attempt - 1, 64))
-        delay = max(asked or 0.0, chance.uniform(0.0, longest))
+        is_quota = isinstance(error, RateLimitError) and asked is None
+        delay = max(asked or 0.0, chance.uniform(0.0, self._longest(attempt, is_quota=is_quota)))
         if self.time_budget is not None and elapsed + delay > self.time_budget:
             return None
         return delay
@@ -122,6 +135,22 @@ class RetryPolicy:
         if self.time_budget is not None and elapsed + delay > self.time_budget:
             return None
         return delay
+
+    def patience(self, *, is_quota: bool) -> float:
+        """Seconds a call may wait in all where it cannot even be sent: its longest waits together.
+
+        Args:
+            is_quota: Whether it is a quota that it waits for.
+        """
+        waits = self.attempts - 1
+        n_doubled = min(waits, MAX_DOUBLINGS)
+        first = sum(self._longest(n, is_quota=is_quota) for n in range(1, n_doubled + 1))
+        return first + (waits - n_doubled) * self._longest(MAX_DOUBLINGS + 1, is_quota=is_quota)
+
+    def _longest(self, attempt: int, *, is_quota: bool) -> float:
+        factor = QUOTA_FACTOR if is_quota else 1
+        doublings = min(attempt - 1, MAX_DOUBLINGS)
+        return min(self.max_delay, factor * self.base_delay * 2.0**doublings)
 
 
 def may_pass(error: ErnieError) -> bool:

@@ -100,6 +100,10 @@ class OutputEstimate:
         limit = request.max_completion_tokens or request.max_tokens
         if limit is not None:
             return limit * (request.n or 1)
+        return self.usual()
+
+    def usual(self) -> int:
+        """Tokens to set aside for an answer of which nothing is known."""
         if not self._recent:
             return OUTPUT_WITHOUT_HISTORY
         ordered = sorted(self._recent)

@@ -9,6 +9,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ernie_async.testing.endpoints_batches import (
+    cancel_batch,
+    create_batch,
+    list_batches,
+    show_batch,
+)
 from ernie_async.testing.endpoints_files import (
     delete_file,
     file_content,
@@ -64,6 +70,10 @@ ROUTES = (
     _route("GET", "/files", list_files),
     _route("GET", "/files/(?P<name>[^/]+)/content", file_content),
     _route("DELETE", "/files/(?P<name>[^/]+)", delete_file),
+    _route("POST", "/batches", create_batch),
+    _route("GET", "/batches", list_batches),
+    _route("GET", "/batches/(?P<name>[^/]+)", show_batch),
+    _route("POST", "/batches/(?P<name>[^/]+)/cancel", cancel_batch),
     _route("POST", "/ai_search/web_search", web_search, is_counted=True),
     _route("POST", "/video/generations", make_video, is_counted=True),
     _route("GET", "/video/generations", ask_for_video),

@@ -59,11 +59,13 @@ class Shelf:
         files: By id, oldest first.
         n_files: Files ever uploaded.
         tasks: How often each video task was asked for.
+        batches: By id, oldest first.
     """
 
     files: dict[str, StoredFile] = field(default_factory=dict)
     n_files: int = 0
     tasks: dict[str, int] = field(default_factory=dict)
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Asked(NamedTuple):

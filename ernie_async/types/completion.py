@@ -78,7 +78,7 @@ class ChatCompletion(AnswerModel):
     # A failed search was described as an object with an error in it.
     search_results: list[SearchResult] | dict[str, JsonValue] | None = None
     _request_id: str | None = PrivateAttr(default=None)
-    _timing: Timing = PrivateAttr(default=Timing())
+    _timing: Timing = PrivateAttr(default_factory=Timing)
     _fell_back_from: tuple[str, ...] = PrivateAttr(default=())
 
     @property

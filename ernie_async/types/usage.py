@@ -2,8 +2,6 @@
 
 from typing import NamedTuple, TypeVar
 
-from pydantic import PrivateAttr
-
 from ernie_async.types.wire import AnswerModel
 
 __all__ = ["CompletionTokensDetails", "PromptTokensDetails", "Timing", "Usage"]
@@ -32,28 +30,26 @@ class Usage(AnswerModel):
     total_tokens: int = 0
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
-    _is_estimate: bool = PrivateAttr(default=False)
 
     @property
     def is_estimate(self) -> bool:
         """Whether some of it was counted by this library, since the service did not tell."""
-        return self._is_estimate
+        return False
 
     @classmethod
     def estimated(cls, *, prompt_tokens: int, completion_tokens: int) -> "Usage":
         """What a call consumed by our own count."""
-        usage = cls(
+        return EstimatedUsage(
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             total_tokens=prompt_tokens + completion_tokens,
         )
-        usage._is_estimate = True
-        return usage
 
     def plus(self, other: "Usage") -> "Usage":
         """What two requests consumed together. Details that only one has count as they are."""
         prompt = _sum(PromptTokensDetails, self.prompt_tokens_details, other.prompt_tokens_details)
-        total = Usage(
+        is_estimate = self.is_estimate or other.is_estimate
+        return (EstimatedUsage if is_estimate else Usage)(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
             total_tokens=self.total_tokens + other.total_tokens,
@@ -64,8 +60,16 @@ class Usage(AnswerModel):
                 other.completion_tokens_details,
             ),
         )
-        total._is_estimate = self.is_estimate or other.is_estimate
-        return total
+
+
+class EstimatedUsage(Usage):
+    """The same, counted by this library, all of it or a part."""
+
+    # A class of its own, since a private attribute would cost every usage that the service tells.
+    @property
+    def is_estimate(self) -> bool:
+        """Whether some of it was counted by this library, since the service did not tell."""
+        return True
 
 
 def _sum(kind: type[D], first: D | None, second: D | None) -> D | None:

@@ -5,14 +5,21 @@ import asyncio
 import anyio
 import pytest
 
-from ernie_async import AsyncClient, Hedging, Limits, RetryPolicy
+from ernie_async import AsyncClient, BreakerPolicy, Hedging, KeyPool, Limits, PooledKey, RetryPolicy
 from ernie_async.testing import MockErnie, cut, refuse, reply
+
+KEYS = KeyPool([PooledKey(key, account="main") for key in "kl"])  # one lane of the limiter
 
 FEATURES: dict[str, dict] = {
     "plain": {},
     "fallback": {"fallback": ["b"], "resume": "continue"},
     "hedging": {"hedge": Hedging(after=0.0, share=1.0)},
     "single flight": {"coalesce": True},
+    "a circuit that opens": {
+        "breaker": BreakerPolicy(failures=2, open_for=0.001, max_open=0.002),
+        "hedge": Hedging(after=0.0, share=1.0),
+    },
+    "a pool of keys": {"api_key": KEYS, "hedge": Hedging(after=0.0, share=1.0)},
     "all": {
         "fallback": ["b"],
         "resume": "continue",
@@ -28,8 +35,10 @@ FEATURES: dict[str, dict] = {
 async def test_cancelled_at_every_turn(server: MockErnie, settings, kind: str) -> None:
     limits = Limits(concurrency=3)
     retry = RetryPolicy(attempts=2, base_delay=0.001)
+    # Most requests fail, which would stop them all.
+    settings = {"api_key": "k", "breaker": None, **settings}
     url = server.base_url
-    async with AsyncClient("k", base_url=url, limits=limits, retry=retry, **settings) as client:
+    async with AsyncClient(base_url=url, limits=limits, retry=retry, **settings) as client:
         await client.list_models()
         before = len(asyncio.all_tasks())
         budget = client.budget(tokens=10**9)
@@ -54,6 +63,8 @@ async def test_cancelled_at_every_turn(server: MockErnie, settings, kind: str) -
                 while client.limiter.in_flight or client._desk.roster._calls:
                     await asyncio.sleep(0)
             assert client.limiter.waiting == 0
+            if client._desk.pool is not None:
+                assert not any(lane.held for lane in client._desk.pool.lanes.lanes)
             assert not client._desk.flights
             used = budget.tokens
             await asyncio.sleep(0.002)
@@ -68,5 +79,6 @@ async def test_cancelled_at_every_turn(server: MockErnie, settings, kind: str) -
                 break
             await asyncio.sleep(0.01)
         assert len(asyncio.all_tasks()) <= before + 3
-        await client.chat("and still", coalesce=False)
+        patient = client.with_options(retry=RetryPolicy())
+        await patient.chat("and still", coalesce=False)
     await server.wait_idle(connections=True)

@@ -5,7 +5,7 @@ A line that must not pass carries an ignore; mypy complains if it passes after a
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import aiohttp
 import numpy
@@ -28,6 +28,7 @@ from ernie_async import (
     ChatOptions,
     ChatRequest,
     ChatStream,
+    CircuitChanged,
     Client,
     ConfigError,
     ConnectError,
@@ -69,6 +70,7 @@ from ernie_async import (
     ResponseFormat,
     RetryPolicy,
     RetryScheduled,
+    RetryWithheld,
     SearchAnswer,
     Server,
     StreamOptions,
@@ -305,6 +307,10 @@ def every_setting(session: aiohttp.ClientSession) -> None:
             assert_type(record.delay, float)
         elif isinstance(record, StreamResumed):
             assert_type(record.at, int)
+        elif isinstance(record, RetryWithheld):
+            assert_type(record.attempt, int)
+        elif isinstance(record, CircuitChanged):
+            assert_type(record.state, Literal["closed", "open", "half-open"])
         elif isinstance(record, ContentFiltered):
             assert_type(record.category, str)
         else:

@@ -1,0 +1,67 @@
+"""What was begun, before it is sent: for runs that must not ask twice (`at-most-once`)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic_core import from_json, to_json
+
+from ernie_async.batch.appending import AppendFile
+from ernie_async.batch.lines import Line
+from ernie_async.batch.stopping import BatchError
+
+__all__ = ["Journal", "journal_path", "read_journal"]
+
+
+def journal_path(out: Path) -> Path:
+    """Where it is."""
+    return out.with_name(f"{out.name}.started")
+
+
+class Journal:
+    """Records that are durable before a request is sent; many of them by one visit to the disk.
+
+    Args:
+        path: Its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = AppendFile(path)
+
+    async def begin(self, line: Line) -> None:
+        """A request is about to be sent.
+
+        Raises:
+            OSError: This cannot be noted, so it must not be.
+        """
+        await self._file.append(to_json({"started": line.custom_id}) + b"\n")
+        await self._file.sync()
+
+    async def refused(self, line: Line) -> None:
+        """The service did not work on it.
+
+        Raises:
+            OSError: This cannot be noted.
+        """
+        await self._file.append(to_json({"refused": line.custom_id}) + b"\n")
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._file.aclose()
+
+
+def read_journal(path: Path) -> Iterator[tuple[str, bool]]:
+    """The lines that it names, in its order, and whether each was begun or refused.
+
+    Raises:
+        BatchError: It is damaged.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                fields = from_json(raw)
+                is_begun = "started" in fields
+                yield fields["started" if is_begun else "refused"], is_begun
+            except (ValueError, TypeError, KeyError) as error:
+                raise BatchError(f"{path}: line {number}: {error}", "damaged") from error

@@ -1,0 +1,134 @@
+"""One file out of the outputs of several machines, and what is missing or there twice."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ernie_async.batch.appending import AppendFile
+from ernie_async.batch.checkpoint import errors_path, read_records
+from ernie_async.batch.inputs import kind_of, read_lines
+from ernie_async.batch.lines import Line, LineReader
+from ernie_async.batch.records import Record
+from ernie_async.batch.stopping import BatchError
+
+__all__ = ["Merged", "merge"]
+
+TABLE = """
+CREATE TABLE records (
+    id TEXT, line INTEGER, is_error INTEGER, file INTEGER, start INTEGER, size INTEGER
+)
+"""
+
+# Those of one kind, and whether a result, or an earlier result, has the same id.
+RECORDS = """
+SELECT file, start, size, id IS NOT NULL AND EXISTS (
+    SELECT 1 FROM records AS other WHERE other.id = records.id AND (
+        other.is_error < records.is_error OR (
+            other.is_error = 0 AND (other.file, other.start) < (records.file, records.start)
+        )
+    )
+) FROM records WHERE is_error = ?
+"""
+
+
+class Merged(NamedTuple):
+    """What was found.
+
+    Attributes:
+        ok: Results.
+        failed: Dead letters of lines without a result.
+        double: Results left out, since their id was there before.
+        missing: Lines of the input that are nowhere; `None` if no input was given.
+    """
+
+    ok: int
+    failed: int
+    double: int
+    missing: int | None
+
+
+async def merge(
+    outputs: Iterable[Path], out: Path, *, source: Path | None, reader: LineReader, ordered: bool
+) -> Merged:
+    """Put outputs together, each with its dead letters.
+
+    Args:
+        outputs: The results of each machine.
+        out: The file to write; it must not exist.
+        source: The input of all, to see what is missing.
+        reader: Reads it as the runs did.
+        ordered: In the order of the input, instead of file after file.
+
+    Raises:
+        BatchError: A file is damaged.
+        FileExistsError: The output is there already.
+        OSError: A file cannot be read or written.
+    """
+    pairs = [(path, is_error) for o in outputs for path, is_error in ((o, 0), (errors_path(o), 1))]
+    for path in (out, errors_path(out)):
+        if path.exists():
+            raise FileExistsError(17, "it exists", str(path))
+    with ExitStack() as stack:
+        db = stack.enter_context(closing(sqlite3.connect("", isolation_level=None)))
+        db.execute("PRAGMA journal_mode = OFF")
+        db.execute(TABLE)
+        db.execute("BEGIN")
+        files: list[BinaryIO | None] = []
+        for number, (path, is_error) in enumerate(pairs):
+            db.executemany(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", _index(path, is_error, number)
+            )
+            files.append(stack.enter_context(path.open("rb")) if path.exists() else None)
+        db.execute("CREATE INDEX by_id ON records (id, is_error)")
+        ok, double = await _write(db, files, out, is_error=False, ordered=ordered)
+        failed, _ = await _write(db, files, errors_path(out), is_error=True, ordered=ordered)
+        missing = None if source is None else _count_missing(db, source, reader)
+    return Merged(ok, failed, double, missing)
+
+
+def _index(path: Path, is_error: int, number: int) -> Iterator[tuple[object, ...]]:
+    start = 0
+    for line, record, raw in read_records(path):
+        if not isinstance(record, Record):
+            raise BatchError(f"{path}: line {line}: {record}", "damaged")
+        yield record.custom_id, record.number, is_error, number, start, len(raw)
+        start += len(raw)
+
+
+async def _write(
+    db: sqlite3.Connection,
+    files: list[BinaryIO | None],
+    out: Path,
+    *,
+    is_error: bool,
+    ordered: bool,
+) -> tuple[int, int]:
+    """Write results, or dead letters of what has none; how many, and how many were left out."""
+    order = "line, file, start" if ordered else "file, start"
+    query = f"{RECORDS} ORDER BY {order}"
+    written = left_out = 0
+    target = AppendFile(out)
+    try:
+        for number, start, size, is_left_out in db.execute(query, (int(is_error),)):
+            if is_left_out:
+                left_out += 1
+                continue
+            file = files[number]
+            assert file is not None
+            file.seek(start)
+            await target.append(file.read(size))
+            written += 1
+    finally:
+        await target.aclose()
+    return written, left_out
+
+
+def _count_missing(db: sqlite3.Connection, source: Path, reader: LineReader) -> int:
+    missing = 0
+    for line in read_lines(source, kind_of(source), reader):
+        name, value = ("id", line.custom_id) if isinstance(line, Line) else ("line", line.number)
+        query = f"SELECT 1 FROM records WHERE {name} = ? LIMIT 1"  # noqa: S608 - one of two names
+        missing += db.execute(query, (value,)).fetchone() is None
+    return missing

@@ -1,0 +1,302 @@
+"""The service's own lane for whole files: slower, cheaper, and with the same files as a run here.
+
+What was sent is remembered beside the output, so that nothing is sent twice. What it brings is
+written like the results of a run; what it does not bring remains to be done, here or there.
+"""
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, closing
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic, time
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from ernie_async.batch.asking import Answer, read_body_of
+from ernie_async.batch.file_run import FileRun
+from ernie_async.batch.lines import CHAT_PATH, IMAGES_PATH, Line
+from ernie_async.batch.manifest import Manifest, Part, manifest_path, state_of
+from ernie_async.batch.progress import Progress
+from ernie_async.batch.records import BatchResult, code_of
+from ernie_async.batch.stopping import BatchError
+from ernie_async.client import AsyncClient
+from ernie_async.errors import ErnieError
+from ernie_async.sansio.retry import RetryPolicy
+from ernie_async.types.prices import Prices
+
+__all__ = ["OfflineLane"]
+
+# The service's own bounds of a file (cloud.baidu.com/doc/qianfan-docs/s/rm8r4tl9u).
+MAX_LINES = 5000
+MAX_BYTES = 190 * 1024 * 1024
+
+PATHS = (CHAT_PATH, IMAGES_PATH)
+
+# The lane costs so much of the usual price.
+PRICE_SHARE = 0.4
+
+
+class OfflineLane:
+    """Sends files, asks for them and brings them back.
+
+    Args:
+        client: Whose key and connections are used.
+        out: The output.
+        max_lines: Lines of one file.
+        max_bytes: Bytes of one file.
+        prices: What tokens usually cost.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        out: Path,
+        *,
+        max_lines: int = MAX_LINES,
+        max_bytes: int = MAX_BYTES,
+        prices: Prices | None = None,
+    ) -> None:
+        self._client = client
+        self._out = out
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
+        self._prices = client._desk.ledger.prices if prices is None else prices
+        self.manifest = Manifest.load(manifest_path(out))
+
+    async def submit(self, run: FileRun, *, window: str = "24h") -> int:
+        """Send what is left to do; how many lines. Goes on where an earlier attempt broke off.
+
+        Args:
+            run: Of the input and output, not opened.
+            window: How long the service may take, `1h` to `672h`.
+
+        Raises:
+            BatchError: There are parts under way, or the output is damaged.
+            ErnieError: The service refused.
+        """
+        manifest = self.manifest
+        if manifest.is_complete:
+            if any(part.is_open for part in manifest.parts):
+                raise BatchError("there are parts under way: fetch them first", "locked")
+            self.manifest = manifest = Manifest(manifest.path)
+        for part in manifest.parts:
+            if part.batch_id is None:
+                await self._begin(part, window, is_new=False)
+        n_lines = 0
+        async with AsyncExitStack() as stack:
+            await run.open(stack)
+            folder = Path(stack.enter_context(TemporaryDirectory(dir=self._out.parent)))
+            async for path, file, n, last in self._files(run, folder):
+                sent = await self._client.files.upload(file, purpose="batch")
+                part = Part(f"/v2{path}", n, last, sent.id)
+                manifest.parts.append(part)
+                manifest.save()
+                await self._begin(part, window, is_new=True)
+                file.unlink()
+                n_lines += n
+        manifest.is_complete = True
+        manifest.save()
+        return n_lines
+
+    async def _files(self, run: FileRun, folder: Path) -> AsyncIterator[tuple[str, Path, int, int]]:
+        """The lines in files that the service takes: path, file, lines, number of the last."""
+        sent = {path: self._last_sent(path) for path in PATHS}
+        open_files: dict[str, tuple[Path, int, int, int]] = {}
+        async with aclosing(run.items(Progress(0.0))) as items:
+            async for line, _ in items:
+                if not isinstance(line, Line) or line.number <= sent.get(line.path, line.number):
+                    continue
+                raw = to_json(_remote_line(line)) + b"\n"
+                file, n, size, last = open_files.pop(line.path, (None, 0, 0, 0))
+                if file is not None and (n >= self._max_lines or size + len(raw) > self._max_bytes):
+                    yield line.path, file, n, last
+                    file, n, size = None, 0, 0
+                file = file or folder / f"part-{line.number}.jsonl"
+                with file.open("ab") as target:
+                    target.write(raw)
+                open_files[line.path] = (file, n + 1, size + len(raw), line.number)
+        for path, (file, n, _, last) in open_files.items():
+            yield path, file, n, last
+
+    def _last_sent(self, path: str) -> int:
+        own = [part.last_line for part in self.manifest.parts if part.endpoint == f"/v2{path}"]
+        return max(own, default=0)
+
+    async def _begin(self, part: Part, window: str, *, is_new: bool) -> None:
+        """Have the service work on a file, unless it does so already."""
+        told = None if is_new else await self._find(part.file_id)
+        if told is None:
+            fields = {
+                "input_file_id": part.file_id,
+                "endpoint": part.endpoint,
+                "completion_window": window,
+            }
+            # Once: whether an answer that was lost meant yes is found out by `_find`.
+            once = self._client.with_options(retry=RetryPolicy(attempts=1))
+            told = await once.request("POST", "/batches", json=fields)
+        part.batch_id, part.status = str(told["id"]), str(told.get("status"))
+        self.manifest.save()
+
+    async def _find(self, file_id: str) -> dict[str, Any] | None:
+        """The work on a file, if an attempt whose answer was lost had begun it."""
+        after = ""
+        while True:
+            page = await self._client.request("GET", f"/batches?limit=100{after}")
+            found = page.get("data") or []
+            for told in found:
+                if told.get("input_file_id") == file_id:
+                    return dict(told)
+            if not page.get("has_more") or not found:
+                return None
+            after = f"&after={found[-1]['id']}"
+
+    async def refresh(self) -> list[Part]:
+        """Ask how far everything is; all parts.
+
+        Raises:
+            ErnieError: The service refused.
+        """
+        for part in self.manifest.parts:
+            if part.batch_id is not None and state_of(part.status) == "under way":
+                told = await self._client.request("GET", f"/batches/{part.batch_id}")
+                self._note(part, told)
+        self.manifest.save()
+        return self.manifest.parts
+
+    async def cancel(self) -> list[Part]:
+        """Ask the service to stop what is under way. Its documentation does not tell how.
+
+        Raises:
+            ErnieError: The service refused.
+        """
+        for part in await self.refresh():
+            if part.batch_id is not None and state_of(part.status) == "under way":
+                told = await self._client.request("POST", f"/batches/{part.batch_id}/cancel")
+                self._note(part, told)
+        self.manifest.save()
+        return self.manifest.parts
+
+    def _note(self, part: Part, told: Mapping[str, Any]) -> None:
+        part.status = str(told.get("status", part.status))
+        part.output_file_id = told.get("output_file_id") or part.output_file_id
+        part.error_file_id = told.get("error_file_id") or part.error_file_id
+
+    async def fetch(self, run: FileRun) -> Progress:
+        """Write what is ready into the output; what was written.
+
+        Args:
+            run: Of the same input and output, not opened.
+
+        Raises:
+            BatchError: The output is damaged.
+            ErnieError: The service refused.
+            OSError: It cannot be written.
+        """
+        parts = [
+            part
+            for part in await self.refresh()
+            if part.is_open and state_of(part.status) != "under way"
+        ]
+        progress = Progress(monotonic())
+        async with AsyncExitStack() as stack:
+            await run.open(stack)
+            folder = Path(stack.enter_context(TemporaryDirectory(dir=self._out.parent)))
+            db = stack.enter_context(closing(sqlite3.connect("", isolation_level=None)))
+            db.execute("CREATE TABLE found (id TEXT PRIMARY KEY, file TEXT, start INT, size INT)")
+            db.execute("BEGIN")
+            for part in parts:
+                for file_id in (part.output_file_id, part.error_file_id):
+                    if file_id is not None:
+                        file = await self._client.files.download(file_id, folder / file_id)
+                        rows = _index(file)
+                        db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)", rows)
+            async with aclosing(run.items(progress)) as items:
+                async for line, _ in items:
+                    if not isinstance(line, Line):
+                        continue
+                    row = db.execute(
+                        "SELECT file, start, size FROM found WHERE id = ?", (line.custom_id,)
+                    ).fetchone()
+                    if row is not None:
+                        result = _read_result(line, _read_at(*row), self._prices)
+                        await run.tell(result)
+                        progress.over(result, monotonic())
+                    else:
+                        progress.undone += 1
+        for part in parts:
+            part.is_fetched = True
+        self.manifest.save()
+        return progress
+
+
+def _read_result(line: Line, raw: bytes, prices: Prices) -> BatchResult:
+    """What a line of the service's results says of a line of ours."""
+    fields = from_json(raw)
+    result = BatchResult(
+        custom_id=line.custom_id,
+        number=line.number,
+        key=line.key,
+        attempts=1,
+        finished_at=time(),
+        metadata=line.metadata,
+    )
+    if "output" in fields and "response" not in fields:  # the older form of the console
+        message = {"role": "assistant", "content": str(fields["output"])}
+        fields["response"] = {"status_code": 200, "body": {"choices": [{"message": message}]}}
+    response = fields.get("response")
+    if not isinstance(response, dict):
+        told = fields.get("error")
+        error = told if isinstance(told, dict) else {"message": str(told)}
+        message_text = str(error.get("message", ""))
+        return replace(result, code=str(error.get("code", "internal")), message=message_text)
+    answer = Answer(status=int(response.get("status_code") or 0), body=response.get("body"))
+    code = None
+    try:
+        read_body_of(line.path, answer, to_json(answer.body), {})
+    except ErnieError as failure:
+        code = code_of(failure)
+    usage = answer.usage
+    cost = None if usage is None else prices.cost(line.model, usage)
+    return replace(
+        result,
+        code=code,
+        status=answer.status,
+        body=answer.body,
+        request_id=response.get("request_id"),
+        cost=None if cost is None else cost * PRICE_SHARE,
+        prompt_tokens=0 if usage is None else usage.prompt_tokens,
+        completion_tokens=0 if usage is None else usage.completion_tokens,
+    )
+
+
+def _remote_line(line: Line) -> dict[str, Any]:
+    return {
+        "custom_id": line.custom_id,
+        "method": "POST",
+        "url": f"/v2{line.path}",
+        "body": line.body,
+    }
+
+
+def _index(file: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Where the result of each line is; a line that cannot be read has none."""
+    start = 0
+    with file.open("rb") as opened:
+        for raw in opened:
+            try:
+                fields = from_json(raw)
+                name = fields.get("custom_id") or fields.get("id")
+            except (ValueError, AttributeError):
+                name = None
+            if isinstance(name, str):
+                yield name, str(file), start, len(raw)
+            start += len(raw)
+
+
+def _read_at(file: str, start: int, size: int) -> bytes:
+    with Path(file).open("rb") as opened:
+        opened.seek(start)
+        return opened.read(size)

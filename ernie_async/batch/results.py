@@ -1,0 +1,108 @@
+"""What `BatchRunner.map` returns: results as they are ready, no faster than they are taken."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from ernie_async.batch.flow import Flow, Item
+from ernie_async.batch.records import BatchResult
+from ernie_async.batch.stopping import StopReason
+
+__all__ = ["BatchResults", "new_queue"]
+
+# Results; at the end what went wrong, or nothing.
+Results = asyncio.Queue[BatchResult | BaseException | None]
+
+
+def new_queue() -> Results:
+    """Where a flow puts its results: one waits here, others in the workers that have made them."""
+    return Results(1)
+
+
+class BatchResults:
+    """An async iterator of `BatchResult`. Leaving it early breaks off what is under way.
+
+    Args:
+        flow: Begins with the first result that is asked for.
+        items: Makes its input.
+        queue: Where it puts its results.
+    """
+
+    def __init__(
+        self, flow: Flow, items: Callable[[], AsyncGenerator[Item, None]], queue: Results
+    ) -> None:
+        self._flow = flow
+        self._items = items
+        self._queue = queue
+        self._task: asyncio.Task[None] | None = None
+        self._is_over = False
+
+    @property
+    def reason(self) -> StopReason | None:
+        """What stopped it before the end; `None` if nothing did."""
+        return self._flow.reason
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """How it goes, as the summary of a file has it."""
+        return self._flow.progress.snapshot(self._flow.gauges(), monotonic())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchResult:
+        if self._is_over:
+            raise StopAsyncIteration
+        if self._task is None:
+            self._task = asyncio.create_task(_fill(self._flow, self._items, self._queue))
+        result = await self._queue.get()
+        if isinstance(result, BatchResult):
+            return result
+        self._is_over = True
+        await self._task
+        if result is not None:
+            raise result
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Break off what is under way, and leave nothing behind. May be called twice."""
+        self._is_over = True
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # Dropped by a `break`: the task knows nothing of this object, so it would run on for ever.
+        if self._task is not None and not self._task.done():
+            loop = self._task.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._task.cancel)
+
+
+async def _fill(
+    flow: Flow,
+    items: Callable[[], AsyncGenerator[Item, None]],
+    queue: Results,
+) -> None:
+    end: BaseException | None = None
+    try:
+        async with aclosing(items()) as each:
+            await flow.run(each)
+        end = flow.failure if flow.reason in {"input", "damaged", "internal"} else None
+    except Exception as error:  # noqa: BLE001 - it is raised where the results are taken
+        end = error
+    await queue.put(end)

@@ -1,0 +1,139 @@
+"""How a run ended: for the program that started it, and as a file beside its output."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from pydantic_core import to_json
+
+from ernie_async.batch.progress import Gauges, Progress, Sample
+from ernie_async.batch.records import iso
+from ernie_async.batch.stopping import EXIT_CODES, StopReason
+
+__all__ = ["BatchReport", "make_report", "summary_path", "write_summary"]
+
+# What a run that is begun again goes on with.
+NOT_RESUMABLE = {"finished", "failures", "invalid_input"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport:
+    """How a run ended.
+
+    Attributes:
+        reason: `finished`, `failures` (all lines are over, and some have failed), or what stopped
+            it: `budget`, `deadline`, `errors`, `auth`, `io`, `damaged`, `input`, `sigint`,
+            `sigterm`, `cancelled`.
+        exit_code: The same as a number for a shell.
+        message: What went wrong, if something did.
+        ok: Lines that succeeded in this run.
+        failed: Lines that failed in it.
+        skipped: Lines that earlier runs had done.
+        undone: Lines that were read and remain to be done; those that were not read are not known.
+        cost: CNY of this run; `None` if no line had a price.
+        tokens_in: Of the prompts of this run.
+        tokens_out: Of its answers.
+        codes: Failed lines by code.
+        notes: What was odd about the input, and how often.
+        summary: All of it, and more, as JSON has it.
+        samples: Points for plots.
+        histogram: Lines by latency; the key `n` stands for up to `2 ** (n / 2)` seconds.
+    """
+
+    reason: StopReason
+    exit_code: int
+    message: str
+    ok: int
+    failed: int
+    skipped: int
+    undone: int
+    cost: float | None
+    tokens_in: int
+    tokens_out: int
+    codes: Mapping[str, int]
+    notes: Mapping[str, int]
+    summary: Mapping[str, Any]
+    samples: list[Sample] = field(repr=False)
+    histogram: Mapping[int, int] = field(repr=False)
+
+
+def make_report(
+    progress: Progress,
+    reason: StopReason,
+    *,
+    now: float,
+    began: float,
+    ended: float,
+    message: str = "",
+    notes: Mapping[str, int],
+    limits: Mapping[str, Any],
+    earlier: Mapping[str, Any],
+) -> BatchReport:
+    """The report of a run that is over.
+
+    Args:
+        progress: What happened.
+        reason: Why it ended.
+        now: On the clock of `progress`.
+        began: Seconds since 1970.
+        ended: Seconds since 1970.
+        message: What went wrong.
+        notes: What was odd about the input.
+        limits: What the run was given.
+        earlier: What earlier runs had done.
+    """
+    code = EXIT_CODES[reason]
+    told = progress.snapshot(Gauges(), now)
+    summary = {
+        "reason": reason,
+        "exit_code": code,
+        "resumable": reason not in NOT_RESUMABLE,
+        "message": message,
+        "started_at": iso(began),
+        "ended_at": iso(ended),
+        **told,
+        "codes": dict(progress.codes),
+        "notes": dict(notes),
+        "limits": dict(limits),
+        "earlier_runs": dict(earlier),
+    }
+    return BatchReport(
+        reason=reason,
+        exit_code=code,
+        message=message,
+        ok=progress.ok,
+        failed=progress.failed,
+        skipped=progress.skipped,
+        undone=progress.undone,
+        cost=progress.cost,
+        tokens_in=progress.tokens_in,
+        tokens_out=progress.tokens_out,
+        codes=dict(progress.codes),
+        notes=dict(notes),
+        summary=summary,
+        samples=progress.samples,
+        histogram=dict(progress.histogram),
+    )
+
+
+def summary_path(out: Path) -> Path:
+    """Where the summary is."""
+    return out.with_name(f"{out.name}.summary.json")
+
+
+def write_summary(out: Path, report: BatchReport) -> None:
+    """Write the summary, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with NamedTemporaryFile(dir=out.parent, prefix=out.name, delete=False) as file:
+        try:
+            file.write(to_json(report.summary, indent=2) + b"\n")
+            file.close()
+            Path(file.name).replace(summary_path(out))
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,61 @@
+"""A store for conversations in Redis, shared by all processes of a bot (extra `redis`)."""
+
+import json
+from typing import Any, Self
+
+from ernie_async.bots.durations import parse_duration
+from ernie_async.bots.trim import StoredTurn
+
+try:
+    from redis.asyncio import Redis
+except ImportError as error:
+    raise ImportError(
+        "conversations in Redis need the package redis: pip install 'ernie-async[redis]'"
+    ) from error
+
+__all__ = ["RedisStore"]
+
+PREFIX = "ernie_async:talk:"
+
+
+class RedisStore:
+    """Keeps conversations in Redis. Close it with `aclose`.
+
+    Args:
+        url: Such as `redis://localhost:6379/0`.
+        ttl: A conversation is forgotten after so much silence; `None` for never.
+        prefix: In front of every key.
+
+    Raises:
+        ConfigError: The duration is written wrongly.
+    """
+
+    def __init__(self, url: str, ttl: str | None = "30m", *, prefix: str = PREFIX) -> None:
+        self._redis: Any = Redis.from_url(url)
+        self._seconds = None if ttl is None else max(round(parse_duration(ttl)), 1)
+        self._prefix = prefix
+
+    async def load(self, key: str) -> list[StoredTurn]:
+        """A conversation; empty if there is none."""
+        held = await self._redis.get(self._prefix + key)
+        turns: list[StoredTurn] = [] if held is None else json.loads(held)
+        return turns
+
+    async def save(self, key: str, turns: list[StoredTurn]) -> None:
+        """Put a conversation in the place of what was there."""
+        text = json.dumps(turns, ensure_ascii=False)
+        await self._redis.set(self._prefix + key, text, ex=self._seconds)
+
+    async def delete(self, key: str) -> None:
+        """Forget a conversation."""
+        await self._redis.delete(self._prefix + key)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

@@ -1,0 +1,152 @@
+"""The commands of `ernie-async batch` for the service's own lane: submit, status, fetch, cancel."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from ernie_async.cli_batch import Reading
+from ernie_async.cli_endpoints import print_json
+from ernie_async.cli_service import Service, Whole, connected
+from ernie_async.cli_terminal import note, printable
+from ernie_async.client import AsyncClient
+
+if TYPE_CHECKING:
+    from ernie_async.batch.file_run import FileRun
+    from ernie_async.batch.manifest import Part
+
+__all__ = ["cancel", "fetch", "status", "submit"]
+
+FAILED, UNFINISHED = 1, 75
+
+Output = Annotated[Path, Parameter(alias="-o")]
+
+
+def file_run(client: AsyncClient, source: Path, output: Path, reading: Reading) -> "FileRun":
+    """The input and output of a lane, read as by `batch run`."""
+    from ernie_async.batch.file_run import FileOptions, FileRun  # noqa: PLC0415 - a wing
+    from ernie_async.batch.rows import known_models  # noqa: PLC0415
+
+    return FileRun(source, output, FileOptions(**reading.options()), known_models(client))
+
+
+def show(parts: "list[Part]", *, json: bool) -> None:
+    """One line for each part, or all of them as JSON."""
+    if json:
+        print_json([asdict(part) for part in parts])
+        return
+    for part in parts:
+        fetched = "fetched" if part.is_fetched else ""
+        columns = (
+            part.batch_id or "not begun",
+            part.status or "",
+            f"{part.lines:,} lines",
+            fetched,
+        )
+        sys.stdout.write("\t".join(printable(column) for column in columns).rstrip() + "\n")
+
+
+def submit(
+    source: Path,
+    /,
+    *,
+    output: Output,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    window: str = "24h",
+    part_lines: Annotated[int, Whole, Parameter(validator=Number(gte=1))] = 5000,
+    service: Service = Service(),  # noqa: B008 - frozen
+) -> int:
+    """Send a file to the service's own batch lane: slower, and for less than half the price.
+
+    Lines that OUT has already are left out. What was sent is remembered in OUT.remote.json.
+
+    Args:
+        source: As for run.
+        output: Where results will go.
+        reading: How the input is read.
+        window: How long the service may take, from 1h to 672h; 24h if not given.
+        part_lines: Lines in one file, 5000 if not given, which is the service's limit.
+        service: Whom to ask.
+    """
+    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
+
+    with connected(service) as (runner, client):
+        lane = OfflineLane(client, output, max_lines=part_lines)
+        run = file_run(client, source, output, reading)
+        n_lines = runner.run(lane.submit(run, window=window))
+        show(lane.manifest.parts, json=False)
+        note(f"{n_lines:,} lines sent")
+    return 0
+
+
+def status(
+    *,
+    output: Output,
+    json: bool = False,
+    service: Service = Service(),  # noqa: B008 - frozen
+) -> int:
+    """Ask how far the files are that were sent for an output.
+
+    Args:
+        output: As for submit.
+        json: Print all that is known as one JSON array.
+        service: Whom to ask.
+    """
+    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
+
+    with connected(service) as (runner, client):
+        show(runner.run(OfflineLane(client, output).refresh()), json=json)
+    return 0
+
+
+def fetch(
+    source: Path,
+    /,
+    *,
+    output: Output,
+    reading: Reading = Reading(),  # noqa: B008 - frozen
+    service: Service = Service(),  # noqa: B008 - frozen
+) -> int:
+    """Write into an output what the lane has ready, as run would have.
+
+    The exit code is 75 while lines are without a result: call it again later, or let run do them.
+
+    Args:
+        source: As for submit.
+        output: As for submit.
+        reading: How the input is read, as for submit.
+        service: Whom to ask.
+    """
+    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
+
+    with connected(service) as (runner, client):
+        lane = OfflineLane(client, output)
+        told = runner.run(lane.fetch(file_run(client, source, output, reading)))
+        show(lane.manifest.parts, json=False)
+    note(f"{told.ok:,} succeeded, {told.failed:,} failed, {told.undone:,} without a result")
+    if told.undone:
+        return UNFINISHED
+    return FAILED if told.failed else 0
+
+
+def cancel(
+    *,
+    output: Output,
+    json: bool = False,
+    service: Service = Service(),  # noqa: B008 - frozen
+) -> int:
+    """Ask the service to stop (unverified: its documentation has no page about that).
+
+    Args:
+        output: As for submit.
+        json: Print all that is known as one JSON array.
+        service: Whom to ask.
+    """
+    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
+
+    with connected(service) as (runner, client):
+        show(runner.run(OfflineLane(client, output).cancel()), json=json)
+    return 0

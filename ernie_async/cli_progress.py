@@ -1,0 +1,144 @@
+"""How a batch looks while it runs, and at its end: a bar, plain lines, or JSON; on standard error.
+
+Knows the fields of a run's progress, and nothing of runs.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from json import dumps
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from ernie_async.cli_terminal import note
+
+if TYPE_CHECKING:
+    from ernie_async.batch.estimate import Estimate
+    from ernie_async.batch.summary import BatchReport
+
+__all__ = ["ProgressKind", "View", "progress_view", "show_estimate", "show_report"]
+
+ProgressKind = Literal["auto", "plain", "json", "none"]
+View = Callable[[Mapping[str, Any]], None]
+
+# Where nobody watches, a line is enough twice a minute.
+PLAIN_SECONDS = 30.0
+JSON_SECONDS = 1.0
+REFRESHES_PER_SECOND = 5
+
+BAR_WIDTH = 24
+
+
+@contextmanager
+def progress_view(kind: ProgressKind, currency: str) -> Iterator[View]:
+    """What suits standard error. Takes a snapshot whenever there is one, and shows some of them."""
+    console = Console(stderr=True)
+    if kind == "none":
+        yield lambda _: None
+    elif kind == "auto" and console.is_terminal and not console.is_dumb_terminal:
+        with Live(
+            console=console,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=True,
+        ) as live:
+            yield lambda told: live.update(_bar(told, currency))
+    else:
+        yield _lines(kind, currency)
+
+
+def _lines(kind: ProgressKind, currency: str) -> View:
+    every = JSON_SECONDS if kind == "json" else PLAIN_SECONDS
+    last = monotonic() - (every if kind == "json" else 0.0)
+
+    def show(told: Mapping[str, Any]) -> None:
+        nonlocal last
+        if monotonic() - last < every:
+            return
+        last = monotonic()
+        if kind == "json":
+            sys.stderr.write(dumps(told) + "\n")
+            sys.stderr.flush()
+        else:
+            note(_line(told, currency))
+
+    return show
+
+
+def _line(told: Mapping[str, Any], currency: str) -> str:
+    from ernie_async.batch.progress import progress_line  # noqa: PLC0415 - a wing
+
+    return progress_line(dict(told), currency)
+
+
+def _bar(told: Mapping[str, Any], currency: str) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    bar = ProgressBar(
+        total=told["total"],
+        completed=told["done"],
+        width=BAR_WIDTH,
+        pulse=told["total"] is None,
+    )
+    grid.add_row(bar, _line(told, currency))
+    return grid
+
+
+def show_estimate(told: "Estimate", currency: str) -> None:
+    """What a run would take, on standard output."""
+    from ernie_async.batch.progress import duration  # noqa: PLC0415 - a wing
+
+    rows = [
+        ("lines to ask", f"{told.lines:,}"),
+        ("bad lines", f"{told.bad:,}"),
+        ("done before", f"{told.skipped:,}"),
+        ("prompt tokens", f"~{told.prompt_tokens:,}"),
+        ("answer tokens", f"~{told.answer_tokens:,}"),
+        ("cost", f"~{currency}{told.cost:,.2f}"),
+    ]
+    if told.unpriced:
+        rows.append(("lines without a price", f"{told.unpriced:,}"))
+    if told.seconds is not None:
+        rows.append(("time, by the limits", f"at least {duration(told.seconds)}"))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        sys.stdout.write(f"{name:{width}}  {value}\n")
+
+
+def show_report(report: "BatchReport", currency: str) -> None:
+    """How a run ended, on standard error."""
+    from ernie_async.batch.progress import duration  # noqa: PLC0415 - a wing
+
+    told = report.summary
+    tokens = f"{report.tokens_in:,} in, {report.tokens_out:,} out"
+    rows = [
+        ("ended", f"{report.reason} (exit code {report.exit_code})"),
+        ("succeeded", f"{report.ok:,}"),
+        ("failed", f"{report.failed:,}"),
+        ("done before", f"{report.skipped:,}"),
+        ("not done", f"{report.undone:,}"),
+        ("tried again", f"{told['retried']:,}"),
+        ("tokens", tokens),
+        ("time", duration(told["elapsed_s"])),
+    ]
+    if report.cost is not None:
+        rows.append(("cost", f"{currency}{report.cost:,.4f}"))
+    if told["unknown_usage"]:
+        rows.append(("unknown usage", f"{told['unknown_usage']:,} calls"))
+    rows += [(f"failed: {code}", f"{count:,}") for code, count in sorted(report.codes.items())]
+    rows += [(f"note: {text}", f"{count:,}") for text, count in sorted(report.notes.items())]
+    console = Console(stderr=True)
+    if console.is_terminal:
+        table = Table(show_header=False)
+        for name, value in rows:
+            table.add_row(name, value)
+        console.print(table, markup=False)
+    else:
+        note("; ".join(f"{name}: {value}" for name, value in rows))
+    if report.message:
+        note(report.message)
