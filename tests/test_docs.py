@@ -454,6 +454,16 @@ FACTS = {
         f"up to {shared_lane.BATCH} calls of a process",
         f"after {shared_lane.COMPANY_SECONDS * 1000:g} ms at most",
     ],
+    "docs/guides/services.md": [
+        f"for up to {T.first_event:g} s that the reader has gone",
+        f"at most {WHOLE:g} s",
+        f"still count for {redis.LEASE:g} s",
+    ],
+    "docs/zh/guides/services.md": [
+        f"首个 token 最多等 {T.first_event:g} 秒",
+        f"最多 {WHOLE:g} 秒",
+        f"{redis.LEASE:g} 秒内",
+    ],
     "docs/guides/embeddings.md": [
         *(
             f"| {limit.texts} | {f'{limit.characters:,} ' if limit.characters else ''}|"
