@@ -39,6 +39,7 @@ from ernie_async.media import image, image_part, video, video_part
 from ernie_async.net.hooks import (
     CallEnded,
     CallStarted,
+    ContentFiltered,
     HeartbeatSeen,
     Hook,
     Record,
@@ -58,7 +59,9 @@ from ernie_async.options import (
 )
 from ernie_async.sansio.auth import ApiKey, IamKeys, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.conversation import MessageFinding, fix_messages, lint_messages
+from ernie_async.sansio.filter_values import Clause, Term, TextChecker, TextMatch, TextPattern
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.legacy import V1Translation, translate_v1
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
@@ -129,10 +132,13 @@ __all__ = [
     "ChatRequest",
     "ChatStream",
     "ChunkBranch",
+    "Clause",
     "Client",
     "ClientOptions",
     "ConfigError",
     "ConnectError",
+    "ContentFilter",
+    "ContentFiltered",
     "DeadlineError",
     "DecodeError",
     "EmbedOptions",
@@ -189,8 +195,12 @@ __all__ = [
     "SyncChatStream",
     "SyncFiles",
     "SyncParsedStream",
+    "Term",
+    "TextChecker",
     "TextDeltas",
+    "TextMatch",
     "TextPart",
+    "TextPattern",
     "Thinking",
     "Timeouts",
     "Timing",

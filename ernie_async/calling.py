@@ -14,8 +14,9 @@ from ernie_async.sansio.rest import Body, Request
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tokens import estimate_prompt, is_countable
 from ernie_async.settings import CALL_OPTIONS, CallOptions, ChatOptions, check_headers, check_kind
+from ernie_async.types.completion import ChatCompletion
 
-__all__ = ["ask", "ask_chat", "post", "split_options"]
+__all__ = ["answer_chat", "ask", "ask_chat", "post", "split_options"]
 
 CHAT_PATH = "/chat/completions"
 
@@ -115,9 +116,15 @@ def ask_chat(
 
     Raises:
         ConfigError: The request cannot be right.
+        BlockedError: The content filter forbids to send it.
     """
     fields = {name: value for name, value in options.items() if name not in CALL_OPTIONS}
     request = chat_request(messages, fields)
+    content_filter = desk.content_filter
+    if content_filter is not None and "prompt" in content_filter.channels:
+        from ernie_async.net.screening import filter_prompt  # noqa: PLC0415 - few need it
+
+        request = filter_prompt(content_filter, request, desk.hooks)
     model = request.model or model or options.get("extra_body", {}).get("model")
     if model is None:
         raise ConfigError(f"model: name the one that {desk.server.name} serves")
@@ -146,3 +153,20 @@ def ask_chat(
         answer_tokens=desk.output.tokens(request) if is_counted else 0,
         estimate=estimate if is_comparable else 0,
     )
+
+
+async def answer_chat(desk: Desk, request: Request) -> ChatCompletion:
+    """Make a chat whose answer comes in one piece, and filter it.
+
+    Raises:
+        BlockedError: The content filter forbids to send the prompt, or to show the answer.
+        ErnieError: See the tree in `errors`.
+    """
+    content_filter, hooks = desk.content_filter, desk.hooks
+    if content_filter is None:
+        return await desk.answer(request, ChatCompletion)
+    from ernie_async.net.screening import judge_prompt, screen_completion  # noqa: PLC0415
+
+    await judge_prompt(content_filter, request.messages, hooks)
+    answer = await desk.answer(request, ChatCompletion)
+    return await screen_completion(content_filter, answer, hooks)

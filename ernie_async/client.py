@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import aiohttp
 
-from ernie_async.calling import ask, ask_chat
+from ernie_async.calling import answer_chat, ask, ask_chat
 from ernie_async.net.hooks import Hook
 from ernie_async.net.limiter import Limiter
 from ernie_async.net.stream import ChatStream
@@ -27,6 +27,7 @@ from ernie_async.options import (
 from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_request, json_body
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
@@ -100,6 +101,7 @@ class AsyncClient:
         proxy: An HTTP proxy; `None` to read `https_proxy` and its relatives.
         ca_file: Certificates to trust instead of the system's, a PEM file.
         max_event_bytes: The largest event of a stream; a larger one is a `DecodeError`.
+        content_filter: What must not be shown of chats, and what to do about it.
 
     Raises:
         ConfigError: Something is missing, or of the wrong kind.
@@ -124,6 +126,7 @@ class AsyncClient:
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        content_filter: ContentFilter | None = None,
     ) -> None:
         if isinstance(api_key, str):
             api_key = ApiKey(api_key)
@@ -143,6 +146,7 @@ class AsyncClient:
             proxy=proxy,
             ca_file=ca_file,
             max_event_bytes=max_event_bytes,
+            content_filter=content_filter,
         )
         self._desk = make_desk(self._settings, session, os.environ)
         self._model = choose_model(self._settings, os.environ)
@@ -159,7 +163,7 @@ class AsyncClient:
             ErnieError: See the tree in `errors`.
         """
         desk, request = ask_chat(self._desk, messages, options, model=self._model, is_stream=False)
-        return await desk.answer(request, ChatCompletion)
+        return await answer_chat(desk, request)
 
     def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatStream:
         """Ask, and read the answer while it is being written. Not awaited.

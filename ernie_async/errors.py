@@ -271,6 +271,7 @@ class BlockedError(ErnieError):
         term: What our own filter found; `None` if it must not be told.
         flag: The service's safety class, 3 or 4; `None` if it only said `content_filter`.
         ban_round: Where the service sees the problem: the round, or -1 for this question.
+        is_retracted: Whether also what was delivered, `partial`, has to be taken back.
     """
 
     def __init__(
@@ -281,17 +282,14 @@ class BlockedError(ErnieError):
         term: str | None = None,
         flag: int | None = None,
         ban_round: int | None = None,
+        is_retracted: bool = False,
     ) -> None:
         super().__init__(message)
         self.partial = partial
         self.term = term
         self.flag = flag
         self.ban_round = ban_round
-
-    @property
-    def is_retracted(self) -> bool:
-        """Whether also what was delivered, `partial`, has to be taken back."""
-        return self.flag == RETRACT_FLAG
+        self.is_retracted = is_retracted or flag == RETRACT_FLAG
 
 
 class OutputError(ErnieError):

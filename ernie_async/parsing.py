@@ -5,7 +5,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from ernie_async.calling import ask_chat, split_options
+from ernie_async.calling import answer_chat, ask_chat, split_options
 from ernie_async.errors import BadRequestError, ConfigError, ErnieError, OutputError
 from ernie_async.net.call import Desk
 from ernie_async.net.stream import ChatStream
@@ -90,7 +90,7 @@ async def parse(
     while True:
         asked, request = asking.next(is_stream=False)
         try:
-            answer = await asked.answer(request, ChatCompletion)
+            answer = await answer_chat(asked, request)
         except BadRequestError:
             if not asking.falls_back():
                 raise

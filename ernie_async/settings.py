@@ -24,6 +24,7 @@ from ernie_async.sansio.address import (
 )
 from ernie_async.sansio.auth import KEY_PAGE, ApiKey, IamKeys, MaskedStr, from_env
 from ernie_async.sansio.bucket import Limits
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.ledger import Ledger
 from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy, read_resume
@@ -91,6 +92,7 @@ class ClientOptions(TypedDict, total=False):
     retry: RetryPolicy
     resume: ResumeMode | ResumePolicy
     hooks: Sequence[Hook]
+    content_filter: ContentFilter | None
 
 
 class ClientSettings(TypedDict):
@@ -111,6 +113,7 @@ class ClientSettings(TypedDict):
     proxy: str | None
     ca_file: str | os.PathLike[str] | None
     max_event_bytes: int
+    content_filter: ContentFilter | None
 
 
 CALL_OPTIONS = frozenset(CallOptions.__annotations__)
@@ -171,6 +174,7 @@ def make_desk(
         output=OutputEstimate(),
         ledger=Ledger(standard_prices if prices is None else lambda: prices),
         max_event_bytes=given["max_event_bytes"],
+        content_filter=_filter(given["content_filter"]),
         formless_models=set(),
     )
 
@@ -193,6 +197,7 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         retry=changes.get("retry", desk.retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
         hooks=tuple(changes.get("hooks", desk.hooks)),
+        content_filter=_filter(changes.get("content_filter", desk.content_filter)),
     )
 
 
@@ -224,6 +229,13 @@ def _resume(resume: ResumeMode | ResumePolicy, server: Server) -> ResumePolicy:
     if policy.continuation == "auto":
         policy = replace(policy, continuation=server.continuation)
     return policy
+
+
+def _filter(content_filter: ContentFilter | None) -> ContentFilter | None:
+    check_kind("content_filter", content_filter, ContentFilter | None)
+    if content_filter is not None:
+        content_filter.check_live()
+    return content_filter
 
 
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:

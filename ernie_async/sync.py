@@ -29,6 +29,7 @@ from ernie_async.options import (
 from ernie_async.sansio.auth import ApiKey, IamKeys
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.ledger import Totals
 from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
@@ -97,6 +98,7 @@ class Client:
         proxy: str | None = None,
         ca_file: str | os.PathLike[str] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        content_filter: ContentFilter | None = None,
     ) -> None:
         self._client = AsyncClient(
             api_key,
@@ -114,6 +116,7 @@ class Client:
             proxy=proxy,
             ca_file=ca_file,
             max_event_bytes=max_event_bytes,
+            content_filter=content_filter,
         )
         self._thread = _LoopThread()
 

@@ -43,6 +43,7 @@ from ernie_async import (
     RetryPolicy,
     SearchOptions,
     ServerError,
+    TextChecker,
     Timeouts,
     VideoOptions,
     images,
@@ -50,19 +51,22 @@ from ernie_async import (
     videos,
 )
 from ernie_async import embedding as embedding_desk
-from ernie_async.net import credentials, transport, watch
+from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
     address,
     auth,
     bucket,
+    clauses,
     embedding,
     files,
+    filter_values,
     iam,
     ledger,
     rerank,
     servers,
     tokens,
 )
+from ernie_async.sansio.content_filter import FilterSettings
 from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
@@ -311,6 +315,8 @@ def test_every_field_is_documented() -> None:
     observing = page_text("docs/guides/observing.md")
     for record in (*get_args(Record), Timing):
         assert missing(set(record.__annotations__), observing) == []
+    filtering = page_text("docs/guides/filtering.md")
+    assert missing(set(FilterSettings.__annotations__) - {"patterns"}, filtering) == []
     retry = page_text("docs/guides/errors-and-retry.md")
     assert missing(set(RetryPolicy.__dataclass_fields__), retry) == []
     assert missing(set(ClientOptions.__annotations__), retry) == []
@@ -407,6 +413,19 @@ FACTS = {
         f"{WHOLE:g} s for an answer in one piece",
         f"asking every {videos.POLL_SECONDS:g} s",
         f"`{images.DEFAULT_MODEL}` draws",
+    ],
+    "docs/guides/filtering.md": [
+        f"The default is {filter_values.DEFAULT_SPAN}.",
+        f"after {clauses.MOST_CHARACTERS} characters",
+        f"up to {clauses.CONTEXT_CHARACTERS} characters before",
+        f"`timeout` of {TextChecker(print).timeout:g} s",  # type: ignore[arg-type]
+    ],
+    "docs/zh/guides/filtering.md": [
+        f"默认 {filter_values.DEFAULT_SPAN}；",
+        f"扣住至多 {filter_values.DEFAULT_SPAN - 1} 个字",
+        f"最长 {clauses.MOST_CHARACTERS} 个字符",
+        f"附上前文至多 {clauses.CONTEXT_CHARACTERS} 个字符",
+        f"最多同时审核 {screening.CONCURRENCY} 句",
     ],
     "docs/guides/files.md": [f"at most {files.MAX_UPLOAD_BYTES // 2**20} MB"],
     "docs/guides/credentials.md": [

@@ -41,6 +41,7 @@ from ernie_async.types.usage import Timing, Usage
 if TYPE_CHECKING:
     # Imported by whoever has a pair of keys: most programs have one key.
     from ernie_async.net.credentials import IamTokens
+    from ernie_async.sansio.content_filter import ContentFilter
 
 __all__ = ["Call", "Desk", "brief", "settle_failed"]
 
@@ -68,6 +69,7 @@ class Desk(NamedTuple):
     output: OutputEstimate
     ledger: Ledger
     max_event_bytes: int
+    content_filter: "ContentFilter | None"
     formless_models: set[str]  # refused `response_format`
 
     async def answer(

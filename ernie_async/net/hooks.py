@@ -15,6 +15,7 @@ from ernie_async.types.usage import Timing, Usage
 __all__ = [
     "CallEnded",
     "CallStarted",
+    "ContentFiltered",
     "HeartbeatSeen",
     "Hook",
     "Record",
@@ -89,6 +90,21 @@ class StreamResumed(NamedTuple):
     error: str
 
 
+class ContentFiltered(NamedTuple):
+    """The content filter found something. What it was is not told, nor where.
+
+    Attributes:
+        channel: `content`, `reasoning`, `tool_arguments` or `prompt`.
+        action: What was done: `mask`, `drop`, `block` or `flag`; or `allow`, if a checker failed
+            and the text was shown all the same.
+        category: Of the term or pattern, or what a checker said; may be empty.
+    """
+
+    channel: str
+    action: str
+    category: str
+
+
 class CallEnded(NamedTuple):
     """A call is over.
 
@@ -109,7 +125,7 @@ class CallEnded(NamedTuple):
     usage: Usage | None
 
 
-Record = CallStarted | RetryScheduled | HeartbeatSeen | StreamResumed | CallEnded
+Record = CallStarted | RetryScheduled | HeartbeatSeen | StreamResumed | ContentFiltered | CallEnded
 Hook = Callable[[Record], None]
 
 

@@ -43,6 +43,7 @@ class ChunkSource:
 
     Attributes:
         answer: What was handed over so far. The reader feeds it, since only the reader knows.
+        came: What the service sent so far; the same as `answer`, unless it is filtered.
         gauge: What was measured of the connection.
         loop: Where it is read; `None` until then.
         phase: `new`, then `opening`, `open` (and back), and in the end `complete` or `left`.
@@ -64,6 +65,7 @@ class ChunkSource:
         "_timing",
         "_told",
         "answer",
+        "came",
         "gauge",
         "loop",
         "phase",
@@ -74,7 +76,7 @@ class ChunkSource:
         self._desk = desk
         self._request = request
         self._part = request  # what is being answered: the request, or one to go on with it
-        self.answer = Accumulator(n=request.n)
+        self.answer = self.came = Accumulator(n=request.n)
         self.gauge = ReadGauge(desk.read_buffer)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.phase = "new"
@@ -103,14 +105,14 @@ class ChunkSource:
     @property
     def request_id(self) -> str:
         """The service's id of the answer, and until it comes the one that was sent."""
-        return self.answer.id or self._request.request_id
+        return self.came.id or self._request.request_id
 
     @property
     def usage(self) -> Usage | None:
         """Tokens as told; once it is over, as told or estimated."""
         if self.phase in {"complete", "left"} and self._call is not None and self._call.sent:
-            return self.answer.usage or self.answer.usage_or(self._estimate())
-        return self.answer.usage
+            return self.came.usage or self.came.usage_or(self._estimate())
+        return self.came.usage
 
     @property
     def timing(self) -> Timing:
@@ -192,13 +194,13 @@ class ChunkSource:
             attempt = self._attempt
             assert attempt is not None
             try:
-                chunks = await attempt.read(is_finished=self.answer.finished)
+                chunks = await attempt.read(is_finished=self.came.finished)
                 if self.phase == "left":
                     raise self.left_error("the stream was closed")
                 if chunks and self._seam is not None:
                     chunks = self._seam.feed(chunks)
                 elif not chunks:
-                    if not (self.answer.finished or (attempt.is_done and self.answer.chunks)):
+                    if not (self.came.finished or (attempt.is_done and self.came.chunks)):
                         # What a seam still holds is a repetition that was cut, most likely.
                         raise attempt.interrupted()
                     if self._seam is not None:
@@ -224,7 +226,7 @@ class ChunkSource:
         forms = resume_forms(
             self._desk.resume,
             self._request,
-            self.answer,
+            self.came,
             error,
             last_event_id=self._ledger.last_event_id,
             n_resumes=len(self.resumes),
@@ -248,7 +250,7 @@ class ChunkSource:
             del error  # its traceback holds this frame
 
     async def _resume_as(self, form: Form, error: ErnieError, call: Call) -> list[ChatChunk]:
-        answer, text = self.answer, self.answer.text
+        answer, text = self.came, self.came.text
         if form == "server":
             last_event_id = self._ledger.last_event_id
             call.request = resume_request(self._part, form, text, last_event_id=last_event_id)
@@ -309,13 +311,13 @@ class ChunkSource:
         self._close_attempt()
         if self._call is None or self._timing is not None:
             return
-        told = self.answer.usage
-        usage = self.usage if self.answer.chunks or self._desk.hooks else told
+        told = self.came.usage
+        usage = self.usage if self.came.chunks or self._desk.hooks else told
         if told is not None:
             self._desk.output.note(told.completion_tokens)
             if not self.resumes:
                 self._desk.learn(self._request, told)
-        if usage is not None and self.answer.chunks:
+        if usage is not None and self.came.chunks:
             self._desk.ledger.note(self._request.model, usage)
         self._timing = self._call.end(
             outcome,
@@ -329,14 +331,14 @@ class ChunkSource:
             return
         used = None
         limiter = self._desk.limiter
-        if limiter is not None and limiter.counts_tokens and self.answer.chunks:
-            total = self.answer.usage_or(self._estimate()).total_tokens
+        if limiter is not None and limiter.counts_tokens and self.came.chunks:
+            total = self.came.usage_or(self._estimate()).total_tokens
             used, self._settled = total - self._settled, total
         self._attempt.close(used=used)
 
     def _estimate(self) -> Usage:
         """What the request under way consumed, by our own count."""
-        said = self.answer.reasoning + self.answer.text
+        said = self.came.reasoning + self.came.text
         before, here = said[: self._told], said[self._told :]
         usage = self._desk.estimate(self._request, here)
         told = Usage.estimated(prompt_tokens=estimate_tokens(before), completion_tokens=0)

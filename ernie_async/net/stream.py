@@ -48,6 +48,11 @@ class ChatStream:
 
     def __init__(self, desk: Desk, request: Request) -> None:
         self._source = ChunkSource(desk, request)
+        if desk.content_filter is not None:
+            # Imported here, since most programs never need it.
+            from ernie_async.net.filtered import FilteredSource  # noqa: PLC0415
+
+            self._source = FilteredSource(desk, request, desk.content_filter)
         self._packet: list[ChatChunk] = []  # came at once
         self._ready: Iterator[ChatChunk] = iter(())  # of these, what was not handed over yet
         self._folded = 0  # of these, what is in the answer

@@ -26,6 +26,7 @@ from ernie_async import (
     Client,
     ConfigError,
     ConnectError,
+    ContentFiltered,
     DeadlineError,
     DecodeError,
     Embeddings,
@@ -291,6 +292,8 @@ def every_setting(session: aiohttp.ClientSession) -> None:
             assert_type(record.delay, float)
         elif isinstance(record, StreamResumed):
             assert_type(record.at, int)
+        elif isinstance(record, ContentFiltered):
+            assert_type(record.category, str)
         else:
             assert_type(record, CallStarted | HeartbeatSeen)
 
