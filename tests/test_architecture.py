@@ -35,7 +35,7 @@ FLOORS: list[tuple[str, list[str]]] = [
             "client.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "toolbox.py", "testing/*"]),
+    ("wings", ["sync.py", "local.py", "toolbox.py", "testing/*", "gateway/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
 
@@ -47,7 +47,10 @@ ONLY = {
         "client.py",
         "testing/play.py",
         "testing/server.py",
+        "gateway/*",
     ],
+    "starlette": ["gateway/starlette.py"],
+    "redis": ["gateway/redis.py"],
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
     "cyclopts": ["cli*.py"],
@@ -156,7 +159,7 @@ def test_library_is_imported_only_where_it_belongs(library: str) -> None:
 
 def test_wings_use_aiohttp_only_as_a_server() -> None:
     for module in MODULES:
-        if module.startswith("testing/"):
+        if module.startswith(("testing/", "gateway/")):
             names = {name for name in imported(module) if name.split(".")[0] == "aiohttp"}
             assert names <= {"aiohttp.web"}, module
 
