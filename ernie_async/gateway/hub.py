@@ -14,7 +14,7 @@ from typing import Any
 from ernie_async.errors import ConfigError
 from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.live import LiveStream, StreamLimits
-from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, Production
+from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, OnSettled, Production
 from ernie_async.gateway.shelf import Shelf
 from ernie_async.gateway.stores import Claim, MemoryStore, Mirror, Store, StreamRecord
 from ernie_async.net.stream import ChatStream
@@ -27,6 +27,9 @@ logger = logging.getLogger("ernie_async")
 
 # Where nobody watches another process's stream, it is followed for so many seconds more.
 MIRROR_SECONDS = 5.0
+
+# Who starts a stream needs a moment to come and see it.
+FIRST_VIEWER_SECONDS = 10.0
 
 
 class StreamHub:
@@ -79,6 +82,11 @@ class StreamHub:
         return sum(len(stream.viewers) for stream in self._shelf)
 
     @property
+    def n_lagged(self) -> int:
+        """Viewers that fell behind, of the answers that are kept."""
+        return sum(stream.n_lagged for stream in self._shelf)
+
+    @property
     def n_kept(self) -> int:
         """Answers that this process can show at once, those under way among them."""
         return len(self._shelf)
@@ -92,7 +100,7 @@ class StreamHub:
         on_disconnect: str | OnDisconnect = "linger:60",
         key: str | None = None,
         fingerprint: str = "",
-        on_end: OnEnd | None = None,
+        on_settled: OnSettled | None = None,
     ) -> LiveStream:
         """Ask the model, and return at once.
 
@@ -103,7 +111,7 @@ class StreamHub:
             on_disconnect: What to do when nobody reads it: `cancel`, `linger:SECONDS`, `finish`.
             key: Two starts of a tenant with the same key are one.
             fingerprint: Of the request: a key may not be used for another one.
-            on_end: Told what it came to, unless it is the stream of an earlier start.
+            on_settled: Told once: what it came to, or `None` if nothing was started.
 
         Returns:
             The stream; that of the first start, if the key was used before.
@@ -113,38 +121,54 @@ class StreamHub:
             ErnieError: `open_stream` failed.
         """
         policy = on_disconnect
-        if isinstance(policy, str):
-            policy = OnDisconnect.read(policy)
-        if self.is_draining:
-            raise GatewayError(SHUTTING_DOWN)
-        if self.n_running + self._n_starting >= self.limits.streams:
-            raise GatewayError.overloaded("the gateway has all the streams that it may have")
-        self._n_starting += 1
+        is_begun = False
         try:
-            upstream = open_stream()
-            record = StreamRecord(
-                stream_id=f"st_{secrets.token_urlsafe(16)}",
-                epoch=secrets.token_urlsafe(6),
-                tenant=tenant,
-                model=model,
-                created=int(time()),
-                fingerprint=fingerprint,
-            )
-            await self._open_store()
-            keep = self.limits.life + self.limits.retention
-            await self._store.begin(record, keep=keep)
-            if key is not None:
-                mine = Claim(record.stream_id, fingerprint)
-                held = await self._store.claim(f"{tenant}\0{key}", mine, keep=keep)
-                if held != mine:
-                    return await self._started_before(held, record)
+            if isinstance(policy, str):
+                policy = OnDisconnect.read(policy)
+            if self.is_draining:
+                raise GatewayError(SHUTTING_DOWN)
+            if self.n_running + self._n_starting >= self.limits.streams:
+                raise GatewayError.overloaded("the gateway has all the streams that it may have")
+            self._n_starting += 1
+            try:
+                upstream = open_stream()
+                record = self._record(tenant, model, fingerprint)
+                held = await self._register(record, key)
+            finally:
+                self._n_starting -= 1
+            if held is not None:
+                return held
+            # Nothing is awaited from here on: who is cancelled leaves a whole stream, or none.
+            is_begun = True
         finally:
-            self._n_starting -= 1
-        # Nothing is awaited from here on, so a caller that is cancelled leaves a whole stream.
+            if not is_begun and on_settled is not None:
+                on_settled(None)
         stream = LiveStream(record, self.limits, heartbeat=self.heartbeat, linger=policy.seconds)
-        told = self._on_end if on_end is None else (*self._on_end, on_end)
+        told = self._on_end if on_settled is None else (*self._on_end, on_settled)
         self._produce(Production(stream, upstream, self._store, told))
         return stream
+
+    @staticmethod
+    def _record(tenant: str, model: str, fingerprint: str) -> StreamRecord:
+        return StreamRecord(
+            stream_id=f"st_{secrets.token_urlsafe(16)}",
+            epoch=secrets.token_urlsafe(6),
+            tenant=tenant,
+            model=model,
+            created=int(time()),
+            fingerprint=fingerprint,
+        )
+
+    async def _register(self, record: StreamRecord, key: str | None) -> LiveStream | None:
+        """Make a stream known; return the one that was started with the same key before."""
+        await self._open_store()
+        keep = self.limits.life + self.limits.retention
+        await self._store.begin(record, keep=keep)
+        if key is None:
+            return None
+        mine = Claim(record.stream_id, record.fingerprint)
+        held = await self._store.claim(f"{record.tenant}\0{key}", mine, keep=keep)
+        return None if held == mine else await self._started_before(held, record)
 
     async def _started_before(self, held: Claim, record: StreamRecord) -> LiveStream:
         if held.fingerprint != record.fingerprint:
@@ -160,7 +184,7 @@ class StreamHub:
         # Not in the coroutine's own `finally`: cancelled before its first step, it has none.
         task.add_done_callback(self._settle)
         stream.on_abandoned = lambda _: self._give_up(production)
-        stream.expect_viewers()
+        stream.expect_viewers(at_least=FIRST_VIEWER_SECONDS)
 
     def _settle(self, task: asyncio.Task[None]) -> None:
         production = self._running.pop(task)

@@ -63,6 +63,9 @@ class LiveStream:
         log: Its events.
         heartbeat: Seconds of silence after which its viewers send a comment.
         viewers: Those who watch it now.
+        on_abandoned: Called when nobody came back in time.
+        is_closing: All viewers have to leave.
+        n_lagged: Viewers that fell behind so far.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class LiveStream:
         self.viewers: set[Viewer] = set()
         self.on_abandoned: Callable[[LiveStream], None] | None = None
         self.is_closing = False
+        self.n_lagged = 0
         self._linger = linger
         self._timer: asyncio.TimerHandle | None = None
 
@@ -108,12 +112,16 @@ class LiveStream:
         self.is_closing = True
         self.wake()
 
-    def expect_viewers(self) -> None:
-        """Nobody is here: start to wait for somebody, as long as the policy says."""
+    def expect_viewers(self, *, at_least: float = 0.0) -> None:
+        """Nobody is here: start to wait for somebody, as long as the policy says.
+
+        Args:
+            at_least: Seconds.
+        """
         if self._linger is not None and self.on_abandoned is not None and not self.viewers:
             self.stop_waiting()
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._linger, self._abandon)
+            self._timer = loop.call_later(max(at_least, self._linger), self._abandon)
 
     def stop_waiting(self) -> None:
         """Somebody came, or it does not matter any more."""
@@ -223,6 +231,7 @@ class Viewer:
                 and sum(event.size for event in found) > limits.queue_bytes
             ):
                 self.is_over = self.has_lagged = True
+                stream.n_lagged += 1
                 return []
             events = log.catch_up(Cursor(log.epoch, self._seq)) if found is None else found
         self._seq = log.last_seq

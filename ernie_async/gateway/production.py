@@ -17,7 +17,15 @@ from ernie_async.sansio.relay import ChunkRelay, Fault, fault_of, usage_payload
 from ernie_async.types.prices import standard_prices
 from ernie_async.types.usage import Usage
 
-__all__ = ["SHUTTING_DOWN", "Ending", "OnEnd", "Production", "StopReason", "StreamEnded"]
+__all__ = [
+    "SHUTTING_DOWN",
+    "Ending",
+    "OnEnd",
+    "OnSettled",
+    "Production",
+    "StopReason",
+    "StreamEnded",
+]
 
 logger = logging.getLogger("ernie_async")
 
@@ -53,6 +61,7 @@ class StreamEnded(NamedTuple):
 
 
 OnEnd = Callable[[StreamEnded], None]
+OnSettled = Callable[[StreamEnded | None], None]
 
 
 class Production:
