@@ -62,7 +62,7 @@ def make_app(
     settings = GatewaySettings() if settings is None else settings
     desk = GatewayDesk(client, settings, store=store, on_end=on_end)
     guard = Guard(desk.tenants, is_open=not settings.tenants, origins=settings.origins)
-    app = web.Application(middlewares=[guard.middleware()], client_max_size=settings.body)
+    app = web.Application(middlewares=[guard.stand_before], client_max_size=settings.body)
     app[GATEWAY] = desk
     app.on_response_prepare.append(guard.add_headers)
     routes = Routes(desk, guard)
@@ -163,7 +163,7 @@ class Routes:
             policy = desk.settings.chat_on_disconnect
             stream, _ = await desk.start(ask, tenant, on_disconnect=policy, fingerprint=mark)
         else:
-            stream = await desk.hub.open_epoch(cursor.epoch, tenant=tenant, fingerprint=mark)
+            stream = await desk.hub.open_cursor(cursor, tenant=tenant, fingerprint=mark)
             if not stream.log.knows(cursor):  # chunks cannot say that everything comes anew
                 raise GatewayError.unknown_stream()
         chunks = ChunkFrames(
@@ -211,7 +211,8 @@ class Routes:
             tenant = None
         else:
             raise GatewayError(Fault(401, "unauthorized", "the ticket is not for this stream"))
-        stream = await self._desk.hub.open(stream_id, tenant=tenant)
+        cursor = cursor_of(request.headers, request.query)
+        stream = await self._desk.hub.open(stream_id, tenant=tenant, cursor=cursor)
         return await aiohttp_sse(request, stream)
 
     async def snapshot(self, request: web.Request) -> web.StreamResponse:

@@ -45,9 +45,10 @@ class GatewayDesk:
         store: Store | None,
         on_end: Sequence[OnEnd],
     ) -> None:
-        self.client = client
         self.settings = settings
         self.metrics = Metrics()
+        hooks = (*client._desk.hooks, self.metrics.note_record)
+        self.client = client.with_options(hooks=hooks)
         self.tenants = Tenants(settings.tenants, patience=settings.admission)
         self._on_end = (self.metrics.note_end, *on_end)
         self.hub = StreamHub(

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 from pydantic_core import to_json
 
 from ernie_async.errors import ErnieError
@@ -88,31 +87,27 @@ class Guard:
         """Whose token it is; `None` if nobody's."""
         return LOCAL if self._is_open else self._tenants.find(token) if token else None
 
-    def middleware(self) -> Middleware:
+    @web.middleware
+    async def stand_before(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What aiohttp.web puts before the routes."""
-
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            try:
-                self._check_origin(request)
-                if request.method == "OPTIONS" and "Origin" in request.headers:
-                    return web.Response(status=204)
-                return await handler(request)
-            except web.HTTPException as error:
-                if error.status < 400:
-                    raise
-                code = CODES.get(error.status, "invalid_request")
-                fault = Fault(error.status, code, error.reason)
-            except GatewayError as error:
-                fault = error.fault
-            except ErnieError as error:
-                fault = fault_of(error)
-            except Exception:
-                logger.exception("a request to the gateway failed")
-                fault = Fault(502, "upstream_error", "the gateway failed")
-            return self._refuse(fault)
-
-        return guard
+        try:
+            self._check_origin(request)
+            if request.method == "OPTIONS" and "Origin" in request.headers:
+                return web.Response(status=204)
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            code = CODES.get(error.status, "invalid_request")
+            fault = Fault(error.status, code, error.reason)
+        except GatewayError as error:
+            fault = error.fault
+        except ErnieError as error:
+            fault = fault_of(error)
+        except Exception:
+            logger.exception("a request to the gateway failed")
+            fault = Fault(502, "upstream_error", "the gateway failed")
+        return self._refuse(fault)
 
     @staticmethod
     def _refuse(fault: Fault) -> web.Response:

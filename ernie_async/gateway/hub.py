@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from time import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from ernie_async.gateway.stores import Claim, MemoryStore, Mirror, Store, Stream
 from ernie_async.net.stream import ChatStream
 from ernie_async.sansio.on_disconnect import OnDisconnect
 from ernie_async.sansio.relay import Fault
+from ernie_async.sansio.replay import Cursor
 
 __all__ = ["StreamHub"]
 
@@ -27,6 +29,9 @@ logger = logging.getLogger("ernie_async")
 
 # Where nobody watches another process's stream, it is followed for so many seconds more.
 MIRROR_SECONDS = 5.0
+
+# What another process has sent its viewers is here in a moment.
+REACH_SECONDS = 1.0
 
 # Who starts a stream needs a moment to come and see it.
 FIRST_VIEWER_SECONDS = 10.0
@@ -209,12 +214,15 @@ class StreamHub:
         elif not stream.viewers:
             production.stop("disconnected")
 
-    async def open(self, stream_id: str, *, tenant: str | None = None) -> LiveStream:
+    async def open(
+        self, stream_id: str, *, tenant: str | None = None, cursor: Cursor | None = None
+    ) -> LiveStream:
         """The stream with this id, wherever it is produced.
 
         Args:
             stream_id: As `start` gave it.
             tenant: Whose it has to be; `None` for anybody's.
+            cursor: What will be read after. Another process may be a little ahead of this one.
 
         Raises:
             GatewayError: There is none, or it is somebody else's.
@@ -225,17 +233,31 @@ class StreamHub:
             stream = await self._follow(stream_id)
         if stream is None or tenant not in {None, stream.record.tenant}:
             raise GatewayError.unknown_stream()
+        if cursor is not None and stream_id in self._mirrors:
+            await self._reach(stream, cursor)
         return stream
 
-    async def open_epoch(self, epoch: str, *, tenant: str, fingerprint: str) -> LiveStream:
+    @staticmethod
+    async def _reach(stream: LiveStream, cursor: Cursor) -> None:
+        log = stream.log
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REACH_SECONDS):
+                with stream.view(Cursor(log.epoch, log.last_seq)) as viewer:
+                    while cursor.seq > log.last_seq and cursor.epoch == log.epoch:
+                        if viewer.is_over:
+                            return
+                        await viewer.wait()
+
+    async def open_cursor(self, cursor: Cursor, *, tenant: str, fingerprint: str) -> LiveStream:
         """The stream that an event id is of, for who sends the same request again.
 
         Raises:
             GatewayError: There is none, or it is somebody else's or of another request.
         """
         await self._open_store()
+        epoch = cursor.epoch
         stream_id = self._shelf.find_epoch(epoch) or await self._store.find_epoch(epoch)
-        stream = await self.open(stream_id or "", tenant=tenant)
+        stream = await self.open(stream_id or "", tenant=tenant, cursor=cursor)
         if stream.record.fingerprint != fingerprint:
             raise GatewayError.unknown_stream()
         return stream

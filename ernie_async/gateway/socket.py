@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import web
 from pydantic_core import from_json, to_json
 
 from ernie_async.errors import ConfigError, ErnieError
@@ -24,7 +24,7 @@ AUTH_SECONDS = 5.0
 PING_SECONDS = 20.0
 MAX_FRAME = 1 << 20
 
-PROTOCOL_ERROR, NOT_AUTHENTICATED, TIMED_OUT = 4400, 4401, 4408
+GOING_AWAY, PROTOCOL_ERROR, NOT_AUTHENTICATED, TIMED_OUT = 1001, 4400, 4401, 4408
 
 # What a resume by id starts with already, or what only its own route says.
 UNSENT = {"start"}
@@ -56,7 +56,7 @@ class ChatSocket:
 
     async def close(self) -> None:
         """The gateway is being stopped."""
-        await self._socket.close(code=WSCloseCode.GOING_AWAY)
+        await self._socket.close(code=GOING_AWAY)
 
     async def run(self, request: web.Request) -> web.WebSocketResponse:
         """Serve it to its end."""
@@ -81,7 +81,7 @@ class ChatSocket:
         except TimeoutError:
             await self._socket.close(code=TIMED_OUT, message=b"no auth frame came")
             return False
-        if message.type is not WSMsgType.TEXT:
+        if message.type is not web.WSMsgType.TEXT:
             await self._socket.close(code=PROTOCOL_ERROR)
             return False
         told = _read(message.data) or {}
@@ -94,7 +94,7 @@ class ChatSocket:
 
     async def _listen(self) -> None:
         async for message in self._socket:
-            if message.type is not WSMsgType.TEXT:
+            if message.type is not web.WSMsgType.TEXT:
                 await self._socket.close(code=PROTOCOL_ERROR, message=b"expected text frames")
                 return
             told = _read(message.data)
@@ -156,8 +156,9 @@ class ChatSocket:
             after = told.get("after")
             if not isinstance(after, str | None):
                 raise ConfigError("after: expected an event id or null")
-            stream = await desk.hub.open(str(told.get("stream_id")), tenant=tenant)
-            return stream, read_cursor(after)
+            cursor = read_cursor(after)
+            stream_id = str(told.get("stream_id"))
+            return await desk.hub.open(stream_id, tenant=tenant, cursor=cursor), cursor
         request = told.get("request")
         if not isinstance(request, dict):
             raise ConfigError("request: expected a chat request, which is an object")

@@ -70,6 +70,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """A gateway that leaves nothing open: no stream, no task, no connection."""
     client_options = options.pop("client", {})
+    is_alone = options.pop("is_alone", True)
     before = len(asyncio.all_tasks())
     ended: list[StreamEnded] = []
     async with AsyncExitStack() as stack:
@@ -91,6 +92,8 @@ async def running(
         url = f"http://127.0.0.1:{port}"
         yield Running(url, app[GATEWAY].hub, ended, session, port, app)
         await session.close()
+    if not is_alone:
+        return
     await upstream.wait_idle(connections=True)
     await until(lambda: len(asyncio.all_tasks()) <= before)
 
