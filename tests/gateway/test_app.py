@@ -13,6 +13,7 @@ from ernie_async.sansio.tickets import token_hash
 from ernie_async.testing import MockErnie, cut, refuse, reply, stall
 
 from .conftest import Serve, until
+from .cutting import CuttingProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -323,13 +324,10 @@ async def test_leaving_a_chat_stops_the_model(serve: Serve, upstream: MockErnie)
 async def test_our_own_client_resumes_by_event_id(serve: Serve, upstream: MockErnie) -> None:
     upstream.script(reply(TEXT, chunk_ms=10))
     async with serve() as gateway:
-        proxy, port = await cutting_proxy(gateway.port, after=700)
         async with (
-            proxy,
+            CuttingProxy(gateway.port, after=(700,)) as proxy,
             AsyncClient(
-                "x",
-                base_url=f"http://127.0.0.1:{port}/v1",
-                retry=RetryPolicy(base_delay=0.01),
+                "x", base_url=f"{proxy.url}/v1", retry=RetryPolicy(base_delay=0.01)
             ) as client,
         ):
             stream = client.stream("hi", model="m", extra_body={"on_disconnect": "linger:5"})
@@ -338,32 +336,6 @@ async def test_our_own_client_resumes_by_event_id(serve: Serve, upstream: MockEr
         assert [resume.how for resume in stream.resumes][:1] == ["server"]
         assert answer.finish_reason == "stop"
         assert upstream.requests_made == 1
-
-
-async def cutting_proxy(port: int, *, after: int) -> tuple[asyncio.Server, int]:
-    """A proxy whose first connection breaks after so many bytes of the answer."""
-    n_made = 0
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal n_made
-        n_made += 1
-        left = after if n_made == 1 else 1 << 30
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
-
-        async def upwards() -> None:
-            while packet := await reader.read(4096):
-                up_writer.write(packet)
-
-        task = asyncio.create_task(upwards())
-        while left and (packet := await up_reader.read(min(left, 4096))):
-            writer.write(packet)
-            left -= len(packet)
-        task.cancel()
-        up_writer.close()
-        writer.transport.abort()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    return server, server.sockets[0].getsockname()[1]
 
 
 async def test_models(serve: Serve, upstream: MockErnie) -> None:
