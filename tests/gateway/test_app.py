@@ -7,13 +7,14 @@ import re
 import pytest
 
 from ernie_async import AsyncClient, ContentFilter, RetryPolicy
-from ernie_async.gateway import GatewaySettings, StreamLimits, Tenant
+from ernie_async.gateway import GATEWAY, GatewaySettings, StreamLimits, Tenant
 from ernie_async.sansio.gateway_ask import AskRules
 from ernie_async.sansio.tickets import token_hash
 from ernie_async.testing import MockErnie, cut, refuse, reply, stall
 
 from .conftest import Serve, until
 from .cutting import CuttingProxy
+from .resets import reset_at_random
 
 pytestmark = pytest.mark.anyio
 
@@ -500,3 +501,31 @@ def test_settings_that_cannot_be_right() -> None:
         with pytest.raises(ConfigError):
             make()
     assert "ticket_secret" not in repr(GatewaySettings())
+
+
+async def test_connections_reset_at_random_points_leave_nothing(
+    serve: Serve, upstream: MockErnie
+) -> None:
+    upstream.default(reply(TEXT, chunk_ms=4))
+    async with serve(GatewaySettings(tenants=())) as gateway:
+        _, started = await gateway.post("/v1/streams", ASK)
+        replay = started["events_url"]
+        await gateway.read(replay)
+        before = len(asyncio.all_tasks()) - upstream.open_connections
+        n = 200
+        for path, body in (
+            ("/v1/chat/completions", {**ASK, "stream": True}),
+            ("/v1/chat/completions", ASK),
+            ("/v1/streams", {**ASK, "on_disconnect": "linger:0"}),
+        ):
+            told = json.dumps(body).encode()
+            await reset_at_random(gateway.port, path, told, n=n // 3, replay=replay)
+        await until(lambda: gateway.hub.n_viewers == 0, 5)
+        # Streams that nobody ever came to see have some seconds.
+        await until(lambda: gateway.hub.n_running == 0, 15)
+        await upstream.wait_idle(2)
+        assert not gateway.app[GATEWAY].tenants.running
+        # Each connection that the client keeps for later has a task of the mock.
+        await until(lambda: len(asyncio.all_tasks()) - upstream.open_connections <= before, 5)
+        streams = [ended.stream_id for ended in gateway.ended if ended.stream_id]
+        assert len(streams) == len(set(streams)) > 50
