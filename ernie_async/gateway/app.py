@@ -16,7 +16,14 @@ from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
 from ernie_async.gateway.desk import GatewayDesk
 from ernie_async.gateway.errors import GatewayError
-from ernie_async.gateway.frames import SSE_HEADERS, Encode, cursor_of, event_encoder, frames
+from ernie_async.gateway.frames import (
+    SSE_HEADERS,
+    Framing,
+    chunk_framing,
+    cursor_of,
+    event_framing,
+    frames,
+)
 from ernie_async.gateway.guard import LOCAL, Guard, json_answer
 from ernie_async.gateway.live import LiveStream
 from ernie_async.gateway.production import OnEnd
@@ -93,7 +100,7 @@ async def aiohttp_sse(
     request: web.Request,
     stream: LiveStream,
     *,
-    encode: Encode | None = None,
+    framing: Framing | None = None,
     cursor: Cursor | None = None,
 ) -> web.StreamResponse:
     """Answer a request with a stream, from where its client has read.
@@ -101,7 +108,7 @@ async def aiohttp_sse(
     Args:
         request: Its `Last-Event-ID` is read here.
         stream: As the hub gave it.
-        encode: Writes the events; `None` for the gateway's own form.
+        framing: In which form; `None` for the gateway's own events.
         cursor: Instead of what the request says.
 
     Raises:
@@ -114,7 +121,7 @@ async def aiohttp_sse(
     response = web.StreamResponse(headers={**SSE_HEADERS, "X-Stream-Id": stream.stream_id})
     with stream.view(cursor) as viewer:
         await response.prepare(request)
-        async with aclosing(frames(viewer, encode or event_encoder(stream))) as pieces:
+        async with aclosing(frames(viewer, framing or event_framing(stream))) as pieces:
             async for piece in pieces:
                 if not await _send(request, response, piece, stream.limits.send):
                     break
@@ -173,7 +180,7 @@ class Routes:
             created=stream.record.created,
             has_usage=ask.has_usage,
         )
-        return await aiohttp_sse(request, stream, encode=chunks.encode, cursor=cursor)
+        return await aiohttp_sse(request, stream, framing=chunk_framing(chunks), cursor=cursor)
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """Start a stream that can be left and come back to."""

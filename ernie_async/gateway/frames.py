@@ -1,10 +1,12 @@
 """The bytes that one viewer gets, for any framework that can send bytes."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from ernie_async.errors import ConfigError
 from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.live import LiveStream, Viewer
+from ernie_async.sansio.openai_frames import ChunkFrames
 from ernie_async.sansio.relay import fault_of
 from ernie_async.sansio.replay import (
     HEARTBEAT,
@@ -16,9 +18,24 @@ from ernie_async.sansio.replay import (
     read_cursor,
 )
 
-__all__ = ["SSE_HEADERS", "Encode", "cursor_of", "event_encoder", "frames"]
+__all__ = ["SSE_HEADERS", "Framing", "chunk_framing", "cursor_of", "event_framing", "frames"]
 
-Encode = Callable[[Sequence[StreamEvent]], bytes]
+
+class Framing(NamedTuple):
+    """In which form events are sent.
+
+    Attributes:
+        encode: Writes events.
+        opening: The first bytes.
+        heartbeat: Sent in silence.
+        lagged: Sent to who fell behind.
+    """
+
+    encode: Callable[[Sequence[StreamEvent]], bytes]
+    opening: bytes = OPENING
+    heartbeat: bytes = HEARTBEAT
+    lagged: bytes = LAGGED
+
 
 # `no-transform` and `X-Accel-Buffering` keep proxies from collecting what should flow.
 SSE_HEADERS = {
@@ -28,10 +45,19 @@ SSE_HEADERS = {
 }
 
 
-def event_encoder(stream: LiveStream) -> Encode:
-    """Writes the gateway's own events."""
+def event_framing(stream: LiveStream) -> Framing:
+    """The gateway's own events."""
     epoch = stream.log.epoch
-    return lambda events: encode_events(epoch, events)
+    return Framing(lambda events: encode_events(epoch, events))
+
+
+def chunk_framing(chunks: ChunkFrames) -> Framing:
+    """Chunks in OpenAI's form.
+
+    Comments stand without an empty line, and no `retry` is sent: openai-python, and the decoder
+    that many others took from it, would see an event without data there.
+    """
+    return Framing(chunks.encode, opening=b": ok\n", heartbeat=b": hb\n", lagged=b": lagged\n")
 
 
 def cursor_of(headers: Mapping[str, str], query: Mapping[str, str]) -> Cursor | None:
@@ -46,19 +72,19 @@ def cursor_of(headers: Mapping[str, str], query: Mapping[str, str]) -> Cursor | 
         raise GatewayError(fault_of(error)) from error
 
 
-async def frames(viewer: Viewer, encode: Encode) -> AsyncGenerator[bytes, None]:
+async def frames(viewer: Viewer, framing: Framing) -> AsyncGenerator[bytes, None]:
     """What to send, piece by piece; each piece ends where a frame does.
 
     Args:
         viewer: Entered, and left, by the caller.
-        encode: Writes events.
+        framing: In which form.
     """
-    yield OPENING
+    yield framing.opening
     while not viewer.is_over:
         events = await viewer.wait()
         if events:
-            yield encode(events)
+            yield framing.encode(events)
         elif not viewer.is_over:
-            yield HEARTBEAT
+            yield framing.heartbeat
     if viewer.has_lagged:
-        yield LAGGED
+        yield framing.lagged
