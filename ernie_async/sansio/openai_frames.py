@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from ernie_async.sansio.replay import StreamEvent, format_id
-from ernie_async.sansio.sse import encode_event
+from ernie_async.sansio.replay import StreamEvent
 
 __all__ = ["ChunkFrames"]
 
@@ -34,7 +33,7 @@ class ChunkFrames:
     def __init__(
         self, stream_id: str, epoch: str, *, model: str, created: int, has_usage: bool
     ) -> None:
-        self._epoch = epoch
+        self._epoch = epoch.encode()
         self._head = {
             "id": stream_id,
             "object": "chat.completion.chunk",
@@ -43,14 +42,23 @@ class ChunkFrames:
         }
         self._has_usage = has_usage
         self._is_retracted = False
+        mark = to_json("\0")
+        self._before, self._behind = to_json(self._chunk({"content": "\0"})).split(mark)
 
     def encode(self, events: Iterable[StreamEvent]) -> bytes:
         """Write events."""
+        return b"".join(map(self._encode, events))
+
+    def _encode(self, event: StreamEvent) -> bytes:
+        if event.kind == "delta" and "text" in event.payload:
+            # Nearly all are such; of these only the text is written anew.
+            text = to_json(event.payload["text"])
+            return b"id: %b-%d\ndata: %b%b%b\n\n" % (
+                self._epoch, event.seq, self._before, text, self._behind,
+            )  # fmt: skip
+        event_id = b"%b-%d" % (self._epoch, event.seq)
         return b"".join(
-            encode_event(to_json(body), event_id=format_id(self._epoch, event.seq))
-            if isinstance(body, dict)
-            else body
-            for event in events
+            b"id: %b\ndata: %b\n\n" % (event_id, to_json(body)) if isinstance(body, dict) else body
             for body in self._bodies(event)
         )
 
@@ -59,8 +67,6 @@ class ChunkFrames:
         match event.kind:
             case "start":
                 return [self._chunk({"role": "assistant", "content": ""})]
-            case "delta" if "text" in told:
-                return [self._chunk({"content": told["text"]})]
             case "delta":
                 return [self._chunk({"reasoning_content": told["reasoning"]})]
             case "tool_call":
