@@ -24,6 +24,7 @@ from ernie_async.cli_batch import batch
 from ernie_async.cli_chat import Asker, converse, explain
 from ernie_async.cli_endpoints import embed, files, image, models, print_json, rerank
 from ernie_async.cli_offline import cancel, fetch, status, submit
+from ernie_async.cli_serve import serve
 from ernie_async.cli_service import OFFLINE_CHUNK_MS, STDIN, Service, Whole, connected
 from ernie_async.cli_terminal import note, printable
 from ernie_async.errors import ConfigError, ErnieError
@@ -181,7 +182,7 @@ def read_schema(path: Path) -> dict[str, Any]:
     return schema
 
 
-for command in (embed, rerank, image, models):
+for command in (embed, rerank, image, models, serve):
     app.command(command)
 app.command(files)
 for lane_command in (submit, status, fetch, cancel):

@@ -36,7 +36,7 @@ FLOORS: list[tuple[str, list[str]]] = [
             "redis.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "toolbox.py", "batch/*", "testing/*"]),
+    ("wings", ["sync.py", "local.py", "toolbox.py", "batch/*", "testing/*", "gateway/*"]),
     ("bots", ["bots/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
@@ -49,10 +49,12 @@ ONLY = {
         "client.py",
         "testing/play.py",
         "testing/server.py",
+        "gateway/*",
     ],
+    "starlette": ["gateway/starlette.py"],
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
-    "redis": ["bots/memory_redis.py", "redis.py"],
+    "redis": ["bots/memory_redis.py", "gateway/redis.py", "redis.py"],
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
@@ -173,7 +175,7 @@ def test_library_is_imported_only_where_it_belongs(library: str) -> None:
 
 def test_wings_use_aiohttp_only_as_a_server() -> None:
     for module in MODULES:
-        if module.startswith("testing/"):
+        if module.startswith(("testing/", "gateway/")):
             names = {name for name in imported(module) if name.split(".")[0] == "aiohttp"}
             assert names <= {"aiohttp.web"}, module
 

@@ -1,0 +1,147 @@
+"""What stands before every route of the application: origins, tokens, errors as JSON.
+
+Knows nothing of answers.
+"""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from ernie_async.errors import ErnieError
+from ernie_async.gateway.errors import GatewayError
+from ernie_async.gateway.tenants import Tenants
+from ernie_async.sansio.relay import Fault, fault_of
+
+__all__ = ["Guard", "json_answer"]
+
+logger = logging.getLogger("ernie_async")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ALLOWED_HEADERS = "Authorization, Content-Type, Last-Event-ID, Idempotency-Key"
+EXPOSED_HEADERS = "X-Stream-Id, X-Request-Id, Retry-After"
+PREFLIGHT_SECONDS = "600"
+
+# An open gateway serves its own machine. A page whose name was made to point here is not of it.
+LOCAL_NAMES = {"127.0.0.1", "localhost", "::1"}
+
+LOCAL = "local"
+"""The tenant of a gateway without tokens."""
+
+CODES = {
+    400: "invalid_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "invalid_request",
+    413: "too_large",
+}
+
+
+def json_answer(told: object, *, status: int = 200) -> web.Response:
+    """An answer in JSON."""
+    return web.Response(body=to_json(told), status=status, content_type="application/json")
+
+
+def new_request_id() -> str:
+    """What to quote to the operator."""
+    return f"eg-{secrets.token_hex(8)}"
+
+
+class Guard:
+    """Decides who gets in. Serves one application.
+
+    Args:
+        tenants: Whose tokens are known.
+        is_open: Whether nobody needs a token.
+        origins: Of pages elsewhere that may ask.
+    """
+
+    def __init__(self, tenants: Tenants, *, is_open: bool, origins: Sequence[str]) -> None:
+        self._tenants = tenants
+        self._is_open = is_open
+        self._origins: Collection[str] = frozenset(origins)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a token."""
+        return self._is_open
+
+    def tenant_of(self, request: web.Request) -> str:
+        """Whose request it is.
+
+        Raises:
+            GatewayError: Nobody's.
+        """
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        found = self.tenant_of_token(token.strip() if kind.lower() == "bearer" else "")
+        if found is None:
+            raise GatewayError(Fault(401, "unauthorized", "a valid token is needed"))
+        return found
+
+    def tenant_of_token(self, token: str) -> str | None:
+        """Whose token it is; `None` if nobody's."""
+        return LOCAL if self._is_open else self._tenants.find(token) if token else None
+
+    @web.middleware
+    async def stand_before(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What aiohttp.web puts before the routes."""
+        try:
+            self._check_origin(request)
+            if request.method == "OPTIONS" and "Origin" in request.headers:
+                return web.Response(status=204)
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            code = CODES.get(error.status, "invalid_request")
+            fault = Fault(error.status, code, error.reason)
+        except GatewayError as error:
+            fault = error.fault
+        except ErnieError as error:
+            fault = fault_of(error)
+        except Exception:
+            logger.exception("a request to the gateway failed")
+            fault = Fault(502, "upstream_error", "the gateway failed")
+        return self._refuse(fault)
+
+    @staticmethod
+    def _refuse(fault: Fault) -> web.Response:
+        request_id = new_request_id()
+        told = {"code": fault.code, "message": fault.message, "request_id": request_id}
+        answer = json_answer({"error": told}, status=fault.status)
+        answer.headers["X-Request-Id"] = request_id
+        if fault.retry_after is not None:
+            answer.headers["Retry-After"] = f"{max(1, round(fault.retry_after))}"
+        if fault.status == 401:
+            answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+
+    def _check_origin(self, request: web.Request) -> None:
+        """Keep out what a page elsewhere has a browser send without asking."""
+        if self._is_open and urlsplit(f"//{request.host}").hostname not in LOCAL_NAMES:
+            raise GatewayError(Fault(403, "forbidden", "this gateway serves its own machine only"))
+        origin = request.headers.get("Origin")
+        if origin is None or origin in self._origins:
+            return
+        if urlsplit(origin).netloc != request.host:
+            raise GatewayError(Fault(403, "forbidden", "pages of that origin may not ask"))
+
+    async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        """What every answer has, for browsers and for the support."""
+        headers = response.headers
+        headers["Vary"] = "Origin"
+        headers.setdefault("X-Request-Id", new_request_id())
+        headers["X-Content-Type-Options"] = "nosniff"
+        origin = request.headers.get("Origin")
+        if origin is not None and origin in self._origins:
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+            if request.method == "OPTIONS":
+                headers["Access-Control-Allow-Headers"] = ALLOWED_HEADERS
+                headers["Access-Control-Allow-Methods"] = "GET, POST"
+                headers["Access-Control-Max-Age"] = PREFLIGHT_SECONDS

@@ -1,0 +1,239 @@
+"""One answer in this process, and those who watch it.
+
+A viewer is a place in the answer's log and no copy of it: a thousand of them cost little, and one
+that does not read delays nobody. Knows no framework and no store.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from ernie_async.errors import ConfigError
+from ernie_async.gateway.stores import StreamRecord
+from ernie_async.sansio.replay import AnswerLog, Cursor, StreamEvent, merge_deltas
+
+__all__ = ["LiveStream", "StreamLimits", "Viewer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLimits:
+    """What a hub keeps, and how long it waits. All times are in seconds.
+
+    Attributes:
+        streams: Answers under way in this process.
+        window_events: Events of one answer that are kept for who comes back.
+        window_bytes: The same in bytes, roughly.
+        retention: How long an answer is kept after its end.
+        kept_bytes: All answers that are over together; the oldest go first.
+        queue_events: How far a viewer may fall behind before it has to come back.
+        queue_bytes: The same in bytes, roughly.
+        send: How long sending one piece to a viewer may take.
+        life: How long one answer may take.
+        chars: The longest answer, in characters.
+        drain_for_usage: How long to read on, unseen, after a cancel, for the real usage.
+    """
+
+    streams: int = 1000
+    window_events: int = 4096
+    window_bytes: int = 1 << 20
+    retention: float = 600.0
+    kept_bytes: int = 256 << 20
+    queue_events: int = 256
+    queue_bytes: int = 256 << 10
+    send: float = 10.0
+    life: float = 600.0
+    chars: int = 200_000
+    drain_for_usage: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            least = 0 if name in {"drain_for_usage", "retention", "kept_bytes"} else 1e-3
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= least:
+                raise ConfigError(f"{name}: expected a number above 0, got {value!r}")
+
+
+class LiveStream:
+    """An answer that is being written, or was. Serves all its viewers in one event loop.
+
+    Attributes:
+        record: What does not change of it.
+        log: Its events.
+        heartbeat: Seconds of silence after which its viewers send a comment.
+        viewers: Those who watch it now.
+        on_abandoned: Called when nobody came back in time.
+        is_closing: All viewers have to leave.
+        n_lagged: Viewers that fell behind so far.
+    """
+
+    def __init__(
+        self, record: StreamRecord, limits: StreamLimits, *, heartbeat: float, linger: float | None
+    ) -> None:
+        self.record = record
+        self.limits = limits
+        self.heartbeat = heartbeat
+        self.log = AnswerLog(
+            record.stream_id,
+            record.epoch,
+            max_events=limits.window_events,
+            max_bytes=limits.window_bytes,
+        )
+        self.viewers: set[Viewer] = set()
+        self.on_abandoned: Callable[[LiveStream], None] | None = None
+        self.is_closing = False
+        self.n_lagged = 0
+        self._linger = linger
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def stream_id(self) -> str:
+        """Its id."""
+        return self.record.stream_id
+
+    def view(self, cursor: Cursor | None = None) -> "Viewer":
+        """Somebody who has read up to `cursor` wants the rest; `None` wants everything."""
+        return Viewer(self, cursor)
+
+    def append(self, kind: str, payload: dict[str, Any]) -> StreamEvent:
+        """It says something; whoever waits for it is woken."""
+        event = self.log.append(kind, payload)
+        self.wake()
+        return event
+
+    def wake(self) -> None:
+        """There is something new."""
+        for viewer in self.viewers:
+            viewer.wake()
+
+    def close_viewers(self) -> None:
+        """Have everybody leave, to come back elsewhere."""
+        self.is_closing = True
+        self.wake()
+
+    def expect_viewers(self, *, at_least: float = 0.0) -> None:
+        """Nobody is here: start to wait for somebody, as long as the policy says.
+
+        Args:
+            at_least: Seconds.
+        """
+        if self._linger is not None and self.on_abandoned is not None and not self.viewers:
+            self.stop_waiting()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(at_least, self._linger), self._abandon)
+
+    def stop_waiting(self) -> None:
+        """Somebody came, or it does not matter any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _abandon(self) -> None:
+        self._timer = None
+        if self.on_abandoned is not None and not self.viewers:
+            self.on_abandoned(self)
+
+    def enter(self, viewer: "Viewer") -> None:
+        """Somebody begins to watch."""
+        self.viewers.add(viewer)
+        self.stop_waiting()
+
+    def leave(self, viewer: "Viewer") -> None:
+        """Somebody stops watching."""
+        self.viewers.discard(viewer)
+        self.expect_viewers()
+
+
+class Viewer:
+    """Somebody who watches a stream, to be used in `with`. Serves one task.
+
+    Attributes:
+        is_over: Nothing more will come: the last event came, or it has to leave.
+        has_lagged: It fell behind too far, and has to come back.
+    """
+
+    __slots__ = ("_beat", "_cursor", "_is_silent", "_seq", "_since", "_stream", "_woken",
+                 "has_lagged", "is_over")  # fmt: skip
+
+    def __init__(self, stream: LiveStream, cursor: Cursor | None) -> None:
+        self._stream = stream
+        self._cursor = cursor
+        self._seq = -1  # the last event that was handed over; nothing yet
+        self._since = 0.0
+        self._is_silent = False
+        self._woken: asyncio.Future[None] | None = None
+        self._beat: asyncio.TimerHandle | None = None
+        self.is_over = False
+        self.has_lagged = False
+
+    def __enter__(self) -> Self:
+        self._stream.enter(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        self._stream.leave(self)
+
+    async def wait(self) -> list[StreamEvent]:
+        """Wait for the next events; none if it is time for a heartbeat, or all is over."""
+        events = self._take()
+        if events or self.is_over:
+            return events
+        loop = asyncio.get_running_loop()
+        self._since, self._is_silent = loop.time(), False
+        if self._beat is None:
+            self._beat = loop.call_later(self._stream.heartbeat, self._look)
+        while not (events or self.is_over or self._is_silent):
+            self._woken = loop.create_future()
+            try:
+                await self._woken
+            finally:
+                self._woken = None
+            events = self._take()
+        return events
+
+    def wake(self) -> None:
+        """There may be something new."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def _look(self) -> None:
+        """One timer for all waits: see whether this one has been silent for too long."""
+        loop = asyncio.get_running_loop()
+        left = self._since + self._stream.heartbeat - loop.time()
+        if left <= 0 and self._woken is not None:
+            self._beat, self._is_silent = None, True
+            self.wake()
+        else:
+            self._beat = loop.call_later(max(left, 0.05), self._look)
+
+    def _take(self) -> list[StreamEvent]:
+        """What is new; several pieces of text that waited become one."""
+        stream, log = self._stream, self._stream.log
+        if self._seq == log.last_seq:
+            self.is_over = log.is_over or stream.is_closing
+            return []
+        if self._seq < 0:
+            events = log.catch_up(self._cursor)
+        else:
+            found = log.after(self._seq)
+            limits = stream.limits
+            if log.last_seq - self._seq > limits.queue_events or (
+                found is not None
+                and len(found) > 1
+                and sum(event.size for event in found) > limits.queue_bytes
+            ):
+                self.is_over = self.has_lagged = True
+                stream.n_lagged += 1
+                return []
+            events = log.catch_up(Cursor(log.epoch, self._seq)) if found is None else found
+        self._seq = log.last_seq
+        self.is_over = log.is_over
+        return merge_deltas(events)

@@ -1,0 +1,169 @@
+"""Where the answers of a hub are kept for the other processes, and for a client that asks twice.
+
+`MemoryStore` serves one process, which has everything at hand already. `gateway.redis` serves many.
+"""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import NamedTuple, Protocol
+
+from ernie_async.sansio.replay import AnswerLog, StreamEvent
+
+__all__ = ["Claim", "MemoryStore", "Mirror", "Store", "StreamRecord"]
+
+
+class Claim(NamedTuple):
+    """What a key of a start stands for.
+
+    Attributes:
+        stream_id: The stream that was started with it.
+        fingerprint: Of the request that was.
+    """
+
+    stream_id: str
+    fingerprint: str
+
+
+class StreamRecord(NamedTuple):
+    """What does not change of a stream.
+
+    Attributes:
+        stream_id: 128 random bits, as text.
+        epoch: Of its events' ids.
+        tenant: Whose it is.
+        model: As was asked for; may be empty.
+        created: Seconds since 1970.
+        fingerprint: Of the request; empty if nobody may resume by event id alone.
+    """
+
+    stream_id: str
+    epoch: str
+    tenant: str
+    model: str
+    created: int
+    fingerprint: str = ""
+
+
+class Mirror(Protocol):
+    """A stream that another process produces, while it is followed here."""
+
+    record: StreamRecord
+
+    async def aclose(self) -> None:
+        """Follow it no longer."""
+
+
+class Store(Protocol):
+    """What a hub asks of the place where answers are kept.
+
+    Attributes:
+        is_shared: Whether other processes see what is kept.
+    """
+
+    is_shared: bool
+
+    async def open(self, on_cancel: Callable[[str], object]) -> None:
+        """Be ready; `on_cancel` gets the ids of streams that another process wants cancelled."""
+
+    async def claim(self, key: str, claim: Claim, *, keep: float) -> Claim:
+        """Take a key for a start, or say who has it. One of two at the same time gets it.
+
+        Args:
+            key: The tenant's name and the key it chose.
+            claim: What to note.
+            keep: Seconds.
+
+        Returns:
+            `claim`, or what was noted before.
+        """
+        ...
+
+    async def begin(self, record: StreamRecord, *, keep: float) -> None:
+        """A stream of this process begins; kept for so many seconds after its end."""
+
+    def append(self, stream_id: str, events: Sequence[StreamEvent]) -> None:
+        """It says more. Returns at once."""
+
+    async def finish(self, stream_id: str) -> None:
+        """It has said all."""
+
+    async def find(self, stream_id: str) -> StreamRecord | None:
+        """What is known of a stream, wherever it is produced."""
+        ...
+
+    async def find_epoch(self, epoch: str) -> str | None:
+        """The id of the stream with this epoch."""
+        ...
+
+    async def follow(
+        self, record: StreamRecord, log: AnswerLog, wake: Callable[[], None]
+    ) -> Mirror:
+        """Have the events of another process's stream put into `log`; `wake` is told of them."""
+        ...
+
+    async def is_watched(self, stream_id: str) -> bool:
+        """Whether somebody follows it in another process."""
+        ...
+
+    async def cancel(self, stream_id: str) -> None:
+        """Have the process that produces it cancel it."""
+
+    async def aclose(self) -> None:
+        """Leave nothing behind."""
+
+
+class MemoryStore:
+    """Keeps what one process needs: which key started which stream."""
+
+    is_shared = False
+
+    def __init__(self) -> None:
+        self._claims: dict[str, tuple[Claim, float]] = {}
+
+    async def open(self, on_cancel: Callable[[str], object]) -> None:
+        """Nobody else will ever want something cancelled."""
+
+    async def claim(self, key: str, claim: Claim, *, keep: float) -> Claim:
+        """Take a key for a start, or say who has it."""
+        now = monotonic()
+        # The oldest come first, and nearly all are kept equally long.
+        while self._claims and next(iter(self._claims.values()))[1] < now:
+            self._claims.pop(next(iter(self._claims)))
+        held, until = self._claims.get(key, (claim, now + keep))
+        if until < now:
+            held, until = claim, now + keep
+        self._claims[key] = held, until
+        return held
+
+    async def begin(self, record: StreamRecord, *, keep: float) -> None:
+        """The hub has it."""
+
+    def append(self, stream_id: str, events: Sequence[StreamEvent]) -> None:
+        """The hub has it."""
+
+    async def finish(self, stream_id: str) -> None:
+        """The hub has it."""
+
+    async def find(self, stream_id: str) -> StreamRecord | None:
+        """What the hub does not have, nobody has."""
+        return None
+
+    async def find_epoch(self, epoch: str) -> str | None:
+        """What the hub does not have, nobody has."""
+        return None
+
+    async def follow(
+        self, record: StreamRecord, log: AnswerLog, wake: Callable[[], None]
+    ) -> Mirror:
+        """There is nothing to follow."""
+        raise LookupError(record.stream_id)
+
+    async def is_watched(self, stream_id: str) -> bool:
+        """There is no other process."""
+        return False
+
+    async def cancel(self, stream_id: str) -> None:
+        """There is no other process."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""

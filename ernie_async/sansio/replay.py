@@ -1,0 +1,279 @@
+"""One answer as numbered events, kept so that whoever lost some of them can have them again.
+
+The numbers have no holes, and what is kept is bounded: of what fell out of the window only the text
+is left, which then comes as one `reset`. Knows no connection and no clock.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+
+from ernie_async.errors import ConfigError, shorten
+
+__all__ = [
+    "HEARTBEAT",
+    "LAGGED",
+    "OPENING",
+    "AnswerLog",
+    "Cursor",
+    "StreamEvent",
+    "encode_events",
+    "format_id",
+    "merge_deltas",
+    "read_cursor",
+]
+
+# The first bytes of a response, for proxies that open a stream only when something came.
+OPENING = b": ok\nretry: 3000\n\n"
+HEARTBEAT = b": hb\n\n"
+LAGGED = b": lagged\n\n"
+
+CURSOR = re.compile(r"([A-Za-z0-9_-]{8})-([1-9][0-9]{0,11})")
+
+# What an event weighs besides its text.
+OVERHEAD_BYTES = 64
+
+
+class Cursor(NamedTuple):
+    """Up to where somebody has read."""
+
+    epoch: str
+    seq: int
+
+
+def read_cursor(text: str | None) -> Cursor | None:
+    """Read an event id; `None` if there is none.
+
+    Raises:
+        ConfigError: It is no id of ours.
+    """
+    if not text:
+        return None
+    found = CURSOR.fullmatch(text)
+    if found is None:
+        raise ConfigError(
+            f"Last-Event-ID: expected an id as the events have it, got {shorten(text)}"
+        )
+    return Cursor(found[1], int(found[2]))
+
+
+def format_id(epoch: str, seq: int) -> str:
+    """The id of an event."""
+    return f"{epoch}-{seq}"
+
+
+class StreamEvent(NamedTuple):
+    """One event of an answer.
+
+    Attributes:
+        seq: Its number, from 1; of merged events the last one's.
+        kind: `start`, `delta`, `tool_call`, `retract`, `reset`, `usage`, `done` or `error`.
+        payload: What it says, to be sent as JSON.
+    """
+
+    seq: int
+    kind: str
+    payload: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes, roughly."""
+        payload = self.payload
+        if self.kind == "delta":
+            told = payload.get("text") or payload.get("reasoning") or ""
+            return OVERHEAD_BYTES + (len(told) if told.isascii() else 3 * len(told))
+        return OVERHEAD_BYTES + len(to_json(payload))
+
+
+def encode_events(epoch: str, events: Iterable[StreamEvent]) -> bytes:
+    """Write events as server-sent events, one frame each."""
+    return b"".join(
+        b"id: %s-%d\nevent: %s\ndata: %s\n\n"
+        % (epoch.encode(), seq, kind.encode(), to_json(payload))
+        for seq, kind, payload in events
+    )
+
+
+def merge_deltas(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    """The same with neighbouring pieces of text in one event, which has the number of the last."""
+    if len(events) < 2:
+        return list(events)
+    merged: list[StreamEvent] = []
+    held: list[StreamEvent] = []
+
+    def flush() -> None:
+        if len(held) > 1:
+            name = _channel(held[0])
+            text = "".join(event.payload[name] for event in held)
+            merged.append(StreamEvent(held[-1].seq, "delta", {name: text, "index": 0}))
+        else:
+            merged.extend(held)
+        held.clear()
+
+    for event in events:
+        if event.kind != "delta":
+            flush()
+            merged.append(event)
+            continue
+        if held and _channel(held[0]) != _channel(event):
+            flush()
+        held.append(event)
+    flush()
+    return merged
+
+
+def _channel(event: StreamEvent) -> str:
+    return "text" if "text" in event.payload else "reasoning"
+
+
+class AnswerLog:
+    """The events of one answer, the newest of them kept. Serves one stream and all its viewers.
+
+    Args:
+        stream_id: Of the stream.
+        epoch: Eight characters, unique to this numbering.
+        max_events: Kept at most.
+        max_bytes: Kept at most, roughly.
+
+    Attributes:
+        status: `running`, and in the end `done`, `error` or `cancelled`.
+        last_seq: The number of the newest event; 0 if there is none.
+        n_bytes: What is kept, roughly.
+        end: What the last event of all says; `None` while there is none.
+    """
+
+    def __init__(
+        self, stream_id: str, epoch: str, *, max_events: int = 4096, max_bytes: int = 1 << 20
+    ) -> None:
+        self.stream_id = stream_id
+        self.epoch = epoch
+        self.status = "running"
+        self.last_seq = 0
+        self.n_bytes = 0
+        self.end: dict[str, Any] | None = None
+        self._max_events, self._max_bytes = max_events, max_bytes
+        self._window: deque[StreamEvent] = deque()
+        self._start: StreamEvent | None = None
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+
+    def append(self, kind: str, payload: dict[str, Any]) -> StreamEvent:
+        """Number an event and keep it."""
+        event = StreamEvent(self.last_seq + 1, kind, payload)
+        self.add(event)
+        return event
+
+    def add(self, event: StreamEvent) -> bool:
+        """Keep an event that was numbered elsewhere; say whether it is the next one.
+
+        One that is known already, and any after the end, changes nothing.
+        """
+        if event.seq != self.last_seq + 1 or self.is_over:
+            return False
+        self.last_seq = event.seq
+        match event.kind:
+            case "start":
+                self._start = event
+            case "delta":
+                name = _channel(event)
+                place = self._text if name == "text" else self._reasoning
+                place.append(event.payload[name])
+                if len(place) > 256:
+                    place[:] = ["".join(place)]
+            case "retract":
+                self._take_back(event.payload)
+            case "done":
+                self.status = "cancelled" if event.payload.get("cancelled") else "done"
+                self.end = event.payload
+            case "error":
+                self.status = "error"
+                self.end = event.payload
+        self._window.append(event)
+        self.n_bytes += event.size
+        while len(self._window) > self._max_events or self.n_bytes > self._max_bytes:
+            if len(self._window) == 1:
+                break
+            self.n_bytes -= self._window.popleft().size
+        return True
+
+    def _take_back(self, payload: dict[str, Any]) -> None:
+        text = self.text
+        begin, end = payload.get("from_char", 0), payload.get("to_char", len(text))
+        self._text = [text[:begin] + payload.get("replacement", "") + text[end:]]
+        if "to_char" not in payload:
+            self._reasoning.clear()
+        # Nobody who comes later may see what was taken back: they get the text as it is now.
+        self._window.clear()
+        self.n_bytes = 0
+
+    @property
+    def text(self) -> str:
+        """The answer so far, without what was taken back."""
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        """The thinking so far."""
+        return "".join(self._reasoning)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last event of all is there."""
+        return self.end is not None
+
+    def knows(self, cursor: Cursor | None) -> bool:
+        """Whether all events after a cursor are still there."""
+        oldest = self._window[0].seq if self._window else self.last_seq + 1
+        if cursor is None:
+            return oldest <= 1
+        return cursor.epoch == self.epoch and oldest - 1 <= cursor.seq <= self.last_seq
+
+    def has_seen_all(self, cursor: Cursor | None) -> bool:
+        """Whether a cursor stands at the end of all."""
+        return self.is_over and cursor == Cursor(self.epoch, self.last_seq)
+
+    def after(self, seq: int) -> list[StreamEvent] | None:
+        """The events after a number; `None` if some of them are gone."""
+        n_new = self.last_seq - seq
+        n_kept = len(self._window)
+        if n_new > n_kept:
+            return None
+        if n_new == 1:
+            return [self._window[-1]]
+        return list(islice(self._window, n_kept - n_new, None))
+
+    def catch_up(self, cursor: Cursor | None) -> list[StreamEvent]:
+        """What somebody has to get who has read up to `cursor`; from the start for `None`.
+
+        Where events are gone, one `reset` with the whole text so far stands for them.
+        """
+        if self.knows(cursor):
+            return self.after(0 if cursor is None else cursor.seq) or []
+        # The last event of all is no text, so it is told as it is.
+        last = self._window[-1] if self.is_over and self._window else None
+        seq = self.last_seq - (last is not None)
+        told = {"text": self.text}
+        if self._reasoning:
+            told["reasoning"] = self.reasoning
+        reset = StreamEvent(max(1, seq), "reset", told)
+        begin = [self._start] if self._start is not None and cursor is None else []
+        return [*begin, reset, *([] if last is None else [last])]
+
+    def snapshot(self) -> dict[str, Any]:
+        """The answer so far, in JSON."""
+        end = self.end or {}
+        told: dict[str, Any] = {
+            "stream_id": self.stream_id,
+            "status": self.status,
+            "text": self.text,
+            "last_event_id": format_id(self.epoch, self.last_seq) if self.last_seq else None,
+            "usage": end.get("usage"),
+            "finish_reason": end.get("finish_reason"),
+        }
+        if self.status == "error":
+            told["error"] = end
+        return told
