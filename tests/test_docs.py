@@ -46,11 +46,13 @@ from ernie_async import (
     TextChecker,
     Timeouts,
     VideoOptions,
+    cli_serve,
     images,
     standard_prices,
     videos,
 )
 from ernie_async import embedding as embedding_desk
+from ernie_async.gateway import GatewaySettings, StreamLimits
 from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
     address,
@@ -226,7 +228,12 @@ def test_options_of_commands_exist() -> None:
 
 def test_offline_commands_run() -> None:
     pytest.importorskip("cyclopts")
-    offline = [(where, words) for where, words in ernie_commands() if "--offline" in words]
+    # `serve` runs until it is stopped; test_cli_serve does both.
+    offline = [
+        (where, words)
+        for where, words in ernie_commands()
+        if "--offline" in words and words[0] != "serve"
+    ]
     assert offline
     for where, words in offline:
         done = run_command(*words)
@@ -441,6 +448,18 @@ FACTS = {
     "docs/guides/cost.md": [
         f"on its `date`, {standard_prices().date}",
         f"less than {ledger.LEAST_TOKENS} tokens",
+    ],
+    "docs/guides/gateway.md": [
+        f"comment, `: hb`, every {GatewaySettings().heartbeat:g} s",
+        f"then 503 | {GatewaySettings().admission:g} s",
+        f"| `{GatewaySettings().stream_on_disconnect}` |",
+        f"| {StreamLimits().streams:,} in a process",
+        f"| {StreamLimits().window_events:,} events, {StreamLimits().window_bytes >> 20} MiB |",
+        f"after its end | {StreamLimits().retention:g} s |",
+        f"| {StreamLimits().queue_events} events, {StreamLimits().queue_bytes >> 10} KiB |",
+        f"one piece | {StreamLimits().send:g} s |",
+        f"| {StreamLimits().life:g} s, {StreamLimits().chars:,} characters |",
+        f"running answers get {cli_serve.DRAIN_SECONDS:g} s",
     ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",
