@@ -50,6 +50,7 @@ from ernie_async import (
     TextChecker,
     Timeouts,
     VideoOptions,
+    cli_serve,
     images,
     redis,
     standard_prices,
@@ -59,6 +60,7 @@ from ernie_async import embedding as embedding_desk
 from ernie_async.batch import FileOptions, appending, flow, offline, records, runner, stopping
 from ernie_async.batch.inputs import MAX_LINE_BYTES
 from ernie_async.bots import memory, pacing, plan, platform, platforms, sender, stores
+from ernie_async.gateway import GatewaySettings, StreamLimits
 from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
     address,
@@ -257,7 +259,12 @@ def test_options_of_commands_exist() -> None:
 
 def test_offline_commands_run() -> None:
     pytest.importorskip("cyclopts")
-    offline = [(where, words) for where, words in ernie_commands() if "--offline" in words]
+    # `serve` runs until it is stopped; test_cli_serve does both.
+    offline = [
+        (where, words)
+        for where, words in ernie_commands()
+        if "--offline" in words and words[0] != "serve"
+    ]
     assert offline
     for where, words in offline:
         done = run_command(*words)
@@ -538,6 +545,18 @@ FACTS = {
     "docs/zh/guides/bots.md": [
         f"（{memory.WINDOW:,}）减去 `max_tokens`（{memory.MAX_TOKENS:,}）",
         *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),
+    ],
+    "docs/guides/gateway.md": [
+        f"comment, `: hb`, every {GatewaySettings().heartbeat:g} s",
+        f"then 503 | {GatewaySettings().admission:g} s",
+        f"| `{GatewaySettings().stream_on_disconnect}` |",
+        f"| {StreamLimits().streams:,} in a process",
+        f"| {StreamLimits().window_events:,} events, {StreamLimits().window_bytes >> 20} MiB |",
+        f"after its end | {StreamLimits().retention:g} s |",
+        f"| {StreamLimits().queue_events} events, {StreamLimits().queue_bytes >> 10} KiB |",
+        f"one piece | {StreamLimits().send:g} s |",
+        f"| {StreamLimits().life:g} s, {StreamLimits().chars:,} characters |",
+        f"running answers get {cli_serve.DRAIN_SECONDS:g} s",
     ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",
