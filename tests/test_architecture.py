@@ -51,6 +51,7 @@ ONLY = {
     ],
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
+    "ray": ["batch/ray.py"],
     "redis": ["redis.py"],
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],
