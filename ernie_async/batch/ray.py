@@ -8,17 +8,20 @@ and its part of the limits. A worker that dies is replaced.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from math import ceil
 from secrets import randbits
+from threading import Thread
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 try:
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
 except ImportError as error:
     raise ImportError(
         "ernie_async.batch.ray needs ray: pip install 'ernie-async[ray]'", name="ray"
@@ -57,6 +60,9 @@ REDIS_NAME = "ernie-batch"
 TELL_SECONDS = 2.0
 REPLY_SECONDS = 60.0
 
+# Lines that wait in a worker for their turn: enough to keep it busy. Others may be quicker.
+MAX_WAITING = 16
+
 # A cluster may have to fetch a machine first.
 START_SECONDS = 300.0
 
@@ -64,6 +70,7 @@ START_SECONDS = 300.0
 MAX_STARTS = 5
 PAUSE_SECONDS = 1.0
 
+CONNECT_SECONDS = 60.0
 GOODBYE_SECONDS = 5.0
 
 
@@ -97,10 +104,11 @@ class Worker:
         self._limiters = setup.limiters
         asker = Asker(setup.client, setup.prices, is_once=setup.is_once)
         self._attempts = Attempts(asker, setup.limiters, setup.max_retry_after)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[Answer]] = {}
+        self._waiting: set[int] = set()
         self._ready: list[tuple[int, Answer]] = []
-        self._has_ready = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._has_news = asyncio.Event()
 
     def __repr__(self) -> str:
         return self._name  # Ray puts this in front of all that is logged
@@ -112,52 +120,56 @@ class Worker:
     async def give(self, orders: list[Order]) -> None:
         """Begin attempts."""
         for order in orders:
-            task = asyncio.create_task(self._make(*order))
-            for tasks in (self._tasks, self._waiting):
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            self._waiting.add(order.ticket)
+            task = asyncio.create_task(self._make(order))
+            self._tasks[order.ticket] = task
+            task.add_done_callback(partial(self._finish, order.ticket))
 
     async def take(self) -> Told:
-        """What is ready, as soon as something is."""
+        """What is new, as soon as something is."""
         with suppress(TimeoutError):
             async with asyncio.timeout(TELL_SECONDS):
-                await self._has_ready.wait()
-        self._has_ready.clear()
+                await self._has_news.wait()
+        self._has_news.clear()
+        if self._failure is not None:
+            raise self._failure
         answers, self._ready = self._ready, []
         view = LimiterSnapshot.of_all([limiter.snapshot() for limiter in self._limiters])
         return Told(answers, len(self._tasks) - len(self._waiting), view)
 
     async def stop(self) -> None:
         """Send nothing more."""
-        for task in self._waiting:
-            task.cancel()
+        for ticket in self._waiting:
+            self._tasks[ticket].cancel()
 
     async def aclose(self) -> None:
         """Break off what is under way, and close all connections."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks.values())
         await self._client.aclose()
         for limiter in self._limiters:
             if not isinstance(limiter, Limiter):
                 await limiter.aclose()  # type: ignore[attr-defined]
 
-    async def _make(self, ticket: int, line: Line, need: Need) -> None:
-        is_sent = False
-
+    async def _make(self, order: Order) -> Answer:
         async def begin() -> None:
-            nonlocal is_sent
-            is_sent = True
-            self._waiting.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._waiting.discard(order.ticket)
+            self._has_news.set()
 
-        try:
-            answer = await self._attempts.make(line, need, begin)
-        except asyncio.CancelledError:
-            answer = Answer(is_sent=is_sent)
-        answer.limits = None
-        self._ready.append((ticket, answer))
-        self._has_ready.set()
+        return await self._attempts.make(order.line, order.need, begin)
+
+    def _finish(self, ticket: int, task: asyncio.Task[Answer]) -> None:
+        del self._tasks[ticket]
+        self._has_news.set()
+        if task.cancelled():
+            self._ready.append((ticket, Answer(is_sent=ticket not in self._waiting)))
+        elif (error := task.exception()) is not None:
+            self._failure = error
+        else:
+            self._ready.append((ticket, replace(task.result(), limits=None)))
+        self._waiting.discard(ticket)
 
 
 class Crew:
@@ -169,10 +181,18 @@ class Crew:
         n_workers: How many.
         room: Lines that one of them may hold.
         cpus: That Ray sets aside for each.
+        address: Of the cluster.
     """
 
     def __init__(
-        self, setup: Setup, asker: Asker, *, n_workers: int, room: int, cpus: float
+        self,
+        setup: Setup,
+        asker: Asker,
+        *,
+        n_workers: int,
+        room: int,
+        cpus: float,
+        address: str | None,
     ) -> None:
         self.need = asker.need
         self.has_price = asker.has_price
@@ -180,6 +200,7 @@ class Crew:
         self._setup = setup
         self._n_workers = n_workers
         self._room = room
+        self._address = address
         self._hire = ray.remote(Worker).options(num_cpus=cpus, scheduling_strategy="SPREAD")
         self._ledger = Ledger()
         self._actors: dict[str, Any] = {}
@@ -213,6 +234,7 @@ class Crew:
             actor.stop.remote()
 
     async def __aenter__(self) -> Self:
+        await connect(self._address)
         self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._n_workers)]
         return self
 
@@ -232,11 +254,11 @@ class Crew:
             name = f"ErnieWorker-{next(self._names)}"
             try:
                 await self._employ(name, self._hire.remote(name, self._setup))
-            except (RayError, TimeoutError):
+            except Exception as error:  # noqa: BLE001 - whoever waits for an answer gets it
+                if not is_loss(error):
+                    self._ledger.end(error)
+                    return
                 await asyncio.sleep(PAUSE_SECONDS)
-            except Exception as error:  # noqa: BLE001 - a bug; whoever waits for an answer gets it
-                self._ledger.end(error)
-                return
 
     async def _employ(self, name: str, actor: Any) -> None:
         """Give work to a worker until it dies.
@@ -273,7 +295,7 @@ class Crew:
     async def _exchange(self, name: str, actor: Any) -> None:
         held: set[int] = set()
         has_room = asyncio.Event()
-        sender = asyncio.create_task(self._send(actor, held, has_room))
+        sender = asyncio.create_task(self._send(name, actor, held, has_room))
         try:
             while not sender.done():
                 told = await _reply(actor.take.remote())
@@ -289,17 +311,25 @@ class Crew:
             # Nobody knows what the service did of it.
             self._ledger.lose(held, Answer(error=ConnectError(f"the worker {name} was lost")))
 
-    async def _send(self, actor: Any, held: set[int], has_room: asyncio.Event) -> None:
+    async def _send(self, name: str, actor: Any, held: set[int], has_room: asyncio.Event) -> None:
         while True:
             await self._ledger.has_orders.wait()
-            if len(held) >= self._room:
+            told = self._told.get(name)
+            waiting = len(held) - (0 if told is None else told.under_way)
+            room = min(self._room - len(held), MAX_WAITING - waiting)
+            if room <= 0:
                 has_room.clear()
                 await has_room.wait()
                 continue
-            orders = self._ledger.take(self._room - len(held))
+            orders = self._ledger.take(room)
             if orders:
                 held.update(order.ticket for order in orders)
                 await _reply(actor.give.remote(orders))
+
+
+def is_loss(error: Exception) -> bool:
+    """Whether a worker died, and not of a bug."""
+    return isinstance(error, RayError | TimeoutError) and not isinstance(error, RayTaskError)
 
 
 async def _reply(call: Awaitable[T]) -> T:
@@ -321,10 +351,23 @@ async def connect(address: str | None) -> None:
     """
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    done: Future[None] = Future()
+
+    def init() -> None:
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+        except BaseException as error:  # noqa: BLE001 - told where it is waited for
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    # In a thread it leaves signals alone, and the loop goes on. It may not come back.
+    Thread(target=init, daemon=True).start()
     try:
-        # In a thread it leaves signals alone, and the loop goes on.
-        await asyncio.to_thread(ray.init, address, **quiet)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await asyncio.shield(asyncio.wrap_future(done))
+    except TimeoutError:
+        raise BatchError(f"ray: no cluster within {CONNECT_SECONDS:.0f} s", "errors") from None
     except (OSError, RuntimeError, ValueError, RayError) as error:
         raise BatchError(f"ray: {last_line(error)}", "errors") from None
 
@@ -397,6 +440,7 @@ class RayRunner(BatchRunner):
             n_workers=self._n_workers,
             room=ceil(self._rules.workers / self._n_workers),
             cpus=self._cpus,
+            address=self._address,
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ernie_async import AsyncClient, ConfigError, Limits, RetryPolicy
-from ernie_async.batch import BatchError, FileOptions
+from ernie_async.batch import FileOptions
 from ernie_async.testing import MockErnie, refuse, reply
 from tests.batch.files import asked, ids, read_jsonl, write_input
 
@@ -201,9 +201,7 @@ async def test_failures_budget_and_hopeless_keys(cluster, tmp_path) -> None:
             server.script(refuse(400), refuse(503), refuse(503))
             report = await run(RayRunner(client, retry=retry), source, out, only_failed=True)
             assert report.failed == 1
-            report = await run(
-                RayRunner(client, max_total_tokens=1), source, out, only_failed=True
-            )
+            report = await run(RayRunner(client, max_total_tokens=1), source, out, only_failed=True)
             assert report.exit_code == 75
 
 
@@ -245,7 +243,7 @@ def row_request(row):
 def test_datasets(cluster) -> None:
     import ray.data
 
-    from ernie_async.batch.ray import map
+    from ernie_async.batch.ray import map as ask_all
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"sku": i, "text": f"t{i}", "tags": ["x"]} for i in range(500)]
@@ -253,7 +251,7 @@ def test_datasets(cluster) -> None:
         server.default(reply("好", first_ms=5))
         server.script(refuse(400))
         client = AsyncClient(KEY, base_url=server.base_url, limits=Limits(concurrency=10))
-        asking = map(
+        asking = ask_all(
             ray.data.from_items(rows),
             client,
             id=lambda row: row["sku"],
@@ -268,8 +266,9 @@ def test_datasets(cluster) -> None:
         assert [row["ernie_code"] for row in found if not row["ernie_ok"]] != [""]
         server.default(refuse(401))
         with pytest.raises(Exception, match="the run stopped"):
-            map(ray.data.from_items(rows), client, id=lambda row: row["sku"],
-                request=row_request).take_all()
+            map(
+                ray.data.from_items(rows), client, id=lambda row: row["sku"], request=row_request
+            ).take_all()
 
 
 def start(cluster, server, source, out, *more) -> subprocess.Popen[bytes]:
@@ -314,10 +313,21 @@ def test_the_command(cluster, tmp_path) -> None:
 
 
 def test_no_cluster(tmp_path) -> None:
-    """In a process of its own, since this one may have a cluster."""
-    code = "import asyncio; from ernie_async.batch.ray import connect; asyncio.run(connect('127.0.0.1:1'))"
-    environment = {**os.environ, "RAY_gcs_rpc_server_connect_timeout_s": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=LIMIT
-    )
-    assert BatchError.__name__ in done.stderr
+    source = write_input(tmp_path / "in.jsonl", 3)
+    code = f"""
+import asyncio
+from ernie_async import AsyncClient
+from ernie_async.batch import ray
+
+ray.CONNECT_SECONDS = 3
+async def main():
+    async with AsyncClient("k", base_url="http://127.0.0.1:9/v2") as client:
+        runner = ray.RayRunner(client, address="127.0.0.1:1")
+        await runner.run_file({str(source)!r}, {str(tmp_path / "out.jsonl")!r})
+asyncio.run(main())
+"""
+    began = time.monotonic()
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.stderr.strip().endswith("BatchError: ray: no cluster within 3 s")
+    assert time.monotonic() - began < 30
