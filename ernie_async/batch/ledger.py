@@ -44,7 +44,7 @@ class Ledger:
             Exception: What `end` was given.
         """
         ticket = next(self._tickets)
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._answers[ticket] = answer
         self._waiting.append(Order(ticket, line, need))
         if self._end is not None:

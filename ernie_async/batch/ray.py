@@ -5,6 +5,9 @@ tries again, as every batch does; workers make the attempts. Each is an async ac
 and its part of the limits. A worker that dies is replaced.
 """
 
+# Without Ray, pyright takes this file for it.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,7 +18,7 @@ from functools import partial
 from itertools import count
 from math import ceil
 from secrets import randbits
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -360,6 +363,7 @@ async def connect(address: str | None) -> None:
             done.set_exception(error)
         else:
             done.set_result(None)
+            Event().wait()  # a cluster on this machine dies with the thread that started it
 
     # In a thread it leaves signals alone, and the loop goes on. It may not come back.
     Thread(target=init, daemon=True).start()

@@ -194,8 +194,10 @@ async def test_failures_budget_and_hopeless_keys(cluster, tmp_path) -> None:
         server.default(refuse(401))
         async with AsyncClient(KEY, base_url=server.base_url) as client:
             retry = RetryPolicy(attempts=3, base_delay=0.01)
+            began = time.monotonic()
             report = await run(RayRunner(client, concurrency=8), source, out)
             assert (report.exit_code, ids(out)) == (77, [])
+            assert time.monotonic() - began < 20  # and not the whole grace
             assert server.requests_made < 40
             server.default(reply("好"))
             server.script(refuse(400), refuse(503), refuse(503))
@@ -271,10 +273,10 @@ def test_datasets(cluster) -> None:
             ).take_all()
 
 
-def start(cluster, server, source, out, *more) -> subprocess.Popen[bytes]:
+def start(address, server, source, out) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ernie_async", "batch", "run", str(source), "-o", str(out)]
     command += ["--base-url", server.base_url, "--progress", "none", "--engine", "ray"]
-    command += ["--ray-address", cluster.address, "--concurrency", "16", *more]
+    command += ["--ray-address", address, "--concurrency", "16"]
     clean = {name: v for name, v in os.environ.items() if not name.startswith("QIANFAN_")}
     return subprocess.Popen(command, env={**clean, "QIANFAN_API_KEY": KEY, "no_proxy": "*"})
 
@@ -292,24 +294,32 @@ def test_the_command(cluster, tmp_path) -> None:
     source, out = write_input(tmp_path / "in.jsonl", 300), tmp_path / "out.jsonl"
     with MockErnie() as server:
         server.default(reply("好", first_ms=100))
-        process = start(cluster, server, source, out)
+        process = start(cluster.address, server, source, out)
         wait_for(server, process, 60)
         process.kill()
         process.wait()
         time.sleep(3)  # Ray ends the workers of a driver that died
         done = set(ids(out)) if out.read_bytes().endswith(b"\n") else set()
         made = server.requests_made
-        process = start(cluster, server, source, out)
+        process = start(cluster.address, server, source, out)
         wait_for(server, process, made + 60)
         process.send_signal(signal.SIGINT)
         assert process.wait(LIMIT) == 130
-        process = start(cluster, server, source, out)
+        process = start(cluster.address, server, source, out)
         assert process.wait(LIMIT) == 0
         assert sorted(ids(out)) == sorted(f"r{i}" for i in range(300))
         later = {seen.json["messages"][0]["content"] for seen in server.requests[made:]}
         assert not later & done
         assert server.requests_made <= 300 + 16
     assert not read_jsonl(tmp_path / "out.errors.jsonl")
+
+
+def test_a_cluster_of_its_own(tmp_path) -> None:
+    pytest.importorskip("cyclopts")
+    source, out = write_input(tmp_path / "in.jsonl", 100), tmp_path / "out.jsonl"
+    with MockErnie() as server:
+        assert start("local", server, source, out).wait(LIMIT) == 0
+        assert server.requests_made == len(set(ids(out))) == 100
 
 
 def test_no_cluster(tmp_path) -> None:
