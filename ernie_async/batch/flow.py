@@ -5,15 +5,17 @@ line is decided here; files and screens are unknown.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from time import monotonic, time
 from typing import Any, Literal, NamedTuple
 
 from ernie_async.batch.agenda import Agenda
-from ernie_async.batch.asking import Answer, Asker, Need
+from ernie_async.batch.asking import Answer, Need
+from ernie_async.batch.attempts import AnyAttempts
 from ernie_async.batch.journal import Journal
 from ernie_async.batch.lines import Fault, Line
 from ernie_async.batch.progress import Gauges, Progress, WaitingFor
@@ -29,8 +31,6 @@ from ernie_async.errors import (
     RateLimitError,
     ServerError,
 )
-from ernie_async.net.admission import AnyLimiter, AnyPermit
-from ernie_async.net.feedback import settle_failed, tell_failure, tell_success
 from ernie_async.sansio.load import OVERLOAD, is_quota
 from ernie_async.sansio.retry import RetryPolicy
 
@@ -101,9 +101,8 @@ class Flow:
     """Runs once.
 
     Args:
-        asker: Makes the attempts.
+        attempts: Makes them.
         rules: What it obeys.
-        limiters: Asked before each attempt, in this order.
         budget: What may be spent.
         losses: Says when there are too many.
         progress: Told of everything.
@@ -114,10 +113,9 @@ class Flow:
 
     def __init__(
         self,
-        asker: Asker,
+        attempts: AnyAttempts,
         rules: Rules,
         *,
-        limiters: Sequence[AnyLimiter],
         budget: Budget,
         losses: Losses,
         progress: Progress,
@@ -128,9 +126,8 @@ class Flow:
         self.progress = progress
         self.reason: StopReason | None = None
         self.failure: Exception | None = None
-        self._asker = asker
+        self._attempts = attempts
         self._rules = rules
-        self._limiters = limiters
         self._budget = budget
         self._losses = losses
         self._tell = tell
@@ -150,7 +147,7 @@ class Flow:
         self._phases: dict[asyncio.Task[Any], Phase] = {}
         self._undone: list[Job] = []
         self._feeder: asyncio.Task[None] | None = None
-        self._counts_tokens = budget.is_limited or any(one.counts_tokens for one in limiters)
+        self._counts_tokens = budget.is_limited or attempts.counts_tokens
 
     async def run(self, items: AsyncIterator[Item]) -> None:
         """Take all items to their end, or stop.
@@ -162,7 +159,7 @@ class Flow:
         if self._rules.deadline is not None:
             self._timers.append(loop.call_later(self._rules.deadline, self.stop, "deadline"))
         try:
-            async with asyncio.TaskGroup() as group:
+            async with self._attempts, asyncio.TaskGroup() as group:
                 self._feeder = group.create_task(self._feed(items))
                 for _ in range(self._rules.workers):
                     group.create_task(self._work())
@@ -189,6 +186,7 @@ class Flow:
         if self._feeder is not None and self._feeder is not asyncio.current_task():
             self._feeder.cancel()
         self._cancel("admission")
+        self._attempts.stop()
         self._wake(len(self._idle))
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(self._rules.grace, self.cancel))
@@ -201,22 +199,24 @@ class Flow:
     def gauges(self) -> Gauges:
         """What is so right now."""
         phases = list(self._phases.values())
-        views = [limiter.snapshot() for limiter in self._limiters]
+        views = self._attempts.views()
+        waiting_elsewhere = self._attempts.waiting
+        in_flight = phases.count("asking") - waiting_elsewhere
         limit = min([self._limit(), *(v.concurrency for v in views if v.concurrency is not None)])
         waiting: WaitingFor | None = None
         if "telling" in phases and self._active >= limit:
             waiting = "consumer"
         elif any(one.paused_for for one in views):
             waiting = "cooldown"
-        elif phases.count("asking") >= limit:
+        elif in_flight >= limit:
             waiting = "concurrency"
-        elif "admission" in phases:
+        elif "admission" in phases or waiting_elsewhere:
             waiting = "rate"
         elif self._agenda.waiting:
             waiting = "cooldown"
         elif not self._is_read:
             waiting = "input"
-        return Gauges(phases.count("asking"), limit, waiting)
+        return Gauges(in_flight, limit, waiting)
 
     def _cancel(self, *phases: Phase) -> None:
         for task, phase in list(self._phases.items()):
@@ -224,12 +224,13 @@ class Flow:
                 task.cancel()
 
     @contextmanager
-    def _in(self, phase: Phase) -> Iterator[None]:
+    def _in(self, phase: Phase) -> Iterator[Callable[[Phase], None]]:
         task = asyncio.current_task()
         assert task is not None
-        self._phases[task] = phase
+        become = partial(self._phases.__setitem__, task)
+        become(phase)
         try:
-            yield
+            yield become
         finally:
             del self._phases[task]
 
@@ -270,10 +271,10 @@ class Flow:
             except asyncio.CancelledError:
                 self._undone.append(Job(line, row, Need()))
                 raise
-        if self._budget.max_cost is not None and not self._asker.has_price(line):
+        if self._budget.max_cost is not None and not self._attempts.has_price(line):
             raise BatchError(f"max_cost: {line.model!r} has no price", "budget")
         self._outstanding += 1
-        need = self._asker.need(line) if self._counts_tokens else Need()
+        need = self._attempts.need(line) if self._counts_tokens else Need()
         self._agenda.add(Job(line, row, need))
         self._wake(1)
 
@@ -346,6 +347,9 @@ class Flow:
             except OSError as error:  # of the journal
                 self.stop("io", error)
                 self._undone.append(job)
+            except BatchError as error:  # nobody is left to ask
+                self.stop(error.reason, error)
+                self._undone.append(job)
             finally:
                 self._active -= 1
                 # This worker takes the next line itself; another may have room now.
@@ -357,6 +361,9 @@ class Flow:
         finally:
             if self._budget.is_limited:
                 self._budget.release(job.need.cost, job.need.tokens)
+        if not answer.is_sent:
+            await self._leave(job)
+            return
         error = answer.error
         if answer.usage is not None:
             self._budget.spend(answer.cost or 0.0, answer.usage.total_tokens)
@@ -385,6 +392,12 @@ class Flow:
             self.progress.retried += 1
             self._agenda.add_at(job, now + delay)
 
+    async def _leave(self, job: Job) -> None:
+        """A line was begun, and not sent, since the run stops."""
+        if self._journal is not None:
+            await self._journal.refused(job.line)
+        self._undone.append(job)
+
     def _delay(self, job: Job, error: ErnieError, now: float) -> float | None:
         """Seconds until the line is tried again; `None` if it has failed."""
         if self._rules.is_once and not was_refused(error):
@@ -405,36 +418,16 @@ class Flow:
         return asked is not None and asked > self._rules.retry.max_retry_after
 
     async def _attempt(self, job: Job) -> Answer:
-        permits: list[AnyPermit] = []
-        is_sent = False
-        try:
-            with self._in("admission"):
-                for limiter in self._limiters:
-                    permit = limiter.admit(
-                        job.need.tokens,
-                        model=job.line.model,
-                        account=self._asker.account,
-                        priority="batch",
-                    )
-                    permits.append(await permit)
+        with self._in("admission") as become:
+
+            async def begin() -> None:
                 if self._journal is not None:
                     await self._journal.begin(job.line)
-            is_sent = True
-            job.attempts += 1
-            self.progress.sent(monotonic())
-            with self._in("asking"):
-                answer = await self._asker.ask(job.line)
-            for permit in permits:
-                _tell_of(permit, answer, self._rules.retry.max_retry_after)
-            return answer
-        except ConfigError as error:
-            return Answer(error=error)  # more tokens than a minute has
-        finally:
-            for permit in permits:
-                if is_sent:
-                    permit.release()
-                else:
-                    permit.give_back()
+                job.attempts += 1
+                self.progress.sent(monotonic())
+                become("asking")
+
+            return await self._attempts.make(job.line, job.need, begin)
 
     def _result(self, job: Job, answer: Answer, code: str | None, message: str) -> BatchResult:
         usage = answer.usage
@@ -482,21 +475,6 @@ class Flow:
         if self.reason == "io":
             result = replace(result, code=code_of_undone("io"))  # it is written nowhere
         self.progress.over(result, monotonic())
-
-
-def _tell_of(permit: AnyPermit, answer: Answer, max_retry_after: float) -> None:
-    """Tell a limiter what became of a call."""
-    if answer.limits is not None:
-        permit.learn(answer.limits)
-    if answer.error is not None:
-        settle_failed(permit, answer.error)
-        tell_failure(permit, answer.error, max_retry_after=max_retry_after)
-        return
-    usage = answer.usage
-    if usage is not None:
-        permit.settle(tokens=usage.total_tokens)
-    told = None if usage is None or usage.is_estimate else usage
-    tell_success(permit, told, answer.seconds)
 
 
 def may_be_billed(error: ErnieError) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from ernie_async.batch.asking import Asker
+from ernie_async.batch.attempts import AnyAttempts, Attempts
 from ernie_async.batch.estimate import Estimate, estimate
 from ernie_async.batch.file_run import FileOptions, FileRun
 from ernie_async.batch.flow import Flow, Rules
@@ -316,6 +317,11 @@ class BatchRunner:
                 write_summary(run.out, report)
         return report
 
+    def _attempts(self, *, is_once: bool) -> AnyAttempts:
+        """Where the attempts of one run are made."""
+        asker = Asker(self._client, self._prices, is_once=is_once)
+        return Attempts(asker, self._limiters, self._rules.retry.max_retry_after)
+
     def _progress(self) -> Progress:
         return Progress(monotonic(), rpm=self._rpm, tpm=self._tpm)
 
@@ -323,9 +329,8 @@ class BatchRunner:
         budget = more.pop("budget", None) or Budget(self._max_cost, self._max_tokens)
         is_once = more.get("journal") is not None
         flow = Flow(
-            Asker(self._client, self._prices, is_once=is_once),
+            self._attempts(is_once=is_once),
             self._rules if not is_once else self._rules.once(),
-            limiters=self._limiters,
             budget=budget,
             losses=Losses(self._max_errors),
             progress=progress,
