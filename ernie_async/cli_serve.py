@@ -70,7 +70,7 @@ def serve(
     if config is None and (name := environ.get(f"{PREFIX}CONFIG")):
         config = Path(name)
     settings, told = read_config(config, environ)
-    host = host or environ.get(f"{PREFIX}HOST") or told.get("host", DEFAULT_HOST)
+    host = host or environ.get(f"{PREFIX}HOST") or str(told.get("host", DEFAULT_HOST))
     if port is None:
         port = read_port(environ.get(f"{PREFIX}PORT"), told.get("port", DEFAULT_PORT))
     if not settings.tenants and host not in OWN_MACHINE:

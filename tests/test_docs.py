@@ -46,7 +46,6 @@ from ernie_async import (
     TextChecker,
     Timeouts,
     VideoOptions,
-    cli_serve,
     images,
     standard_prices,
     videos,
@@ -459,7 +458,6 @@ FACTS = {
         f"| {StreamLimits().queue_events} events, {StreamLimits().queue_bytes >> 10} KiB |",
         f"one piece | {StreamLimits().send:g} s |",
         f"| {StreamLimits().life:g} s, {StreamLimits().chars:,} characters |",
-        f"running answers get {cli_serve.DRAIN_SECONDS:g} s",
     ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",

@@ -325,11 +325,12 @@ class StreamHub:
             task.cancel()
         while tasks := [*self._running, *self._chores]:
             await asyncio.wait(tasks)
-        for mirror in self._mirrors.values():
-            await mirror.aclose()
-        self._mirrors.clear()
         for stream in self._shelf:
+            stream.on_abandoned = None
             stream.stop_waiting()
+        while self._mirrors:
+            _, mirror = self._mirrors.popitem()
+            await mirror.aclose()
         self._shelf.clear()
         if self._is_open:
             await self._store.aclose()
