@@ -50,7 +50,6 @@ from ernie_async import (
     TextChecker,
     Timeouts,
     VideoOptions,
-    cli_serve,
     images,
     redis,
     standard_prices,
@@ -564,7 +563,6 @@ FACTS = {
         f"| {StreamLimits().queue_events} events, {StreamLimits().queue_bytes >> 10} KiB |",
         f"one piece | {StreamLimits().send:g} s |",
         f"| {StreamLimits().life:g} s, {StreamLimits().chars:,} characters |",
-        f"running answers get {cli_serve.DRAIN_SECONDS:g} s",
     ],
     "docs/guides/connections.md": [
         f"stays open for {transport.KEEP_ALIVE_SECONDS:g} s",

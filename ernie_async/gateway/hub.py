@@ -126,6 +126,7 @@ class StreamHub:
             ErnieError: `open_stream` failed.
         """
         policy = on_disconnect
+        stream: LiveStream | None = None
         is_begun = False
         try:
             if isinstance(policy, str):
@@ -137,8 +138,15 @@ class StreamHub:
             self._n_starting += 1
             try:
                 upstream = open_stream()
-                record = self._record(tenant, model, fingerprint)
-                held = await self._register(record, key)
+                stream = LiveStream(
+                    self._record(tenant, model, fingerprint),
+                    self.limits,
+                    heartbeat=self.heartbeat,
+                    linger=policy.seconds,
+                )
+                # Before its key is taken: whoever finds it by that finds it here.
+                self._shelf.add(stream)
+                held = await self._register(stream.record, key)
             finally:
                 self._n_starting -= 1
             if held is not None:
@@ -146,12 +154,21 @@ class StreamHub:
             # Nothing is awaited from here on: who is cancelled leaves a whole stream, or none.
             is_begun = True
         finally:
-            if not is_begun and on_settled is not None:
-                on_settled(None)
-        stream = LiveStream(record, self.limits, heartbeat=self.heartbeat, linger=policy.seconds)
+            if not is_begun:
+                if stream is not None:
+                    self._withdraw(stream)
+                if on_settled is not None:
+                    on_settled(None)
         told = self._on_end if on_settled is None else (*self._on_end, on_settled)
         self._produce(Production(stream, upstream, self._store, told))
         return stream
+
+    def _withdraw(self, stream: LiveStream) -> None:
+        """It is not begun after all."""
+        self._shelf.forget(stream.stream_id)
+        stream.close_viewers()
+        if self._store.is_shared:
+            self._do(self._store.finish(stream.stream_id))
 
     @staticmethod
     def _record(tenant: str, model: str, fingerprint: str) -> StreamRecord:
@@ -183,7 +200,6 @@ class StreamHub:
 
     def _produce(self, production: Production) -> None:
         stream = production.stream
-        self._shelf.add(stream)
         task = asyncio.get_running_loop().create_task(production.run())
         self._running[task] = production
         # Not in the coroutine's own `finally`: cancelled before its first step, it has none.
@@ -325,11 +341,12 @@ class StreamHub:
             task.cancel()
         while tasks := [*self._running, *self._chores]:
             await asyncio.wait(tasks)
-        for mirror in self._mirrors.values():
-            await mirror.aclose()
-        self._mirrors.clear()
         for stream in self._shelf:
+            stream.on_abandoned = None
             stream.stop_waiting()
+        while self._mirrors:
+            _, mirror = self._mirrors.popitem()
+            await mirror.aclose()
         self._shelf.clear()
         if self._is_open:
             await self._store.aclose()

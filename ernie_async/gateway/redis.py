@@ -374,5 +374,7 @@ def _ms(seconds: float) -> int:
 
 
 async def _stop(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
+    # More than once: the library may swallow a cancellation while it connects.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.2)
