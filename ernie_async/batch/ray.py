@@ -27,7 +27,6 @@ except ImportError as error:
         "ernie_async.batch.ray needs ray: pip install 'ernie-async[ray]'", name="ray"
     ) from error
 
-
 from ernie_async.batch.asking import Answer, Asker, Need
 from ernie_async.batch.attempts import AnyAttempts
 from ernie_async.batch.ledger import Ledger

@@ -38,6 +38,11 @@ class RowAsker:
         self._options: dict[str, Any] = {"id": id, "request": request, "url": url}
 
     async def __call__(self, table: Any) -> Any:
+        """The same table with four columns more.
+
+        Raises:
+            BatchError: The service refuses all.
+        """
         rows = table.to_pylist()
         found: list[Any] = [None] * len(rows)
         async with aclosing(self._runner.map(rows, **self._options)) as results:
