@@ -9,18 +9,15 @@ and its part of the limits. A worker that dies is replaced.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from math import ceil
-from secrets import randbits
 from threading import Event, Thread
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 try:
     import ray
@@ -30,25 +27,22 @@ except ImportError as error:
         "ernie_async.batch.ray needs ray: pip install 'ernie-async[ray]'", name="ray"
     ) from error
 
-from pydantic_core import to_json
-
 from ernie_async.batch.asking import Answer, Asker, Need
-from ernie_async.batch.attempts import AnyAttempts, Attempts
-from ernie_async.batch.ledger import Ledger, Order
+from ernie_async.batch.attempts import AnyAttempts
+from ernie_async.batch.ledger import Ledger
 from ernie_async.batch.lines import DEFAULT_URL, Line
-from ernie_async.batch.records import BatchResult, record_fields, record_id
+from ernie_async.batch.row_asker import RowAsker
 from ernie_async.batch.runner import ADAPTIVE, RETRY, BatchRunner
 from ernie_async.batch.sharing import portable_client, share_of, split
 from ernie_async.batch.stopping import BatchError
 from ernie_async.batch.summary import BatchReport
+from ernie_async.batch.worker import Setup, Told, Worker
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError, ConnectError, shorten
-from ernie_async.net.admission import AnyLimiter, LimiterSnapshot
-from ernie_async.net.limiter import Limiter
+from ernie_async.net.admission import LimiterSnapshot
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.retry import RetryPolicy
-from ernie_async.types.prices import Prices
 
 __all__ = ["RayRunner", "map"]
 
@@ -58,9 +52,7 @@ N_WORKERS = 2
 BATCH_SIZE = 256
 REDIS_NAME = "ernie-batch"
 
-# A worker tells at least so often what is ready. One that says nothing for so long is as good as
-# dead.
-TELL_SECONDS = 2.0
+# A worker that says nothing for so long is as good as dead; see also `worker.TELL_SECONDS`.
 REPLY_SECONDS = 60.0
 
 # Lines that wait in a worker for their turn: enough to keep it busy. Others may be quicker.
@@ -75,104 +67,6 @@ PAUSE_SECONDS = 1.0
 
 CONNECT_SECONDS = 60.0
 GOODBYE_SECONDS = 5.0
-
-
-class Setup(NamedTuple):
-    """What a worker is made of."""
-
-    client: AsyncClient
-    limiters: list[AnyLimiter]
-    prices: Prices | None
-    is_once: bool
-    max_retry_after: float
-
-    def __repr__(self) -> str:
-        return "Setup(...)"  # prices and proxies are nobody's business
-
-
-class Told(NamedTuple):
-    """What a worker tells: answers by ticket, calls under way, and how its limits are."""
-
-    answers: list[tuple[int, Answer]]
-    under_way: int
-    view: LimiterSnapshot
-
-
-class Worker:
-    """Makes attempts in a process of Ray's. Its calls take no longer than `TELL_SECONDS`."""
-
-    def __init__(self, name: str, setup: Setup) -> None:
-        self._name = name
-        self._client = setup.client
-        self._limiters = setup.limiters
-        asker = Asker(setup.client, setup.prices, is_once=setup.is_once)
-        self._attempts = Attempts(asker, setup.limiters, setup.max_retry_after)
-        self._tasks: dict[int, asyncio.Task[Answer]] = {}
-        self._waiting: set[int] = set()
-        self._ready: list[tuple[int, Answer]] = []
-        self._failure: BaseException | None = None
-        self._has_news = asyncio.Event()
-
-    def __repr__(self) -> str:
-        return self._name  # Ray puts this in front of all that is logged
-
-    async def open(self) -> str:
-        """The machine that it runs on."""
-        return str(ray.get_runtime_context().get_node_id())
-
-    async def give(self, orders: list[Order]) -> None:
-        """Begin attempts."""
-        for order in orders:
-            self._waiting.add(order.ticket)
-            task = asyncio.create_task(self._make(order))
-            self._tasks[order.ticket] = task
-            task.add_done_callback(partial(self._finish, order.ticket))
-
-    async def take(self) -> Told:
-        """What is new, as soon as something is."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(TELL_SECONDS):
-                await self._has_news.wait()
-        self._has_news.clear()
-        if self._failure is not None:
-            raise self._failure
-        answers, self._ready = self._ready, []
-        view = LimiterSnapshot.of_all([limiter.snapshot() for limiter in self._limiters])
-        return Told(answers, len(self._tasks) - len(self._waiting), view)
-
-    async def stop(self) -> None:
-        """Send nothing more."""
-        for ticket in self._waiting:
-            self._tasks[ticket].cancel()
-
-    async def aclose(self) -> None:
-        """Break off what is under way, and close all connections."""
-        for task in self._tasks.values():
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
-        await self._client.aclose()
-        for limiter in self._limiters:
-            if not isinstance(limiter, Limiter):
-                await limiter.aclose()  # type: ignore[attr-defined]
-
-    async def _make(self, order: Order) -> Answer:
-        async def begin() -> None:
-            self._waiting.discard(order.ticket)
-            self._has_news.set()
-
-        return await self._attempts.make(order.line, order.need, begin)
-
-    def _finish(self, ticket: int, task: asyncio.Task[Answer]) -> None:
-        del self._tasks[ticket]
-        self._has_news.set()
-        if task.cancelled():
-            self._ready.append((ticket, Answer(is_sent=ticket not in self._waiting)))
-        elif (error := task.exception()) is not None:
-            self._failure = error
-        else:
-            self._ready.append((ticket, replace(task.result(), limits=None)))
-        self._waiting.discard(ticket)
 
 
 class Crew:
@@ -452,46 +346,6 @@ def check_workers(workers: int) -> None:
     """Refuse a number of workers that makes no sense."""
     if not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers: expected a whole number of at least 1, got {workers!r}")
-
-
-class RowAsker:
-    """Asks for the rows of a table of Arrow's, in an actor of Ray Data."""
-
-    def __init__(
-        self,
-        client: AsyncClient,
-        *,
-        concurrency: Adaptive,
-        retry: RetryPolicy,
-        id: Callable[[dict[str, Any]], object] | None,  # noqa: A002 - the field's name
-        request: Callable[[dict[str, Any]], Mapping[str, Any]] | None,
-        url: str,
-    ) -> None:
-        self._runner = BatchRunner(client, concurrency=concurrency, retry=retry)
-        self._options: dict[str, Any] = {"id": id, "request": request, "url": url}
-
-    async def __call__(self, table: Any) -> Any:
-        rows = table.to_pylist()
-        found: list[Any] = [None] * len(rows)
-        async with aclosing(self._runner.map(rows, **self._options)) as results:
-            async for result in results:
-                found[result.number - 1] = result
-        if results.reason is not None:
-            codes = Counter(result.code for result in found if result.code is not None)
-            raise BatchError(f"the run stopped: {dict(codes)}", results.reason)
-        columns = {
-            "ernie_ok": [result.ok for result in found],
-            "ernie_text": [result.text for result in found],
-            "ernie_code": [result.code or "" for result in found],
-            "ernie_record": [_record(result) for result in found],
-        }
-        for name, values in columns.items():
-            table = table.append_column(name, [values])
-        return table
-
-
-def _record(result: BatchResult) -> str:
-    return to_json(record_fields(result, record_id(result.finished_at, randbits(80)))).decode()
 
 
 def map(  # noqa: A001 - as `BatchRunner.map`

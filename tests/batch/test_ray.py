@@ -40,7 +40,7 @@ def cluster():
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # CPUs of such a cluster are only numbers.
     cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
     )
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
@@ -51,7 +51,7 @@ def cluster():
 
 @pytest.fixture
 def node(cluster):
-    node = cluster.add_node(num_cpus=4)
+    node = cluster.add_node(num_cpus=2)
     yield node
     if node in cluster.worker_nodes:
         cluster.remove_node(node)
@@ -68,23 +68,39 @@ async def run(runner, source, out, **options):
         return await runner.run_file(source, out, FileOptions(**options))
 
 
-async def kill_at(cluster, node, server, n_requests) -> None:
+async def kill_when_busy(cluster, node, runner, server) -> None:
+    """Kill a node when all workers are up and have made some calls."""
     async with asyncio.timeout(LIMIT):
-        while server.requests_made < n_requests:
+        while runner.crew is None or len(runner.crew._actors) < 4:
+            await asyncio.sleep(0.01)
+        made = server.requests_made
+        while server.requests_made < made + 100:
             await asyncio.sleep(0.01)
     await asyncio.to_thread(cluster.remove_node, node, allow_graceful=False)
 
 
-async def test_each_line_is_written_once_though_a_node_is_killed(cluster, node, tmp_path) -> None:
+def busy_runner(client, concurrency):
+    """Two workers on each of two nodes; those that are killed find no other place."""
     from ernie_async.batch.ray import RayRunner
 
-    n, calls = 1000, 40
+    class Runner(RayRunner):
+        crew = None
+
+        def _attempts(self, *, is_once):
+            self.crew = super()._attempts(is_once=is_once)
+            return self.crew
+
+    return Runner(client, workers=4, cpus=1, concurrency=concurrency)
+
+
+async def test_each_line_is_written_once_though_a_node_is_killed(cluster, node, tmp_path) -> None:
+    n, calls = 2000, 40
     source, out = write_input(tmp_path / "in.jsonl", n), tmp_path / "out.jsonl"
     with MockErnie() as server:
         server.default(reply("好", first_ms=100))
         async with AsyncClient(KEY, base_url=server.base_url) as client:
-            runner = RayRunner(client, workers=4, concurrency=calls)
-            killer = asyncio.create_task(kill_at(cluster, node, server, n // 3))
+            runner = busy_runner(client, calls)
+            killer = asyncio.create_task(kill_when_busy(cluster, node, runner, server))
             report = await run(runner, source, out)
             await killer
             assert (report.exit_code, report.ok, report.failed) == (0, n, 0)
@@ -105,15 +121,13 @@ async def test_each_line_is_written_once_though_a_node_is_killed(cluster, node, 
 
 
 async def test_at_most_once_though_a_node_is_killed(cluster, node, tmp_path) -> None:
-    from ernie_async.batch.ray import RayRunner
-
-    n, calls = 400, 20
+    n, calls = 1000, 20
     source, out = write_input(tmp_path / "in.jsonl", n), tmp_path / "out.jsonl"
     with MockErnie() as server:
         server.default(reply("好", first_ms=100))
         async with AsyncClient(KEY, base_url=server.base_url) as client:
-            runner = RayRunner(client, workers=4, concurrency=calls)
-            killer = asyncio.create_task(kill_at(cluster, node, server, n // 3))
+            runner = busy_runner(client, calls)
+            killer = asyncio.create_task(kill_when_busy(cluster, node, runner, server))
             report = await run(runner, source, out, delivery="at-most-once")
             await killer
         assert set(asked(server).values()) == {1}
@@ -268,7 +282,7 @@ def test_datasets(cluster) -> None:
         assert [row["ernie_code"] for row in found if not row["ernie_ok"]] != [""]
         server.default(refuse(401))
         with pytest.raises(Exception, match="the run stopped"):
-            map(
+            ask_all(
                 ray.data.from_items(rows), client, id=lambda row: row["sku"], request=row_request
             ).take_all()
 
