@@ -159,6 +159,7 @@ class StreamHub:
                     self._withdraw(stream)
                 if on_settled is not None:
                     on_settled(None)
+        assert stream is not None
         told = self._on_end if on_settled is None else (*self._on_end, on_settled)
         self._produce(Production(stream, upstream, self._store, told))
         return stream
