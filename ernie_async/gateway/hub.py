@@ -175,7 +175,7 @@ class StreamHub:
     def _record(tenant: str, model: str, fingerprint: str) -> StreamRecord:
         return StreamRecord(
             stream_id=f"st_{secrets.token_urlsafe(16)}",
-            epoch=secrets.token_urlsafe(6),
+            epoch=secrets.token_hex(4),
             tenant=tenant,
             model=model,
             created=int(time()),

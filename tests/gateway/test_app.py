@@ -37,7 +37,7 @@ async def test_stream_is_started_read_and_kept(serve: Serve, upstream: MockErnie
         assert [e.event for e in events][-2:] == ["usage", "done"]
         assert text_of(events) == TEXT
         epoch = events[0].id.partition("-")[0]
-        assert re.fullmatch(r"[\w-]{8}", epoch)
+        assert re.fullmatch(r"[0-9a-f]{8}", epoch)
         done = json.loads(events[-1].data)
         assert (done["finish_reason"], done["chars"], done["cancelled"]) == (
             "stop",
