@@ -81,6 +81,10 @@ class Ids:
         """Forget everything."""
         self._db.close()
 
+    def __del__(self) -> None:
+        # A run may end in an error anywhere; Python 3.13 warns of a table that is only dropped.
+        self._db.close()
+
     def _insert(self, custom_id: str, state: State, key: str | None) -> bool:
         done = self._db.execute(
             "INSERT OR IGNORE INTO ids VALUES (?, ?, ?)",
