@@ -182,8 +182,8 @@ class ChatCompletion(AnswerModel):
             usage: Its estimate, if the service did not tell.
             fell_back_from: Models that it asked before.
         """
-        # Where pydantic keeps private attributes, which are copied and pickled with the rest. With a
-        # declared one it would take twice as long to read an answer, whoever reads it.
+        # Where pydantic keeps private attributes, which are copied and pickled with the rest. With
+        # a declared one it would take twice as long to read an answer, whoever reads it.
         seen = Seen(request_id, timing, fell_back_from)
         object.__setattr__(self, "__pydantic_private__", {"seen": seen})
         if usage is not None:
