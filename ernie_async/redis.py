@@ -204,7 +204,7 @@ class RedisLimiter:
         ]
         waiting_here = self._local.snapshot(model, account).waiting
         if not views:
-            views = [LimiterSnapshot.of_lane(self._lane(), now)]
+            views = [LimiterSnapshot.of_lane(self._lane(), monotonic())]
         together = LimiterSnapshot.of_all(views)
         return together._replace(waiting=together.waiting + waiting_here)
 
