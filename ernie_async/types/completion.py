@@ -62,17 +62,6 @@ class Choice(AnswerModel):
     ban_round: int | None = None
 
 
-class Seen(NamedTuple):
-    """What a client saw of an answer besides its body."""
-
-    request_id: str | None = None
-    timing: Timing = Timing()
-    fell_back_from: tuple[str, ...] = ()
-
-
-NOT_SEEN = Seen()
-
-
 class ChatCompletion(AnswerModel):
     """The model's answer, streamed or not, with what it cost.
 
@@ -147,24 +136,21 @@ class ChatCompletion(AnswerModel):
         return any(choice.flag == CLOSE_FLAG for choice in self.choices)
 
     @property
-    def _seen(self) -> Seen:
-        seen: Seen = (self.__pydantic_private__ or {}).get("seen", NOT_SEEN)
-        return seen
-
-    @property
     def request_id(self) -> str | None:
         """What to quote to the service's support: the answer's own id, else the header's."""
-        return self.id or self._seen.request_id
+        return self.id or (self.__pydantic_private__ or {}).get("request_id")
 
     @property
     def timing(self) -> Timing:
         """Where the time went; all zero for an answer that did not come through a client."""
-        return self._seen.timing
+        timing: Timing = (self.__pydantic_private__ or {}).get("timing") or Timing()
+        return timing
 
     @property
     def fell_back_from(self) -> tuple[str, ...]:
         """Models that were asked before and failed, in order; empty for most answers."""
-        return self._seen.fell_back_from
+        models: tuple[str, ...] = (self.__pydantic_private__ or {}).get("fell_back_from", ())
+        return models
 
     def observed(
         self,
@@ -184,8 +170,8 @@ class ChatCompletion(AnswerModel):
         """
         # Where pydantic keeps private attributes, which are copied and pickled with the rest. With
         # a declared one it would take twice as long to read an answer, whoever reads it.
-        seen = Seen(request_id, timing, fell_back_from)
-        object.__setattr__(self, "__pydantic_private__", {"seen": seen})
+        seen = {"request_id": request_id, "timing": timing, "fell_back_from": fell_back_from}
+        object.__setattr__(self, "__pydantic_private__", seen)
         if usage is not None:
             object.__setattr__(self, "usage", usage)  # frozen for everybody else
         return self
