@@ -253,6 +253,7 @@ def help_of(command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_options_of_commands_exist() -> None:
     pytest.importorskip("cyclopts")
     for where, words in ernie_commands():
@@ -264,6 +265,7 @@ def test_options_of_commands_exist() -> None:
             assert is_known, f"{where}: ernie-async {command} has no {option}"
 
 
+@pytest.mark.slow
 def test_offline_commands_run() -> None:
     pytest.importorskip("cyclopts")
     # `serve` runs until it is stopped; test_cli_serve does both.
