@@ -6,7 +6,9 @@ that is what the program prints. A block with test functions is run by pytest. B
 read: the options they use must exist.
 """
 
+import ast
 import gc
+import importlib
 import importlib.util
 import inspect
 import json
@@ -50,6 +52,9 @@ from ernie_async import (
     TextChecker,
     Timeouts,
     VideoOptions,
+    batch,
+    bots,
+    gateway,
     images,
     redis,
     standard_prices,
@@ -197,7 +202,7 @@ def test_fragments_are_python() -> None:
     fragments = [block for block in BLOCKS if block.language == "py"]
     assert fragments
     for block in fragments:
-        compile(block.code, block.page, "exec")
+        compile(block.code, block.page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_test_examples_pass(tmp_path: Path) -> None:
@@ -316,14 +321,25 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in anchors(target), link
 
 
-def test_every_page_can_be_reached_from_the_index() -> None:
-    index = DOCS / "index.md"
-    linked = {
-        (DOCS / link.partition("#")[0]).resolve()
-        for link in LINK.findall(index.read_text(encoding="utf-8"))
-        if not link.startswith("http")
-    }
-    assert {path.resolve() for path in DOCS.rglob("*.md")} - linked == {index.resolve()}
+def links_of(page: Path) -> set[Path]:
+    """The pages that a page leads to."""
+    links = LINK.findall(prose(page.read_text(encoding="utf-8")))
+    targets = {(page.parent / link.partition("#")[0]).resolve() for link in links}
+    return {target for target in targets if target.suffix == ".md"}
+
+
+@pytest.mark.parametrize("start", ["docs/index.md", "docs/zh/index.md"])
+def test_every_page_of_a_language_can_be_reached_from_its_start(start: str) -> None:
+    index = ROOT / start
+    pages = set(index.parent.rglob("*.md"))
+    if index.parent == DOCS:
+        pages -= set((DOCS / "zh").rglob("*.md"))
+    found, waiting = {index}, [index]
+    while waiting:
+        new = (links_of(waiting.pop()) & pages) - found
+        found |= new
+        waiting += new
+    assert sorted(pages - found) == []
 
 
 def test_pages_are_plain() -> None:
@@ -335,6 +351,9 @@ def test_pages_are_plain() -> None:
 
 
 # Names
+
+# The same object under a second name.
+REFERENCE_ELSEWHERE = {"ernie_async.batch.Adaptive"}
 
 
 def all_text(under: Path = DOCS) -> str:
@@ -351,6 +370,19 @@ def own_options(kind: type) -> set[str]:
 
 def test_every_public_name_is_documented() -> None:
     assert missing(set(ernie_async.__all__), all_text()) == []
+
+
+def test_every_public_name_is_on_a_reference_page() -> None:
+    pages = "\n".join(path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md"))
+    named = re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE)
+    assert len(set(named)) == len(named)
+    for module in (ernie_async, batch, bots, gateway, ernie_async.testing):
+        wanted = {f"{module.__name__}.{name}" for name in module.__all__}
+        assert sorted(wanted - set(named) - REFERENCE_ELSEWHERE) == []
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        if module != "ernie_async.batch.ray":  # its library is not here
+            assert hasattr(importlib.import_module(module), attribute), name
 
 
 def test_every_field_is_documented() -> None:
@@ -608,7 +640,7 @@ def code_table(language: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("page", "language"), [("docs/guides/errors-and-retry.md", "en"), ("docs/zh/errors.md", "zh")]
+    ("page", "language"), [("docs/errors.md", "en"), ("docs/zh/errors.md", "zh")]
 )
 def test_code_table_is_the_library_s(page: str, language: str) -> None:
     table = code_table(language)
@@ -642,10 +674,9 @@ def test_retry_table_is_the_library_s() -> None:
     # Every class that is raised has its row.
     named = {name for name, _ in told}
     branches = {"APIError", "TransportError", "ErnieError"}
-    unborn = {"OutputError", "ToolLoopError"}
     everything = {
         name
         for name in ernie_async.__all__
         if isinstance(kind := getattr(ernie_async, name), type) and issubclass(kind, ErnieError)
     }
-    assert named == everything - branches - unborn
+    assert named == everything - branches
