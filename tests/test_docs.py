@@ -30,6 +30,7 @@ import pytest
 import ernie_async
 import ernie_async.testing
 from ernie_async import (
+    Adaptive,
     BreakerPolicy,
     CallOptions,
     ChatRequest,
@@ -386,10 +387,12 @@ def test_every_public_name_is_on_a_reference_page() -> None:
 
 
 def test_every_field_is_documented() -> None:
-    requests = page_text("docs/guides/requests.md")
-    assert missing(set(ChatRequest.model_fields), requests) == []
-    assert missing(set(CallOptions.__annotations__), requests) == []
+    for page in ("docs/guides/requests.md", "docs/zh/guides/requests.md"):
+        assert missing(set(ChatRequest.model_fields), page_text(page)) == []
+        assert missing(set(CallOptions.__annotations__), page_text(page)) == []
     observing = page_text("docs/guides/observing.md")
+    records = {record.__name__ for record in get_args(Record)}
+    assert missing(records, page_text("docs/zh/guides/observing.md")) == []
     for record in (*get_args(Record), Timing):
         assert missing(set(record.__annotations__), observing) == []
     filtering = page_text("docs/guides/filtering.md")
@@ -605,6 +608,56 @@ FACTS = {
         f"`{servers.DEFAULT_MODEL}`",
         f"{WHOLE:g} 秒",
         auth.KEY_PAGE,
+    ],
+    "docs/zh/guides/errors-and-retry.md": [
+        *(row.replace(" s |", " 秒 |") for row in wait_rows()),
+        f"最多发 {R.attempts} 次请求",
+        f"要求超过 {R.max_retry_after:g} 秒",
+        f"最多 {R.budget_floor} 次重试",
+        f"{B.window:g} 秒内至少 {B.failures} 个请求失败，且最近 {2 * B.failures} 个里",
+        f"停发约 {B.open_for:g} 秒",
+        f"最长 {B.max_open:g} 秒；连续两个",
+    ],
+    "docs/zh/guides/limits.md": [
+        f"最近 {tokens.OUTPUT_HISTORY} 个回答的 95 百分位，"
+        f"再没有则取 {tokens.OUTPUT_WITHOUT_HISTORY}",
+        f"`chat` 默认 {WHOLE:g} 秒",
+        f"从 {Adaptive().start} 开始试，最多 {Adaptive().max}",
+        f"名额 {redis.LEASE:g} 秒后释放",
+        f"`share` 默认 {redis.SHARE:g}",
+        f"等 Redis 不超过 {redis.TIMEOUT:g} 秒",
+    ],
+    "docs/zh/guides/credentials.md": [
+        f"有效期 {auth.TOKEN_SECONDS} 秒，"
+        f"到期前 {iam.LEAD_SECONDS:g} 到 {2 * iam.LEAD_SECONDS:g} 秒",
+        f"没说则 {key_pool.COOL_SECONDS[0]:g} 秒，逐次加倍，最长 {key_pool.COOL_SECONDS[1]:g} 秒",
+        f"休息 {key_pool.QUARANTINE_SECONDS[0]:g} 秒，逐次加倍，"
+        f"最长 {key_pool.QUARANTINE_SECONDS[1]:g} 秒",
+        *(f"`{name}`" for name in (*auth.KEY_VARIABLES, *auth.IAM_VARIABLES)),
+        f"`{auth.IAM_URL_VARIABLE}`",
+    ],
+    "docs/zh/guides/connections.md": [
+        f"空闲的连接保留 {transport.KEEP_ALIVE_SECONDS:g} 秒，"
+        f"域名缓存 {transport.DNS_CACHE_SECONDS:g} 秒",
+    ],
+    "docs/zh/guides/embeddings.md": [
+        *(
+            f"| {limit.texts} | {f'{limit.characters:,} ' if limit.characters else ''}|"
+            for limit in embedding.LIMITS.values()
+        ),
+        f"同时进行 {embedding_desk.CONCURRENCY} 个请求",
+        f"`{embedding_desk.DEFAULT_MODEL}`（默认）",
+        f"至多 {rerank.LIMITS['bce-reranker-base'].query:,} 字符",
+        f"至多 {rerank.LIMITS['bce-reranker-base'].documents} 篇",
+    ],
+    "docs/zh/guides/images.md": [
+        f"默认的 {WHOLE:g} 秒时限",
+        f"每 {videos.POLL_SECONDS:g} 秒查一次",
+        f"用 `{images.DEFAULT_MODEL}`",
+    ],
+    "docs/zh/guides/models.md": [f"日期 {standard_prices().date}", f"`{servers.DEFAULT_MODEL}`"],
+    "docs/zh/guides/servers.md": [
+        f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
     ],
     "docs/zh/guides/streaming.md": [
         f"| `connect` | {T.connect:g} 秒 |",
