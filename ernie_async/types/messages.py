@@ -93,8 +93,8 @@ class Message(RequestModel):
         return self
 
 
-# Anything `messages` may hold: ours, an answer's message, or a plain dict of the same fields.
 MessageInput = Message | AnswerMessage | Mapping[str, Any]
+"""What `messages` may hold: ours, an answer's message, or a plain dict of the same fields."""
 
 
 def system(content: str) -> Message:
