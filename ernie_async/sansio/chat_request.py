@@ -42,6 +42,16 @@ ELSEWHERE = {
 }
 
 
+# How the limits of a field are told.
+PHRASES: tuple[tuple[type, str, str], ...] = (
+    (Ge, "ge", "at least {}"),
+    (Gt, "gt", "above {}"),
+    (Le, "le", "at most {}"),
+    (Lt, "lt", "below {}"),
+    (MinLen, "min_length", "at least {} long"),
+    (MaxLen, "max_length", "at most {} long"),
+)
+
 # pydantic writes nothing that is nested more deeply.
 MAX_DEPTH = 255
 
@@ -109,34 +119,38 @@ def json_body(fields: Any) -> bytes:
     try:
         body = to_json(fields)
     except (PydanticSerializationError, ValueError) as error:
-        reason = _find_unsendable(fields, "") or str(error)
+        reason = _find_unsendable(fields) or str(error)
     else:
         # Searching the bytes is cheap; only a hit, which may be mere text, is looked at closely.
-        reason = _find_unsendable(fields, "") if b"NaN" in body or b"Infinity" in body else None
+        reason = _find_unsendable(fields) if b"NaN" in body or b"Infinity" in body else None
         if reason is None:
             return body
     raise ConfigError(f"the request cannot be written as JSON: {reason}")
 
 
-def _find_unsendable(value: Any, path: str, depth: int = 0) -> str | None:
+def _find_unsendable(fields: Any) -> str | None:
     """Where the first NaN, infinity or lone surrogate is, in words; `None` if there is none."""
-    if depth > MAX_DEPTH:
-        return "it holds itself, or is nested too deeply"
-    if isinstance(value, float):
-        return None if isfinite(value) else f"{path} is {value}"
-    if isinstance(value, str):
-        halves = any("\ud800" <= c <= "\udfff" for c in value)
-        return f"{path} holds half a character (a lone surrogate)" if halves else None
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, Collection) and not isinstance(value, bytes | bytearray):
-        items = enumerate(value)
-    found = (
-        _find_unsendable(held, f"{path}.{name}" if path else str(name), depth + 1)
-        for name, held in items
-    )
-    return next((where for where in found if where), None)
+    # Not by calling itself, so that it does not matter how deep in calls the caller is.
+    waiting: list[tuple[str, Any, int]] = [("", fields, 0)]
+    while waiting:
+        path, value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            return "it holds itself, or is nested too deeply"
+        items: Iterable[tuple[Any, Any]] = ()
+        if isinstance(value, float):
+            if not isfinite(value):
+                return f"{path} is {value}"
+        elif isinstance(value, str):
+            if any("\ud800" <= c <= "\udfff" for c in value):
+                return f"{path} holds half a character (a lone surrogate)"
+        elif isinstance(value, Mapping):
+            items = value.items()
+        elif isinstance(value, Collection) and not isinstance(value, bytes | bytearray):
+            items = enumerate(value)
+        waiting += reversed(
+            [(f"{path}.{name}" if path else str(name), held, depth + 1) for name, held in items]
+        )
+    return None
 
 
 def _explain(findings: Sequence[ErrorDetails]) -> list[str]:
@@ -213,23 +227,12 @@ def _range(info: FieldInfo) -> str:
     limits: list[Any] = list(info.metadata)
     for part in getattr(kind, "__metadata__", ()):
         limits += part.metadata if isinstance(part, FieldInfo) else [part]
-    words = []
-    for limit in limits:
-        match limit:
-            case Ge(ge=least):
-                words.append(f"at least {least}")
-            case Gt(gt=bound):
-                words.append(f"above {bound}")
-            case Le(le=most):
-                words.append(f"at most {most}")
-            case Lt(lt=bound):
-                words.append(f"below {bound}")
-            case MinLen(min_length=least):
-                words.append(f"at least {least} long")
-            case MaxLen(max_length=most):
-                words.append(f"at most {most} long")
-            case _:
-                pass
+    words = [
+        phrase.format(getattr(limit, name))
+        for limit in limits
+        for constraint, name, phrase in PHRASES
+        if isinstance(limit, constraint)
+    ]
     nouns: dict[Any, str] = {float: "a number ", int: "a whole number "}
     noun = nouns.get(getattr(kind, "__origin__", None), "")
     text = " and ".join(words)

@@ -264,8 +264,7 @@ def _joined(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for name in ("tool_calls", "prefix"):
             if name in turn:
                 joined[name] = turn[name]
-        if content:
-            joined["content"] = content
+        joined["content"] = content
     return joined
 
 

@@ -99,11 +99,11 @@ class Line:
         queue = self._queue(waiter)
         if waiter not in queue:
             return 0
-        before = 0
-        for n, (one, other) in enumerate(zip(queue, reversed(queue), strict=True)):
-            if waiter in (one, other):
-                before = n if one is waiter else len(queue) - 1 - n
-                break
+        before = next(
+            n if one is waiter else len(queue) - 1 - n
+            for n, (one, other) in enumerate(zip(queue, reversed(queue), strict=True))
+            if waiter in (one, other)
+        )
         if waiter.is_batch:
             return before + 1 + min(len(self._interactive), TURNS * (before + 1) - self._ahead)
         return before + 1 + min(len(self._batch), (self._ahead + before) // TURNS)

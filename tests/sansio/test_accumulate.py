@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ernie_async.errors import APIError
 from ernie_async.sansio.accumulate import JOIN_AFTER, Accumulator
+from ernie_async.sansio.chunk_template import ChunkTemplate
 from ernie_async.sansio.rest import read_chunk
 from ernie_async.sansio.sse import EventDecoder
 from ernie_async.types.chunk import ChatChunk
@@ -351,3 +352,77 @@ def test_log_probabilities_of_all_tokens_are_kept() -> None:
         *(piece(c, logprobs={"content": [{"token": c}]}) for c in "abc")
     ).completion()
     assert answer.choices[0].model_extra == {"logprobs": {"content": [{"token": c} for c in "abc"]}}
+
+
+def test_what_an_earlier_part_used_is_added() -> None:
+    """Of a request whose usage never came, an estimate is."""
+    guess = Usage.estimated(prompt_tokens=5, completion_tokens=1)
+    answer = accumulated({**piece("a"), "usage": {"prompt_tokens": 10, "total_tokens": 10}})
+    answer.begin_part(guess)
+    assert answer.usage is None, "of the part at hand"
+    assert answer.usage_or(guess).prompt_tokens == 15
+    answer.feed(ChatChunk.model_validate({"usage": {"prompt_tokens": 3, "total_tokens": 3}}))
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 13
+    answer.begin_part(guess)
+    answer.begin_part(guess)
+    used = answer.usage_or(guess)
+    assert (used.prompt_tokens, used.completion_tokens, used.is_estimate) == (23, 2, True)
+
+
+def test_what_other_models_used_is_told_apart_and_counted() -> None:
+    guess = Usage.estimated(prompt_tokens=5, completion_tokens=1)
+    answer = accumulated({**piece("a"), "usage": {"prompt_tokens": 10, "total_tokens": 10}})
+    answer.begin_part(guess)
+    assert answer.hand_over(guess).prompt_tokens == 15
+    assert answer.usage is None
+    assert answer.own_usage_or(guess).prompt_tokens == 5, "the next model begins at nothing"
+    assert answer.usage_or(guess).prompt_tokens == 20
+    assert answer.hand_over(guess).prompt_tokens == 5
+    answer.feed(ChatChunk.model_validate({"usage": {"prompt_tokens": 1, "total_tokens": 1}}))
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 21
+
+
+@pytest.mark.parametrize("n_together", [1, 7, 10_000])
+def test_text_of_any_number_of_pieces_is_whole(n_together: int) -> None:
+    pieces = [str(n) for n in range(3 * JOIN_AFTER + 1)]
+    chunks = [ChatChunk.model_validate(piece(text)) for text in pieces]
+    thoughts = [ChatChunk.model_validate(piece(delta_reasoning=text)) for text in pieces]
+    answer = Accumulator()
+    for at in range(0, len(pieces), n_together):
+        answer.feed(*thoughts[at : at + n_together])
+        answer.feed(*chunks[at : at + n_together])
+    assert (answer.text, answer.reasoning) == ("".join(pieces), "".join(pieces))
+    assert answer.chunks == 2 * len(pieces)
+
+
+def test_a_call_may_begin_without_its_function() -> None:
+    answer = accumulated(
+        piece(delta_tool_calls=[{"index": 0, "id": "c1"}]),
+        piece(delta_tool_calls=[{"index": 0, "function": {"name": "f", "arguments": "{}"}}]),
+    )
+    [call] = answer.completion().tool_calls
+    assert (call.id, call.function.name, call.function.arguments) == ("c1", "f", "{}")
+
+
+def test_of_logprobs_the_lists_are_joined_and_the_rest_is_left_out() -> None:
+    entry = {"token": "a", "logprob": -0.1}
+    answer = accumulated(
+        piece("a", logprobs={"content": [entry], "refusal": None}),
+        piece("b", logprobs={"content": [entry]}),
+    )
+    told = answer.completion().choices[0].model_dump()
+    assert told["logprobs"] == {"content": [entry, entry]}
+
+
+def test_chunks_that_share_a_template_add_up_like_those_of_a_parser() -> None:
+    event = b'{"id":"as-1","choices":[{"index":0,"delta":{"content":"%s"}}]}'
+    events = [event % b"%d" % n for n in range(2 * JOIN_AFTER)]
+    template = ChunkTemplate.of(events[0])
+    assert template is not None
+    made = template.read(b"".join(b"data: " + event + b"\n\n" for event in events))
+    assert made is not None
+    parsed = accumulated(*map(read_chunk, events))
+    assert accumulated(*made).completion() == parsed.completion()
+    assert parsed.text == "".join(map(str, range(2 * JOIN_AFTER)))

@@ -7,6 +7,7 @@ from ernie_async.sansio.address import (
     DEFAULT_BASE_URL,
     find_proxy,
     is_qianfan,
+    origin,
     read_base_url,
     read_proxy,
 )
@@ -178,3 +179,21 @@ def test_password_of_a_proxy_is_not_shown() -> None:
         with pytest.raises(ConfigError) as caught:
             find_proxy("https://host", {"all_proxy": f"{scheme}://u:{SECRET}@h:1"})
         assert "ALTAK" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://qianfan.baidubce.com/v2/chat?x=1#y", "https://qianfan.baidubce.com"),
+        ("HTTP://Example.COM:8080/", "http://example.com:8080"),
+        ("https://[::1]:443", "https://[::1]:443"),
+    ],
+)
+def test_origin_is_scheme_host_and_port(url: str, expected: str) -> None:
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize("url", ["", "/v2", "ftp://a.cn", "https://", "http://a:b", "data:x"])
+def test_what_is_no_address_has_no_origin(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected an http or https address, got "):
+        origin(url)

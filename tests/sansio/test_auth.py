@@ -198,3 +198,10 @@ def test_iam_keys_are_values_and_never_shown() -> None:
     assert len({keys, copy.copy(keys)}) == 1
     shown = f"{keys!r} {keys} {keys.secret_key!r} {[keys.access_key]} {(keys.session_token,)}"
     assert "planted" not in shown
+
+
+@pytest.mark.parametrize(
+    ("key", "is_baidu"), [(KEY, True), (f"Bearer {KEY}", True), ("sk-x", False)]
+)
+def test_baidus_keys_are_told_by_their_form(key: str, is_baidu: bool) -> None:
+    assert ApiKey(key).is_baidu is is_baidu

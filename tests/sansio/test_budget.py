@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_async.errors import BudgetError, ConfigError
-from ernie_async.sansio.budget import Charge, Tally
+from ernie_async.sansio.budget import COUNT_ANEW, Charge, Tally
 from ernie_async.types.prices import Price, Prices
 from ernie_async.types.usage import Usage
 
@@ -137,3 +137,35 @@ def test_pieces_are_estimated_as_their_whole_is(pieces: list[str]) -> None:
         call.feed(piece)
     whole = estimate_tokens("".join(pieces))
     assert abs(tally.tokens - whole) <= 1 + len("".join(pieces)) // 200 * 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "cost", "told"),
+    [
+        (10, None, "the budget is spent: 10 of 10 tokens"),
+        (None, 9e-6, "the budget is spent: 1e-05 of 9e-06 CNY"),
+        (10, 1.0, "the budget is spent: 10 of 10 tokens and 1e-05 of 1 CNY"),
+        (99, 9e-6, "the budget is spent: 10 of 99 tokens and 1e-05 of 9e-06 CNY"),
+    ],
+)
+def test_what_is_spent_is_told_of_each_limit(
+    tokens: int | None, cost: float | None, told: str
+) -> None:
+    tally = Tally(tokens=tokens, cost=cost)
+    tally.check()
+    charge(tally).settle(used(10, 0))
+    with pytest.raises(BudgetError) as caught:
+        tally.check()
+    assert str(caught.value) == told
+    assert (caught.value.tokens, caught.value.cost) == (10, pytest.approx(1e-5))
+
+
+def test_a_long_answer_is_not_counted_anew_with_every_piece() -> None:
+    tally = Tally(tokens=10**6, cost=None)
+    call = charge(tally)
+    for n in range(1, 1001):
+        call.feed("word ")
+        assert tally.tokens == n
+    call.feed("")
+    assert tally.tokens == 1000
+    assert len(call._pieces) * len("word ") < COUNT_ANEW

@@ -1,6 +1,7 @@
 """From what the caller wrote to the bytes that are sent, or to words that say what is wrong."""
 
 import json
+import sys
 from collections import UserDict, deque
 from collections.abc import Sequence
 from math import inf, nan
@@ -387,7 +388,7 @@ CIRCLE.append(CIRCLE)
         ("x", {"safety": {"a": [1, {"b": nan}]}}, {}, "safety.a.1.b is nan"),
         ("x", {"safety": {"a": -inf}}, {}, "safety.a is -inf"),
         ("x", {}, {"top": inf}, "top is inf"),
-        ("x", {}, {"a": (1, nan)}, "a.1 is nan"),
+        ("x", {}, {"a": (1.5, nan, inf)}, "a.1 is nan"),
         ("x", {}, {"a": {nan}}, "a.0 is nan"),
         ("x", {}, {"a": deque([nan])}, "a.0 is nan"),
         ("x", {}, {"a": object()}, "object"),
@@ -402,6 +403,17 @@ def test_what_json_cannot_hold_is_refused_with_its_place(
     with pytest.raises(ConfigError, match=r"^the request cannot be written as JSON: ") as caught:
         chat_body(request, extra, QIANFAN)
     assert said in str(caught.value)
+
+
+def test_it_does_not_matter_how_deep_in_calls_the_caller_is() -> None:
+    def call(depth: int) -> None:
+        if depth:
+            call(depth - 1)
+        else:
+            json_body({"a": CIRCLE})
+
+    with pytest.raises(ConfigError, match="holds itself"):
+        call(sys.getrecursionlimit() // 2)
 
 
 def test_text_about_nan_is_only_text() -> None:

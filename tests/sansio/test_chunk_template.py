@@ -102,6 +102,9 @@ def test_other_bytes_around_events_are_left_to_the_decoder() -> None:
         data("x").replace(b'"finish_reason": null', b'"finish_reason": "stop"'),
         data("x").replace(b'"index": 0', b'"index": 1'),
         data("line\n"),
+        # It is found before it is read, and is no JSON then.
+        data("x")[:-1],
+        b'{"choices":[{"delta":{"content":"x"},}]}',
         # The parser could find the probe where it was before.
         data(PROBE),
         # Another thing of the same name comes first; of two the last one holds.

@@ -17,7 +17,7 @@ from ernie_async.errors import BlockedError, ConfigError
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.filter_part import FilterPart
 from ernie_async.sansio.filter_values import Term, TextChecker, TextPattern
-from ernie_async.sansio.folding import is_extending
+from ernie_async.sansio.folding import MOST_REMEMBERED, Folding, is_extending
 
 # Characters that fold, compose, join, vanish or need two code units; with few of them, terms
 # overlap and stand in the text by chance.
@@ -397,3 +397,42 @@ async def no_check(clause: object) -> None:
 def test_settings_that_cannot_be_right_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ContentFilter(**options)  # type: ignore[arg-type]
+
+
+def test_of_live_text_nothing_can_be_taken_out() -> None:
+    for action, is_refused in (("mask", True), ("drop", True), ("block", False), ("flag", False)):
+        terms = ContentFilter(["x"], action=action, mode="live")
+        checkers = ContentFilter(checkers=[TextChecker(no_check, action=action)], mode="live")
+        for words in (terms, checkers):
+            assert words.actions == {action}
+            if is_refused:
+                with pytest.raises(ConfigError, match="only the actions block and flag"):
+                    words.check_live()
+            else:
+                words.check_live()
+        ContentFilter(["x"], action=action, mode="window").check_live()
+
+
+def test_replacement_is_that_of_the_filter() -> None:
+    for mark, shown in (("*", "***"), ("[…]", "[…]"), ("", "")):
+        words = ContentFilter(replacement=mark)
+        assert words.replacement("mask", 3) == shown
+        assert words.replacement("drop", 3) == ""
+        assert words.replacement("flag", 3) is words.replacement("block", 3) is None
+
+
+def test_a_checker_that_is_right_is_taken() -> None:
+    checker = TextChecker(no_check, "mask", timeout=1, on_error="allow")
+    words = ContentFilter(["x"], checkers=[checker], action="drop")
+    assert words.checkers == (checker,)
+    assert words.actions == {"mask", "drop"}
+    with pytest.raises(ConfigError, match=r"checkers\[0\]: check: expected a function, got 3"):
+        ContentFilter(checkers=[TextChecker(3)])  # type: ignore[arg-type]
+
+
+def test_what_is_remembered_of_characters_has_a_bound() -> None:
+    folding = Folding(skips_separators=False)
+    codes = range(0x3400, 0x3400 + MOST_REMEMBERED + 10)
+    assert [folding.table[code] for code in codes] == [chr(code) for code in codes]
+    assert len(folding.table) == MOST_REMEMBERED
+    assert folding.fold("Ａ" + chr(codes[-1])).text == "a" + chr(codes[-1])

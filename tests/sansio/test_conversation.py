@@ -85,6 +85,14 @@ def test_strict_models_want_turns_and_the_users_last_word() -> None:
         ([user("a"), {"role": "assistant", "content": " "}, user("b")], [user("a\n\nb")]),
         ([user("a"), tool_result("c9", "1"), assistant("b")], [user("a"), assistant("b")]),
         ([user("a"), ASKING, user("b")], [user("a\n\nb")]),
+        (
+            [user("a"), {**ASKING, "content": "text"}, user("b")],
+            [user("a"), assistant("text"), user("b")],
+        ),
+        (
+            [user("a"), {"role": "assistant", "content": "x"}, assistant("y", prefix=True)],
+            [user("a"), assistant("x\n\ny", prefix=True)],
+        ),
         ([user("a", name="x"), user("b", name="x")], [user("a\n\nb", name="x")]),
         ([user("a", name="x"), user("b", name="y")], [user("a\n\nb")]),
         ([{"role": "bot", "content": "x"}], []),
@@ -158,3 +166,14 @@ def test_only_what_is_called_refused_is_refused(messages: list[dict[str, Any]]) 
         assert is_refused
     else:
         assert not is_refused
+
+
+def test_calls_of_turns_that_are_joined_stay() -> None:
+    turns = [user("a"), assistant("let me see"), ASKING, tool_result("c1", "1")]
+    asking, result = fix_messages(turns)[1:]
+    assert asking.content == "let me see"
+    assert asking.tool_calls is not None
+    assert [call.id for call in asking.tool_calls] == [result.tool_call_id] == ["c1"]
+    twice = [user("a"), ASKING, {**ASKING, "tool_calls": [call("c2")]}, tool_result("c2", "1")]
+    asking, result = fix_messages(twice)[1:]
+    assert (asking.content, result.tool_call_id) == (None, "c2")

@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 from ernie_async.errors import APIError, ConfigError, DecodeError, QuotaError, RefusedError
-from ernie_async.sansio.files import file_path, is_refusal, list_path, next_after
-from ernie_async.sansio.images import edit_fields, generation_path, image_fields, read_images
+from ernie_async.sansio.files import content_path, file_path, is_refusal, list_path, next_after
+from ernie_async.sansio.images import (
+    edit_fields,
+    expired,
+    generation_path,
+    image_fields,
+    read_images,
+)
 from ernie_async.sansio.multipart import form
 from ernie_async.sansio.rerank import order_ranking, rerank_fields
 from ernie_async.sansio.retry import may_pass
@@ -115,6 +121,19 @@ def test_answer_without_a_picture_is_refused(data) -> None:
         read_images(Images.model_validate({"data": data}))
 
 
+def test_an_answer_with_a_picture_is_taken_as_it_is() -> None:
+    for data in ([{"url": "http://a"}], [{"b64_json": "AA=="}, {"task_status": "FAILED"}]):
+        images = Images.model_validate({"data": data})
+        assert read_images(images) is images
+
+
+def test_an_address_that_leads_nowhere_any_more_is_told_so() -> None:
+    error = expired(403)
+    assert (error.status, str(error)[:4]) == (403, "403:")
+    assert "24 hours" in str(error)
+    assert not may_pass(error)
+
+
 # Search
 
 
@@ -154,6 +173,8 @@ def test_video_body() -> None:
         ],
         "duration": 5,
     }
+    assert video_fields("p", "m", {}) == video_fields("p", "m", {"image": None})
+    assert video_fields("p", "m", {})["content"] == [{"type": "text", "text": "p"}]
     with pytest.raises(ConfigError):
         video_fields("", "m", {})
 
@@ -173,8 +194,11 @@ def test_paths_of_files() -> None:
     assert list_path(after=None, limit=None) == "/files"
     assert list_path(after="a&b", limit=2) == "/files?after=a%26b&limit=2"
     assert file_path("../models") == "/files/..%2Fmodels"
+    assert content_path("file-1") == "/files/file-1/content"
     with pytest.raises(ConfigError):
         file_path("")
+    with pytest.raises(ConfigError):
+        content_path("")
 
 
 @pytest.mark.parametrize(

@@ -226,3 +226,17 @@ def test_any_credential_can_be_pooled() -> None:
     pair = IamKeys("ALTAKplanted", "secret")
     assert PooledKey(pair).account == pair.account
     assert PooledKey(ApiKey("x"), account="main").account == "main"
+
+
+def test_a_key_can_be_cooled_for_no_fault_of_its_own() -> None:
+    lanes = lanes_of(2)
+    cooled, other = lanes.lanes
+    lanes.cool(cooled, "the line is slow", 10.0)
+    assert [take(lanes, 10.0) for _ in range(3)] == [other] * 3
+    assert lanes.ready_in("m", 10.0) == 0.0
+    lanes.cool(cooled, "the line is slow", 11.0)
+    lanes.cool(other, "the line is slow", 12.0)
+    assert lanes.choose("m", None, 12.0) is None
+    assert lanes.ready_in("m", 12.0) > 0
+    ready = 12.0 + lanes.ready_in("m", 12.0)
+    assert lanes.choose("m", None, ready) is not None

@@ -278,3 +278,38 @@ def test_adaptive_concurrency_follows_what_it_is_told() -> None:
     world.lane.congested(world.granted[1], None, 1.0)
     world.lane.congested(world.granted[2], None, 1.0)
     assert world.lane.concurrency == 5
+
+
+@pytest.mark.parametrize(
+    ("limits", "levels"),
+    [
+        (Limits(requests_per_minute=60), (5.0, None)),
+        (Limits(tokens_per_minute=6000), (None, 500.0)),
+        (Limits(concurrency=3), (None, None)),
+    ],
+)
+def test_what_is_not_limited_is_neither_counted_nor_put_back(
+    limits: Limits, levels: tuple[float | None, float | None]
+) -> None:
+    world = World(Lane(limits, 0.0))
+    world.happen("call", 100, False)
+    world.happen("call", 100, False)
+    first, second = world.granted
+    world.happen("unsent", 1)
+    world.lane.settled(first, 100, 0.0)
+    world.lane.congested(first, None, 0.0)
+    world.happen("end", 0)
+    requests, tokens = world.lane.levels(0.0)
+    assert requests == (None if levels[0] is None else levels[0] - 1)
+    assert tokens == levels[1]
+    assert world.lane.concurrency == limits.concurrency
+    assert world.lane.wait_of(second, 0.0) == 0.0, "it is not in line"
+
+
+def test_tokens_that_were_thought_to_be_used_are_given_back() -> None:
+    world = World(Lane(Limits(tokens_per_minute=6000), 0.0))
+    world.happen("call", 300, False)
+    world.lane.settled(world.granted[0], 120, 0.0)
+    assert world.lane.levels(0.0) == (None, 320.0)
+    world.lane.settled(world.granted[0], -50, 0.0)
+    assert world.lane.levels(0.0) == (None, 270.0)

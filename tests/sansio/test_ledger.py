@@ -29,6 +29,8 @@ def test_table_is_not_read_before_the_first_call() -> None:
 
     ledger = Ledger(prices)
     assert (ledger.totals.calls, read) == (0, [])
+    assert ledger.prices.cost(None, Usage()) is None
+    read.clear()
     ledger.note(None, Usage())
     assert (ledger.totals.unpriced_calls, read) == (1, [1])
 

@@ -72,6 +72,10 @@ def test_models_that_may_be_gone_are_named(model: str, n_warnings: int) -> None:
             {"web_search": {"enable": True, "enable_citation": True, "enable_trace": True}},
         ),
         ({"tools": [{"type": "baidu_search"}]}, {"web_search": {"enable": True}}),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        ),
         ({"penalty_score": None}, {}),
         ({"penalty_score": 1.1, "stop": ["。"]}, {"penalty_score": 1.1, "stop": ["。"]}),
     ],
@@ -147,3 +151,28 @@ def test_v1_token_and_host_are_refused_with_what_to_do() -> None:
         read_base_url("https://aip.baidubce.com/rpc/2.0/ai_custom/v1/wenxinworkshop")
     with pytest.raises(ConfigError, match="V2 API key"):
         chat_request("hi", {"access_token": "24.x"})
+
+
+def test_a_call_keeps_its_words_and_loses_its_thoughts() -> None:
+    called = {"name": "f", "thoughts": "hm"}
+    said = {"role": "assistant", "content": "words", "function_call": called}
+    result = {"role": "function", "name": "f", "content": ""}
+    translated = translate_v1({"messages": [*HI, said, result]})
+    asking, answer = translated.messages[1:]
+    assert asking["content"] == "words"
+    [call] = asking["tool_calls"]
+    assert call["function"] == {"name": "f", "arguments": "{}"}
+    assert answer == {"role": "tool", "tool_call_id": call["id"], "content": "{}"}
+    assert translated.warnings == ("messages: thoughts of a function call are not sent to V2",)
+    said = {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "[]"}}
+    translated = translate_v1({"messages": [*HI, said]})
+    assert "content" not in translated.messages[1]
+    assert translated.messages[1]["tool_calls"][0]["function"]["arguments"] == "[]"
+    assert translated.warnings == ()
+
+
+def test_a_result_without_its_call_is_kept_with_a_warning() -> None:
+    result = {"role": "function", "name": "f", "content": "1"}
+    translated = translate_v1({"messages": [*HI, result]})
+    assert translated.messages[1] == {"role": "tool", "tool_call_id": "call_1", "content": "1"}
+    assert translated.warnings == ("messages: 1: the result of a call that is not there",)

@@ -71,6 +71,12 @@ def test_a_probe_that_is_refused_begins_nothing_anew() -> None:
     assert (pause.until, pause.number) == (110.0, 1)
 
 
+def test_the_last_one_may_name_the_time_as_a_refusal_does() -> None:
+    pause = Pause()
+    pause.spent(0, 3.0, 100.0)
+    assert (pause.until, pause.is_over(102.9), pause.is_over(103.0)) == (103.0, False, True)
+
+
 def test_the_last_one_that_the_quota_had_room_for_does_not_open_the_gate() -> None:
     pause = Pause()
     pause.refused(0, None, 100.0)

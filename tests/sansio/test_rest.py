@@ -9,11 +9,12 @@ import pytest
 from ernie_async.errors import (
     APIError,
     BadRequestError,
+    BlockedError,
     DecodeError,
     RateLimitError,
     ServerError,
 )
-from ernie_async.sansio.rest import read_answer, read_chunk, refuse_non_stream
+from ernie_async.sansio.rest import is_event_stream, read_answer, read_chunk, refuse_non_stream
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import AnyAnswer, ModelList
 from ernie_async.types.usage import Usage
@@ -233,3 +234,44 @@ def test_redirect_instead_of_a_stream_is_a_refusal() -> None:
     error = refuse_non_stream(302, {}, b"", utc_now=0.0)
     assert isinstance(error, APIError)
     assert error.status == 302
+
+
+@pytest.mark.parametrize(
+    ("choice", "flag", "shows_text"),
+    [
+        ({"flag": 3, "ban_round": 2}, 3, False),
+        ({"flag": 4}, 4, False),
+        ({"finish_reason": "content_filter"}, None, True),
+    ],
+)
+def test_an_answer_that_must_not_be_shown_is_an_error(
+    choice: dict[str, Any], flag: int | None, shows_text: bool
+) -> None:
+    body = {"id": "as-1", "choices": [{"message": {"content": "a"}, **choice}]}
+    with pytest.raises(BlockedError) as caught:
+        read(json.dumps(body))
+    error = caught.value
+    assert (error.flag, error.request_id) == (flag, "as-1")
+    # Where the text itself is bad, it is in no traceback either.
+    assert (error.partial is not None) is shows_text
+    assert error.partial is None or error.partial.text == "a"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_stream"),
+    [
+        ("text/event-stream", True),
+        ("text/event-stream; charset=utf-8", True),
+        ("text/plain", True),
+        (None, True),
+        ("application/json", False),
+        ("Application/JSON; charset=utf-8", False),
+        ("text/html", False),
+    ],
+)
+def test_a_body_is_read_as_events_unless_it_is_plainly_something_else(
+    content_type: str | None, is_stream: bool
+) -> None:
+    for name in ("Content-Type", "content-type"):
+        headers = {"X-Other": "json"} | ({} if content_type is None else {name: content_type})
+        assert is_event_stream(headers) is is_stream

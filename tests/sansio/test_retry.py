@@ -184,6 +184,11 @@ def test_wait_is_always_within_its_bounds(
         {"max_retry_after": -1.0},
         {"time_budget": -1.0},
         {"time_budget": nan},
+        {"budget_ratio": -0.1},
+        {"budget_ratio": inf},
+        {"budget_ratio": nan},
+        {"budget_floor": -1},
+        {"budget_floor": 0.5},
     ],
 )
 def test_impossible_policy_is_refused_with_the_name_of_the_setting(
@@ -292,3 +297,18 @@ def test_a_spent_quota_is_waited_for_within_bounds(
 
 def test_who_found_the_line_too_long_is_not_asked_again() -> None:
     assert RetryPolicy().delay(DeadlineError("x", clock="queue"), 1, 0.0, Fake()) is None
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5, 64, 65, 66, 67, 200])
+@pytest.mark.parametrize("is_quota", [False, True])
+def test_a_call_that_cannot_be_sent_is_patient_for_all_its_waits(
+    attempts: int, is_quota: bool
+) -> None:
+    policy = RetryPolicy(attempts=attempts, max_delay=1e30)
+    error = RateLimitError("x") if is_quota else PLAIN
+    waits = [policy.delay(error, attempt, 0.0, Fake()) or 0.0 for attempt in range(1, attempts)]
+    assert policy.patience(is_quota=is_quota) == pytest.approx(sum(waits))
+
+
+def test_patience_with_any_number_of_attempts_is_told_at_once() -> None:
+    assert RetryPolicy(attempts=10**9, max_delay=1.0).patience(is_quota=True) == 10**9 - 1

@@ -45,6 +45,15 @@ def test_callers_own_template_arguments_stay_and_win() -> None:
     assert body("vllm", wins, enable_thinking=True) == wins
 
 
+def test_template_arguments_of_an_odd_kind_are_the_callers_own_affair() -> None:
+    assert body("vllm", {"chat_template_kwargs": 7}, enable_thinking=True) == {
+        "chat_template_kwargs": 7
+    }
+    assert body("vllm", {"chat_template_kwargs": None}, enable_thinking=True) == {
+        "chat_template_kwargs": {"enable_thinking": True}
+    }
+
+
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"vllm, sglang, llama\.cpp, got 'ollama'"):
         read_server("ollama")  # type: ignore[arg-type]

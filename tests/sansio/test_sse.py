@@ -359,3 +359,18 @@ def test_what_is_encoded_is_decoded_again(
 
 def test_encoded_carriage_returns_become_line_feeds() -> None:
     assert decode(encode_event(b"a\rb\r\nc")) == [ServerSentEvent(b"a\nb\nc")]
+
+
+@pytest.mark.parametrize("field", ["event", "event_id"])
+@pytest.mark.parametrize("odd", ["\n", "\r", "\0"])
+def test_a_line_break_in_a_field_is_refused(field: str, odd: str) -> None:
+    with pytest.raises(ValueError, match="expected text of one line"):
+        encode_event(b"a", **{field: f"a{odd}b"})  # type: ignore[arg-type]
+
+
+def test_an_event_that_is_too_large_ends_the_stream_for_good() -> None:
+    decoder = EventDecoder(max_event_bytes=20)
+    assert [event.data for event in decoder.feed(b"data: a\n\ndata: " + b"b" * 30)] == [b"a"]
+    for _ in range(2):
+        with pytest.raises(DecodeError, match="more than 20 bytes"):
+            decoder.feed(b"data: c\n\n")

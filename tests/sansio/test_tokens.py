@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async.sansio.tokens import OutputEstimate, estimate_prompt, estimate_tokens
+from ernie_async.sansio.tokens import (
+    OutputEstimate,
+    estimate_prompt,
+    estimate_tokens,
+    estimate_usage,
+    is_countable,
+)
 from ernie_async.types.messages import Message, assistant, system, user
 from ernie_async.types.request import ChatRequest
 
@@ -128,3 +134,32 @@ def test_only_the_last_two_hundred_answers_count() -> None:
     assert estimate.tokens(request()) == 9999
     estimate.note(1)
     assert estimate.tokens(request()) == 1
+
+
+def test_usage_is_estimated_of_the_prompt_as_it_was_learnt_and_of_the_answer() -> None:
+    usage = estimate_usage([user("字" * 16)], "字" * 32, ratio=1.5)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (15, 20, 35)
+    assert usage.is_estimate
+    assert estimate_usage([user("字" * 16)], "").prompt_tokens == 10
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "https://a.cn/x.png"}}
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_all_text"),
+    [
+        ({}, True),
+        ({"tools": [FUNCTION]}, False),
+        ({"web_search": {"enable": True}}, False),
+        ({"messages": [{"role": "user", "content": [PICTURE]}]}, False),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}, False),
+    ],
+)
+def test_a_prompt_can_be_counted_if_it_is_all_text(
+    fields: dict[str, object], is_all_text: bool
+) -> None:
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
+    request = ChatRequest.model_validate({"messages": messages, **fields})
+    assert is_countable(request) is is_all_text

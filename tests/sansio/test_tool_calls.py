@@ -70,3 +70,22 @@ def test_any_fragments_in_any_turn_make_the_same_calls(
     for index, call in enumerate(done):
         deltas = [event.delta for event in events if event.index == index]
         assert "".join(deltas) == call.function.arguments
+
+
+def test_only_the_first_answer_is_looked_at() -> None:
+    assembler = ToolCallAssembler()
+    other = {"index": 1, "delta": {"tool_calls": [fragment(0, "{}", id="c2", name="g")]}}
+    both = {"choices": [{**other, "finish_reason": "tool_calls"}, {"delta": {}}]}
+    assert assembler.feed(ChatChunk.model_validate(both)) == []
+    events = assembler.feed(chunk(fragment(0, "{}", id="c1", name="f"), finish="tool_calls"))
+    assert [event.name for event in events] == ["f", "f"]
+
+
+def test_a_fragment_without_a_function_adds_nothing() -> None:
+    assembler = ToolCallAssembler()
+    [event] = assembler.feed(chunk({"index": 0, "id": "c1"}))
+    assert (event.name, event.delta) == ("", "")
+    assembler.feed(chunk(fragment(0, "{}", name="f")))
+    [done] = assembler.feed(chunk(finish="tool_calls"))
+    assert done.call is not None
+    assert (done.call.id, done.name, done.call.function.arguments) == ("c1", "f", "{}")
