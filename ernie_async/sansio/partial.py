@@ -90,21 +90,29 @@ class _Frame:
                 self.shown[-1] = value
         elif self.shape.kind == "dict":
             self.shown[self.key] = value
-        elif found := self.shape.field(self.key or ""):
-            self.shown.__dict__[found[0]] = value
-            self.shown.__pydantic_fields_set__.add(found[0])
+        else:
+            name = self._attribute()
+            self.shown.__dict__[name] = value
+            self.shown.__pydantic_fields_set__.add(name)
 
     def hide(self) -> None:
         """Take back what was shown of the member at hand: it turned out to be wrong."""
-        if self.shape is None:
-            return
+        assert self.shape is not None  # or nothing was shown
         if self.shape.kind == "list":
             self.shown.pop()
         elif self.shape.kind == "dict":
-            self.shown.pop(self.key, None)
-        elif found := self.shape.field(self.key or ""):
-            self.shown.__dict__.pop(found[0], None)
-            self.shown.__pydantic_fields_set__.discard(found[0])
+            del self.shown[self.key]
+        else:
+            name = self._attribute()
+            del self.shown.__dict__[name]
+            self.shown.__pydantic_fields_set__.remove(name)
+
+    def _attribute(self) -> str:
+        """What the member at hand is called in a model; one that has no name is not shown."""
+        assert self.shape is not None
+        found = self.shape.field(self.key or "")
+        assert found is not None
+        return found[0]
 
 
 class JSONReader:

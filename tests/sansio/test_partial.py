@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ernie_async.sansio.partial import GROWTH, MISSING, JSONReader, NotJSONError
 from ernie_async.sansio.shapes import shape_of
@@ -235,3 +235,105 @@ def test_a_long_answer_is_read_in_larger_steps() -> None:
     reader = JSONReader(shape_of(Invoice))
     shown = sum(reader.feed("x" * 10 if at else '{"title":"') for at in range(10_000))
     assert GROWTH < shown < 1_200
+
+
+class Range(BaseModel):
+    low: int
+    high: int
+    text: str = ""
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> "Range":
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+class Ranges(BaseModel):
+    first: Range
+    others: list[Range] = []
+    by_name: dict[str, Range] = {}
+
+
+GOOD, BAD = {"low": 1, "high": 2}, {"low": 2, "high": 1}
+
+
+@pytest.mark.parametrize("chars", [1, 3])
+def test_what_turns_out_to_be_wrong_is_taken_back(chars: int) -> None:
+    value: dict[str, Any] = {
+        "first": BAD,
+        "others": [GOOD, BAD, {**GOOD, "text": "x"}, BAD],
+        "by_name": {"good": GOOD, "bad": BAD},
+    }
+    text = json.dumps(value)
+    reader = JSONReader(shape_of(Ranges))
+    shown = set()
+    for at in range(0, len(text), chars):
+        reader.feed(text[at : at + chars])
+        shown.add(repr(getattr(reader.value, "first", None)))
+    reader.feed("", is_last=True)
+    assert "Range(low=2)" in shown
+    assert reader.is_over
+    assert reader.value.__dict__ == {
+        "others": [Range(low=1, high=2), Range(low=1, high=2, text="x")],
+        "by_name": {"good": Range(low=1, high=2)},
+    }
+    assert reader.value.model_fields_set == {"others", "by_name"}
+
+
+@pytest.mark.parametrize("kind", [list[str], dict[str, str], Item])
+def test_text_that_ends_with_half_a_character_is_taken_back(kind: Any) -> None:
+    half = '"ab\\ud83d"'
+    reader = JSONReader(shape_of(kind))
+    reader.feed(("[" if kind == list[str] else '{"name": ') + half[:3])
+    assert "ab" in repr(reader.value)
+    reader.feed(half[3:] + ", ")
+    assert not reader.value if kind is not Item else reader.value.__dict__ == {}
+
+
+def test_half_a_character_in_a_whole_value_is_not_valid() -> None:
+    for text in ('"\\ud83d"', '["\\ud83d", "b"]'):
+        reader = JSONReader(shape_of(list[str]))
+        reader.feed(text, is_last=True)
+        assert reader.is_over
+        assert reader.value is MISSING
+    items: list[bytes] = []
+    reader = JSONReader(shape_of(list[str]), on_item=items.append)
+    reader.feed('["\\ud83d"]', is_last=True)
+    assert items == [b'"\\ud83d"'], "whoever reads it finds out"
+
+
+@pytest.mark.parametrize("chars", [1, 7, 70, 1000])
+@pytest.mark.parametrize("is_even", [False, True])
+def test_items_come_whole_however_they_are_cut(chars: int, is_even: bool) -> None:
+    wanted: list[Any] = [{"name": str(n), "tags": [n]} for n in range(9)]
+    if not is_even:
+        wanted[3:6] = [7, {"tags": [], "name": "x"}, "y"]
+    text = json.dumps(wanted)
+    items: list[bytes] = []
+    reader = JSONReader(shape_of(list[Item]), on_item=items.append)
+    for at in range(0, len(text), chars):
+        reader.feed(text[at : at + chars], is_last=at + chars >= len(text))
+    assert [json.loads(item) for item in items] == wanted
+    assert reader.is_over
+    assert reader.value is MISSING
+
+
+def test_what_is_no_list_has_no_items() -> None:
+    items: list[bytes] = []
+    reader = JSONReader(shape_of(list[int]), on_item=items.append)
+    reader.feed('{"a": 1}', is_last=True)
+    assert (items, reader.is_over) == ([], True)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_of_items_that_come_together_those_that_are_valid_are_shown(keeps: bool) -> None:
+    """Also of those that do not begin alike, and of those within what is validated whole."""
+    items = [{"name": "a", "count": 1}, {"count": 2, "name": "b"}, {"name": "c"}, {"count": "x"}]
+    items += [{"count": 3, "name": "d"}, {"name": "e", "count": 4}]
+    kind, begin = (Invoice, '{"title": "t", "items": ') if keeps else (list[Item], "")
+    reader = JSONReader(shape_of(kind))
+    reader.feed(begin + "[")
+    reader.feed(json.dumps(items)[1:-1] + ",")
+    shown = reader.value.items if keeps else reader.value
+    assert [(item.name, item.count) for item in shown] == [("a", 1), ("b", 2), ("d", 3), ("e", 4)]

@@ -300,3 +300,63 @@ def test_quota_after_what_the_service_told(
     quota: float | None, burst: float | None, told: float | None, expected: tuple[float, float]
 ) -> None:
     assert shared_quota(quota, burst, told) == pytest.approx(expected)
+
+
+def test_an_estimate_that_was_right_is_no_news() -> None:
+    lane, (a,) = lane_of(RPM, 1)
+    hear(lane, 0.0, 0.0)
+    lane.settled(a, 0, 1.0)
+    assert lane.is_idle
+    assert lane.ask(1.0).tokens == 0
+    lane.settled(a, -30, 1.0)
+    assert lane.ask(1.01).tokens == -30
+
+
+def test_nothing_is_due_where_nothing_is_promised() -> None:
+    lane, _ = lane_of(RPM, 1)
+    assert lane.due(99.0) == []
+
+
+def test_one_who_gave_up_while_it_was_asked_for_is_told_nothing() -> None:
+    lane, (a,) = lane_of(RPM, 1)
+    lane.ask(0.0)
+    lane.line.leave(a)
+    assert lane.hear(NOTHING._replace(waits=[-1.0]), 0.0) == ([], [])
+
+
+def test_a_lost_answer_is_no_news_where_calls_are_not_counted() -> None:
+    lane, _ = lane_of(RPM)
+    lane.ask(0.0)
+    lane.lost(1.0)
+    assert lane.is_idle
+
+
+def test_success_lets_the_concurrency_grow_where_it_is_adaptive() -> None:
+    lane, tickets = lane_of(Limits(concurrency=Adaptive(start=2, max=64)), *[0] * 5)
+    hear(lane, 0.0, 0.0, 0.0)
+    assert lane.listens()
+    lane.succeeded(tickets[0], None, 1.0)
+    assert lane.concurrency == 3
+    for limits, concurrency in ((CALLS, 2), (RPM, None)):
+        lane, (a,) = lane_of(limits, 0)
+        hear(lane, 0.0, 0.0)
+        lane.succeeded(a, None, 1.0)
+        lane.congested(a, None, 1.0)
+        assert lane.concurrency == concurrency
+
+
+def test_a_wait_is_as_long_as_the_promise_and_what_comes_after_it() -> None:
+    lane, (a, b) = lane_of(RPM, 1, 1)  # one a second
+    hear(lane, 0.0, 4.0, full_in=(9.0, 0.0))
+    assert lane.levels(0.0) == (-4.0, 500.0)
+    assert lane.wait_of(a, 0.0) == pytest.approx(4.0)
+    assert lane.wait_of(b, 0.0) == pytest.approx(5.0)
+    assert lane.wait_of(SharedTicket(1), 0.0) == 0.0, "it is not in line"
+
+
+def test_where_nothing_is_counted_a_wait_is_as_long_as_the_pause() -> None:
+    lane, _ = lane_of(CALLS, 0)
+    hear(lane, 0.0, is_in_line=True, paused_for=7.0, others=1)
+    assert lane.levels(0.0) == (None, None)
+    assert lane.wait_of_next(100, 1.0) == pytest.approx(2 * 6.0)
+    assert lane.wait_of_next(100, 8.0) == 0.0
