@@ -191,7 +191,7 @@ class Routes:
             message = "Idempotency-Key: expected 1 to 200 characters"
             raise GatewayError(Fault(400, "invalid_request", message))
         stream, is_new = await desk.start(
-            desk.read(body),
+            desk.read(body, is_stream=True),
             tenant,
             on_disconnect=desk.settings.stream_on_disconnect,
             key=key,

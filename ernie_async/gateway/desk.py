@@ -55,13 +55,15 @@ class GatewayDesk:
             store, heartbeat=settings.heartbeat, limits=settings.limits, on_end=self._on_end
         )
 
-    def read(self, told: bytes | dict[str, Any]) -> Ask:
-        """Read a request.
+    def read(self, told: bytes | dict[str, Any], *, is_stream: bool = False) -> Ask:
+        """Read a request; see `read_ask`.
 
         Raises:
             ConfigError: It cannot be right.
         """
-        return read_ask(told, self.settings.rules, model=self.client.model)
+        return read_ask(
+            told, self.settings.rules, model=self.client.model, is_stream=is_stream
+        )
 
     async def _admit(self, ask: Ask, tenant: str) -> Admission:
         tokens = self.client.estimate_tokens(ask.request)

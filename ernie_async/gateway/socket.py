@@ -165,7 +165,7 @@ class ChatSocket:
         policy = (
             {} if told.get("on_disconnect") is None else {"on_disconnect": told["on_disconnect"]}
         )
-        ask = desk.read({**request, **policy})
+        ask = desk.read({**request, **policy}, is_stream=True)
         stream, _ = await desk.start(ask, tenant, on_disconnect=desk.settings.stream_on_disconnect)
         return stream, None
 

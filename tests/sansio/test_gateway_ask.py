@@ -39,6 +39,7 @@ def test_request_is_read() -> None:
         ({"messages": SAY, "extra_headers": {}}, "extra_headers: no such field"),
         ({"messages": SAY, "stream": 1}, "stream"),
         ({"messages": SAY, "stream": True, "n": 2}, "n: expected 1"),
+        ({"messages": SAY, "stream": True, "logprobs": True}, "logprobs: a stream does not"),
         ({"messages": SAY, "on_disconnect": "finish"}, "finish is not allowed"),
         ({"messages": SAY, "on_disconnect": "linger:-1"}, "on_disconnect"),
         ({"messages": SAY, "on_disconnect": 5}, "on_disconnect"),
@@ -48,6 +49,13 @@ def test_request_is_read() -> None:
 def test_bad_request_is_refused(told: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_ask(told, RULES, model="m")
+
+
+def test_whole_answers_may_be_several_and_have_logprobs() -> None:
+    told = {"messages": SAY, "n": 2, "logprobs": True, "top_logprobs": 1}
+    assert read_ask(told, RULES, model="m").request.n == 2
+    with pytest.raises(ConfigError, match="n: expected 1"):
+        read_ask(told, RULES, model="m", is_stream=True)
 
 
 def test_models_and_lengths_are_limited() -> None:
