@@ -15,7 +15,6 @@ from aiohttp import web
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
 from ernie_async.gateway.desk import GatewayDesk
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.frames import (
     SSE_HEADERS,
     Framing,
@@ -31,7 +30,7 @@ from ernie_async.gateway.settings import GatewaySettings
 from ernie_async.gateway.socket import ChatSocket
 from ernie_async.gateway.stores import Store
 from ernie_async.sansio.openai_frames import ChunkFrames
-from ernie_async.sansio.relay import Fault, usage_payload
+from ernie_async.sansio.relay import Fault, GatewayError, usage_payload
 from ernie_async.sansio.replay import Cursor
 from ernie_async.sansio.tickets import fingerprint, is_ticket, make_ticket
 
@@ -112,7 +111,7 @@ async def aiohttp_sse(
         cursor: Instead of what the request says.
 
     Raises:
-        GatewayError: The client's cursor cannot be read.
+        ConfigError: The client's cursor cannot be read.
     """
     if cursor is None:
         cursor = cursor_of(request.headers, request.query)
@@ -239,6 +238,8 @@ class Routes:
         tenant = LOCAL if self._guard.is_open else None
         if tenant is None and "Authorization" in request.headers:
             tenant = self._guard.tenant_of(request)
+        if len(self._sockets) >= self._desk.settings.limits.streams:
+            raise GatewayError(Fault(429, "rate_limited", "too many WebSockets are open"))
         socket = ChatSocket(self._desk, self._guard.tenant_of_token, tenant)
         self._sockets.add(socket)
         try:

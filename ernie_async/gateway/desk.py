@@ -61,9 +61,7 @@ class GatewayDesk:
         Raises:
             ConfigError: It cannot be right.
         """
-        return read_ask(
-            told, self.settings.rules, model=self.client.model, is_stream=is_stream
-        )
+        return read_ask(told, self.settings.rules, model=self.client.model, is_stream=is_stream)
 
     async def _admit(self, ask: Ask, tenant: str) -> Admission:
         tokens = self.client.estimate_tokens(ask.request)

@@ -3,11 +3,8 @@
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ernie_async.errors import ConfigError
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.live import LiveStream, Viewer
 from ernie_async.sansio.openai_frames import ChunkFrames
-from ernie_async.sansio.relay import fault_of
 from ernie_async.sansio.replay import (
     HEARTBEAT,
     LAGGED,
@@ -64,12 +61,9 @@ def cursor_of(headers: Mapping[str, str], query: Mapping[str, str]) -> Cursor | 
     """Up to where a client has read: the header wins, since a browser keeps it up to date.
 
     Raises:
-        GatewayError: It is no id of ours.
+        ConfigError: It is no id of ours.
     """
-    try:
-        return read_cursor(headers.get("Last-Event-ID") or query.get("last_event_id"))
-    except ConfigError as error:
-        raise GatewayError(fault_of(error)) from error
+    return read_cursor(headers.get("Last-Event-ID") or query.get("last_event_id"))
 
 
 async def frames(viewer: Viewer, framing: Framing) -> AsyncGenerator[bytes, None]:

@@ -12,9 +12,9 @@ from aiohttp import web
 from pydantic_core import to_json
 
 from ernie_async.errors import ErnieError
-from ernie_async.gateway.errors import GatewayError
+from ernie_async.gateway.socket import refuse_socket
 from ernie_async.gateway.tenants import Tenants
-from ernie_async.sansio.relay import Fault, fault_of
+from ernie_async.sansio.relay import Fault, GatewayError, fault_of
 
 __all__ = ["Guard", "json_answer"]
 
@@ -100,13 +100,13 @@ class Guard:
                 raise
             code = CODES.get(error.status, "invalid_request")
             fault = Fault(error.status, code, error.reason)
-        except GatewayError as error:
-            fault = error.fault
         except ErnieError as error:
             fault = fault_of(error)
         except Exception:
             logger.exception("a request to the gateway failed")
             fault = Fault(502, "upstream_error", "the gateway failed")
+        if web.WebSocketResponse().can_prepare(request).ok:
+            return await refuse_socket(request, fault)
         return self._refuse(fault)
 
     @staticmethod

@@ -13,14 +13,13 @@ from time import time
 from typing import Any
 
 from ernie_async.errors import ConfigError
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.live import LiveStream, StreamLimits
 from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, OnSettled, Production
 from ernie_async.gateway.shelf import Shelf
 from ernie_async.gateway.stores import Claim, MemoryStore, Mirror, Store, StreamRecord
 from ernie_async.net.stream import ChatStream
 from ernie_async.sansio.on_disconnect import OnDisconnect
-from ernie_async.sansio.relay import Fault
+from ernie_async.sansio.relay import Fault, GatewayError
 from ernie_async.sansio.replay import Cursor
 
 __all__ = ["StreamHub"]

@@ -35,6 +35,7 @@ class GatewaySettings:
         body: The largest request, in bytes.
         chat_on_disconnect: What becomes of a chat that nobody reads: `POST /v1/chat/completions`.
         stream_on_disconnect: The same of `POST /v1/streams` and the WebSocket.
+        ping: Between two pings of a WebSocket, which is closed when two were not answered.
         chats_per_socket: Chats at once on a WebSocket.
         has_page: Whether `GET /` shows the chat page.
         rules: What may be asked for.
@@ -49,6 +50,7 @@ class GatewaySettings:
     body: int = 1 << 20
     chat_on_disconnect: str = "cancel"
     stream_on_disconnect: str = "linger:60"
+    ping: float = 20.0
     chats_per_socket: int = 8
     has_page: bool = True
     rules: AskRules = field(default_factory=AskRules)

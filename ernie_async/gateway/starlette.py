@@ -32,7 +32,7 @@ def sse_response(
         framing: In which form; `None` for the gateway's own events.
 
     Raises:
-        GatewayError: The client's cursor cannot be read.
+        ConfigError: The client's cursor cannot be read.
     """
     cursor = cursor_of(request.headers, request.query_params)
     if stream.log.has_seen_all(cursor):

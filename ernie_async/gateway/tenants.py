@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ernie_async.errors import ConfigError, shorten
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.relay import Fault
+from ernie_async.sansio.relay import Fault, GatewayError
 from ernie_async.sansio.tickets import find_holder
 
 __all__ = ["Admission", "Tenant", "Tenants"]

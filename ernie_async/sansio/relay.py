@@ -25,7 +25,7 @@ from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import CLOSE_FLAG
 from ernie_async.types.usage import Usage
 
-__all__ = ["ChunkRelay", "Fault", "fault_of", "usage_payload"]
+__all__ = ["ChunkRelay", "Fault", "GatewayError", "fault_of", "usage_payload"]
 
 Told = tuple[str, dict[str, Any]]
 
@@ -53,10 +53,34 @@ class Fault(NamedTuple):
         return {"code": self.code, "message": self.message, "retryable": self.retryable}
 
 
+class GatewayError(ErnieError):
+    """The gateway says no, before any byte of an answer.
+
+    Attributes:
+        fault: Status, code and words.
+    """
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+    @classmethod
+    def unknown_stream(cls) -> "GatewayError":
+        """There is no such stream, or it is somebody else's, which is not told apart."""
+        return cls(Fault(404, "not_found", "no such stream, or it is kept no longer"))
+
+    @classmethod
+    def overloaded(cls, message: str, retry_after: float = 1.0) -> "GatewayError":
+        """There is no room at the moment."""
+        return cls(Fault(503, "overloaded", message, retryable=True, retry_after=retry_after))
+
+
 def fault_of(error: ErnieError) -> Fault:
-    """What to tell of an error of the client."""
+    """What to tell of an error of the gateway or of its client."""
     retryable = may_pass(error)
     match error:
+        case GatewayError():
+            return error.fault
         case BlockedError() | RefusedError():
             return Fault(400, "content_filter", "the content filter stopped it")
         case ConfigError() | BadRequestError():
