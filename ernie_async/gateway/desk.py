@@ -15,9 +15,9 @@ from ernie_async.gateway.metrics import Metrics
 from ernie_async.gateway.production import Ending, OnEnd, StreamEnded
 from ernie_async.gateway.settings import GatewaySettings
 from ernie_async.gateway.stores import Store
-from ernie_async.gateway.tenants import Admission, Tenants
+from ernie_async.gateway.tenants import Tenants
+from ernie_async.net.gate import Permit
 from ernie_async.sansio.gateway_ask import Ask, read_ask
-from ernie_async.sansio.on_disconnect import OnDisconnect
 from ernie_async.sansio.relay import fault_of
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.prices import standard_prices
@@ -63,9 +63,8 @@ class GatewayDesk:
         """
         return read_ask(told, self.settings.rules, model=self.client.model, is_stream=is_stream)
 
-    async def _admit(self, ask: Ask, tenant: str) -> Admission:
-        tokens = self.client.estimate_tokens(ask.request)
-        return await self.tenants.admit(tenant, tokens)
+    async def _admit(self, ask: Ask, tenant: str) -> Permit:
+        return await self.tenants.admit(tenant, self.client.estimate_tokens(ask.request))
 
     async def start(
         self,
@@ -91,13 +90,17 @@ class GatewayDesk:
         Raises:
             ErnieError: It may not be asked, or cannot.
         """
-        admission = await self._admit(ask, tenant)
+        permit = await self._admit(ask, tenant)
         is_new = True
 
         def settle(ended: StreamEnded | None) -> None:
             nonlocal is_new
-            is_new = ended is not None
-            admission.release(tokens=None if ended is None else ended.usage.total_tokens)
+            if ended is None:
+                is_new = False
+                permit.give_back()
+            else:
+                permit.settle(tokens=ended.usage.total_tokens)
+                permit.release()
 
         options = ask.request.stream_options or StreamOptions()
         request = ask.request.model_copy(
@@ -107,7 +110,7 @@ class GatewayDesk:
             lambda: self.client.stream(request),
             tenant=tenant,
             model=request.model or "",
-            on_disconnect=ask.on_disconnect or OnDisconnect.read(on_disconnect),
+            on_disconnect=ask.on_disconnect or on_disconnect,
             key=key,
             fingerprint=fingerprint,
             on_settled=settle,
@@ -120,7 +123,7 @@ class GatewayDesk:
         Raises:
             ErnieError: It may not be asked, or there is none.
         """
-        admission = await self._admit(ask, tenant)
+        permit = await self._admit(ask, tenant)
         request = ask.request.model_copy(update={"stream_options": None})
         started, usage = monotonic(), self._prompt_usage(request)
         ending: Ending = "disconnected"
@@ -132,7 +135,8 @@ class GatewayDesk:
             ending = "filtered" if fault_of(error).code == "content_filter" else "error"
             raise
         finally:
-            admission.release(tokens=usage.total_tokens)
+            permit.settle(tokens=usage.total_tokens)
+            permit.release()
             ended = StreamEnded(
                 stream_id="",
                 tenant=tenant,

@@ -154,7 +154,7 @@ class Production:
     def _say(self, kind: str, payload: dict[str, Any]) -> None:
         if not self.stream.log.is_over:
             event = self.stream.append(kind, payload)
-            self._store.append(self.stream.stream_id, (event,))
+            self._store.append(self.stream.stream_id, event)
 
     def settle(self) -> None:
         """It is over, however it came to that: let go of the model, and tell what it came to."""

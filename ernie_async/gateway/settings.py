@@ -15,7 +15,7 @@ from ernie_async.errors import ConfigError, shorten
 from ernie_async.gateway.live import StreamLimits
 from ernie_async.gateway.tenants import Tenant
 from ernie_async.sansio.gateway_ask import AskRules
-from ernie_async.sansio.on_disconnect import OnDisconnect
+from ernie_async.sansio.on_disconnect import read_policy
 
 __all__ = ["GatewaySettings", "read_settings"]
 
@@ -58,8 +58,8 @@ class GatewaySettings:
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def __post_init__(self) -> None:
-        OnDisconnect.read(self.chat_on_disconnect)
-        OnDisconnect.read(self.stream_on_disconnect)
+        read_policy(self.chat_on_disconnect)
+        read_policy(self.stream_on_disconnect)
         if "*" in self.origins:
             raise ConfigError("origins: expected a list of origins; * would let in every page")
         for name in ("name", "token_sha256"):

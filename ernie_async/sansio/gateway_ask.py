@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.sansio.chat_request import chat_request
-from ernie_async.sansio.on_disconnect import OnDisconnect
+from ernie_async.sansio.on_disconnect import read_policy
 from ernie_async.types.request import ChatRequest
 
 __all__ = ["Ask", "AskRules", "read_ask"]
@@ -51,7 +51,7 @@ class Ask(NamedTuple):
     request: ChatRequest
     is_stream: bool
     has_usage: bool
-    on_disconnect: OnDisconnect | None
+    on_disconnect: str | None
 
 
 def read_ask(
@@ -80,6 +80,8 @@ def read_ask(
     if not isinstance(wants_stream, bool):
         raise ConfigError(f"stream: expected true or false, got {shorten(wants_stream)}")
     policy = fields.pop("on_disconnect", None)
+    if policy is not None:
+        read_policy(policy, allowed=rules.on_disconnect)
     messages = fields.pop("messages", None)
     if not isinstance(messages, list):
         raise ConfigError("messages: expected a list of messages")
@@ -95,9 +97,7 @@ def read_ask(
         request=request,
         is_stream=is_stream,
         has_usage=bool(options and options.include_usage),
-        on_disconnect=None
-        if policy is None
-        else OnDisconnect.read(policy, allowed=rules.on_disconnect),
+        on_disconnect=policy,
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from ernie_async import ConfigError
 from ernie_async.sansio.gateway_ask import AskRules, read_ask
-from ernie_async.sansio.on_disconnect import OnDisconnect
+from ernie_async.sansio.on_disconnect import read_policy
 from ernie_async.sansio.tickets import (
     find_holder,
     fingerprint,
@@ -22,7 +22,7 @@ def test_request_is_read() -> None:
     told += b'"stream_options":{"include_usage":true},"on_disconnect":"linger:5"}'
     ask = read_ask(told, RULES, model="m")
     assert (ask.is_stream, ask.has_usage) == (True, True)
-    assert ask.on_disconnect == OnDisconnect("linger", 5.0)
+    assert ask.on_disconnect == "linger:5"
     assert (ask.request.model, ask.request.temperature) == ("m", 0.5)
 
 
@@ -72,11 +72,10 @@ def test_models_and_lengths_are_limited() -> None:
 
 
 def test_policies() -> None:
-    assert OnDisconnect.read("cancel") == OnDisconnect("cancel", 0.0)
-    assert OnDisconnect.read("finish") == OnDisconnect("finish", None)
+    assert [read_policy(text) for text in ("cancel", "linger:5", "finish")] == [0.0, 5.0, None]
     for text in ("", "linger", "linger:", "linger:1.5", "linger:1e3", "cancel:", "finish:1"):
         with pytest.raises(ConfigError):
-            OnDisconnect.read(text)
+            read_policy(text)
 
 
 def test_tickets_are_for_one_stream() -> None:
