@@ -29,6 +29,7 @@ from ernie_async.gateway.production import OnEnd
 from ernie_async.gateway.settings import GatewaySettings
 from ernie_async.gateway.socket import ChatSocket
 from ernie_async.gateway.stores import Store
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.openai_frames import ChunkFrames
 from ernie_async.sansio.relay import Fault, GatewayError, usage_payload
 from ernie_async.sansio.replay import Cursor
@@ -53,6 +54,7 @@ def make_app(
     settings: GatewaySettings | None = None,
     *,
     store: Store | None = None,
+    content_filter: ContentFilter | None = None,
     on_end: Sequence[OnEnd] = (),
 ) -> web.Application:
     """The gateway as an application.
@@ -63,10 +65,15 @@ def make_app(
         client: Asks the model. It is not closed here.
         settings: `None` for an open gateway, which serves its own machine only.
         store: Where answers are kept for other processes; `None` for this one alone.
+        content_filter: What must not be shown. In mode `live`, streams of events show text at once
+            and take back what is found; chats in OpenAI's form, which cannot, use `window`.
         on_end: Told what each answer came to.
+
+    Raises:
+        ConfigError: A setting cannot be right.
     """
     settings = GatewaySettings() if settings is None else settings
-    desk = GatewayDesk(client, settings, store=store, on_end=on_end)
+    desk = GatewayDesk(client, settings, store=store, content_filter=content_filter, on_end=on_end)
     guard = Guard(desk.tenants, is_open=not settings.tenants, origins=settings.origins)
     app = web.Application(middlewares=[guard.stand_before], client_max_size=settings.body)
     app[GATEWAY] = desk
@@ -163,11 +170,13 @@ class Routes:
             answer = await desk.answer(ask, tenant)
             told = answer.model_dump(mode="json", exclude_unset=True)
             return json_answer({**told, "usage": usage_payload(answer.usage)})
-        mark = fingerprint(tenant.encode(), body)
+        mark = fingerprint(b"chat", tenant.encode(), body)
         cursor = cursor_of(request.headers, {})
         if cursor is None:
             policy = desk.settings.chat_on_disconnect
-            stream, _ = await desk.start(ask, tenant, on_disconnect=policy, fingerprint=mark)
+            stream, _ = await desk.start(
+                ask, tenant, on_disconnect=policy, takes_back=False, fingerprint=mark
+            )
         else:
             stream = await desk.hub.open_cursor(cursor, tenant=tenant, fingerprint=mark)
             if not stream.log.knows(cursor):  # chunks cannot say that everything comes anew

