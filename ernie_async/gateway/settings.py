@@ -6,7 +6,6 @@ environment, which `cli_serve` reads.
 
 import secrets
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,12 +67,11 @@ class GatewaySettings:
                 raise ConfigError(f"tenants: two of them have the same {name}")
 
 
-def read_settings(path: Path, **changes: Any) -> tuple[GatewaySettings, dict[str, Any]]:
+def read_settings(path: Path) -> tuple[GatewaySettings, dict[str, Any]]:
     """Read a TOML file.
 
     Args:
         path: Of the file.
-        **changes: Fields that are known from elsewhere.
 
     Returns:
         The settings, and what the file says besides: `host`, `port`, `model`, `words` and others.
@@ -83,36 +81,29 @@ def read_settings(path: Path, **changes: Any) -> tuple[GatewaySettings, dict[str
     """
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    own = {name: told.pop(name) for name in _names(GatewaySettings) & told.keys()}
-    try:
-        own["tenants"] = tuple(_make(Tenant, one) for one in _tables(own, "tenants"))
+        own = {name: told.pop(name) for name in _names(GatewaySettings) & told.keys()}
+        tenants = own.get("tenants", [])
+        if not isinstance(tenants, list):
+            raise ConfigError(f"tenants: expected [[tenants]], got {shorten(tenants)}")
+        own["tenants"] = tuple(_make(Tenant, one) for one in tenants)
         own["origins"] = tuple(own.get("origins", ()))
         own["rules"] = _make(AskRules, own.get("rules", {}))
         own["limits"] = _make(StreamLimits, own.get("limits", {}))
-        return _make(GatewaySettings, {**own, **changes}), told
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}") from None
-
-
-def _tables(told: Mapping[str, Any], name: str) -> list[Any]:
-    tables = told.get(name, [])
-    if not isinstance(tables, list):
-        raise ConfigError(f"{name}: expected [[{name}]], got {shorten(tables)}")
-    return tables
+        return _make(GatewaySettings, own), told
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _names(kind: type) -> set[str]:
-    return {one.name for one in fields(kind) if one.name != "ticket_secret"}
+    return {one.name for one in fields(kind)} - {"ticket_secret"}
 
 
 def _make(kind: type[V], told: Any) -> V:
     if not isinstance(told, dict):
         raise ConfigError(f"expected a table, got {shorten(told)}")
-    known = _names(kind) | ({"ticket_secret"} if kind is GatewaySettings else set())
+    known = _names(kind)
     for name in told:
         if name not in known:
             raise ConfigError(f"{name}: no such setting; there are {', '.join(sorted(known))}")
