@@ -29,8 +29,6 @@ PREFIX = "ERNIE_GATEWAY_"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 DRAIN_SECONDS = 30.0
 
-OWN_MACHINE = {"127.0.0.1", "localhost", "::1"}
-
 # What the file may say besides the gateway's own settings.
 IN_FILE = {
     "host": str,
@@ -73,6 +71,7 @@ def serve(
         service: Whom to ask.
     """
     from ernie_async.gateway import make_app  # noqa: PLC0415 - only who serves pays for it
+    from ernie_async.gateway.guard import LOCAL_NAMES  # noqa: PLC0415
     from ernie_async.gateway.serving import run_gateway  # noqa: PLC0415
 
     environ = os.environ
@@ -82,7 +81,7 @@ def serve(
     host = host or environ.get(f"{PREFIX}HOST") or str(told.get("host", DEFAULT_HOST))
     if port is None:
         port = read_port(environ.get(f"{PREFIX}PORT"), told.get("port", DEFAULT_PORT))
-    if not settings.tenants and host not in OWN_MACHINE:
+    if not settings.tenants and host not in LOCAL_NAMES:
         raise ConfigError(
             f"--host {host}: a gateway without tokens serves 127.0.0.1 only; set "
             f"{PREFIX}TOKEN, or put [[tenants]] into the file"

@@ -23,7 +23,7 @@ from ernie_async.gateway.frames import (
     event_framing,
     frames,
 )
-from ernie_async.gateway.guard import LOCAL, Guard, json_answer
+from ernie_async.gateway.guard import Guard, json_answer
 from ernie_async.gateway.live import LiveStream
 from ernie_async.gateway.production import OnEnd
 from ernie_async.gateway.settings import GatewaySettings
@@ -74,23 +74,26 @@ def make_app(
     """
     settings = GatewaySettings() if settings is None else settings
     desk = GatewayDesk(client, settings, store=store, content_filter=content_filter, on_end=on_end)
-    guard = Guard(desk.tenants, is_open=not settings.tenants, origins=settings.origins)
+    guard = Guard(desk.tenants, settings.origins)
     app = web.Application(middlewares=[guard.stand_before], client_max_size=settings.body)
     app[GATEWAY] = desk
     app.on_response_prepare.append(guard.add_headers)
     routes = Routes(desk, guard)
-    app.router.add_post("/v1/chat/completions", routes.chat)
-    app.router.add_get("/v1/models", routes.models)
-    app.router.add_post("/v1/streams", routes.start)
-    app.router.add_get("/v1/streams/{id}/events", routes.events)
-    app.router.add_get("/v1/streams/{id}", routes.snapshot)
-    app.router.add_post("/v1/streams/{id}/cancel", routes.cancel)
-    app.router.add_get("/v1/ws", routes.socket)
-    app.router.add_get("/healthz", routes.health)
-    app.router.add_get("/readyz", routes.ready)
-    app.router.add_get("/metrics", routes.metrics)
-    if settings.has_page:
-        app.router.add_get("/", routes.page)
+    app.add_routes(
+        [
+            web.get("/", routes.page),
+            web.post("/v1/chat/completions", routes.chat),
+            web.get("/v1/models", routes.models),
+            web.post("/v1/streams", routes.start),
+            web.get("/v1/streams/{id}", routes.snapshot),
+            web.get("/v1/streams/{id}/events", routes.events),
+            web.post("/v1/streams/{id}/cancel", routes.cancel),
+            web.get("/v1/ws", routes.socket),
+            web.get("/healthz", routes.health),
+            web.get("/readyz", routes.ready),
+            web.get("/metrics", routes.metrics),
+        ]
+    )
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         await desk.hub.ready()
@@ -244,12 +247,13 @@ class Routes:
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """Several chats on one WebSocket."""
-        tenant = LOCAL if self._guard.is_open else None
-        if tenant is None and "Authorization" in request.headers:
-            tenant = self._guard.tenant_of(request)
+        if "Authorization" in request.headers:
+            tenant: str | None = self._guard.tenant_of(request)
+        else:
+            tenant = self._desk.tenants.find("")
         if len(self._sockets) >= self._desk.settings.limits.streams:
             raise GatewayError(Fault(429, "rate_limited", "too many WebSockets are open"))
-        socket = ChatSocket(self._desk, self._guard.tenant_of_token, tenant)
+        socket = ChatSocket(self._desk, tenant)
         self._sockets.add(socket)
         try:
             return await socket.run(request)

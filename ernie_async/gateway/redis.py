@@ -45,9 +45,11 @@ class _Mirror(NamedTuple):
 
     def take(self, events: Sequence[StreamEvent]) -> bool:
         """Add what came; say whether something before it was missed."""
+        before = self.log.last_seq
         for event in events:
             self.log.add(event)
-        self.wake()
+        if self.log.last_seq > before:
+            self.wake()
         return bool(events) and self.log.last_seq < events[-1].seq and not self.log.is_over
 
 

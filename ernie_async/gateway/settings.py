@@ -36,7 +36,6 @@ class GatewaySettings:
         stream_on_disconnect: The same of `POST /v1/streams` and the WebSocket.
         ping: Between two pings of a WebSocket, which is closed when two were not answered.
         chats_per_socket: Chats at once on a WebSocket.
-        has_page: Whether `GET /` shows the chat page.
         rules: What may be asked for.
         limits: What is kept.
         ticket_secret: Makes the tickets; has to be the same in all processes.
@@ -51,7 +50,6 @@ class GatewaySettings:
     stream_on_disconnect: str = "linger:60"
     ping: float = 20.0
     chats_per_socket: int = 8
-    has_page: bool = True
     rules: AskRules = field(default_factory=AskRules)
     limits: StreamLimits = field(default_factory=StreamLimits)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)

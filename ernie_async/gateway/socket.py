@@ -4,7 +4,6 @@ A stream that was started here can be gone on with over server-sent events, and 
 """
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -52,18 +51,11 @@ class ChatSocket:
 
     Args:
         desk: Starts and finds streams.
-        tenant_of_token: Whose token it is.
         tenant: Whose connection it is; `None` if its first frame has to say so.
     """
 
-    def __init__(
-        self,
-        desk: GatewayDesk,
-        tenant_of_token: Callable[[str], str | None],
-        tenant: str | None,
-    ) -> None:
+    def __init__(self, desk: GatewayDesk, tenant: str | None) -> None:
         self._desk = desk
-        self._tenant_of_token = tenant_of_token
         self._tenant = tenant
         self._socket = web.WebSocketResponse(
             autoping=False, compress=False, max_msg_size=MAX_FRAME, timeout=GOODBYE_SECONDS
@@ -117,7 +109,7 @@ class ChatSocket:
             raise _Goodbye(TIMED_OUT, "no auth frame came") from None
         token = told.get("token")
         if told.get("type") == "auth" and isinstance(token, str):
-            self._tenant = self._tenant_of_token(token)
+            self._tenant = self._desk.tenants.find(token)
         if self._tenant is None:
             raise _Goodbye(NOT_AUTHENTICATED, "a valid token is needed")
 

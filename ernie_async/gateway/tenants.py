@@ -17,6 +17,9 @@ __all__ = ["Tenant", "Tenants"]
 
 HEX_DIGITS = frozenset("0123456789abcdef")
 
+LOCAL = "local"
+"""The name for everybody, where nobody needs a token."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
@@ -51,14 +54,16 @@ class Tenants:
     """All of them. Serves one event loop.
 
     Args:
-        tenants: With different names.
+        tenants: With different names; none if nobody needs a token.
         patience: Seconds that a request may wait for its tenant's turn.
 
     Attributes:
+        is_open: Whether nobody needs a token.
         limiters: By name. One that is not known has no limits.
     """
 
     def __init__(self, tenants: Sequence[Tenant], *, patience: float) -> None:
+        self.is_open = not tenants
         self._hashes = {tenant.token_sha256: tenant.name for tenant in tenants}
         self._patience = patience
         self.limiters = defaultdict(lambda: Limiter(Limits()))
@@ -72,8 +77,8 @@ class Tenants:
             )
 
     def find(self, token: str) -> str | None:
-        """The name of the tenant with this token."""
-        return find_holder(token, self._hashes.items())
+        """The name of the tenant with this token; `None` if there is none."""
+        return LOCAL if self.is_open else find_holder(token, self._hashes.items())
 
     async def admit(self, name: str, tokens: int) -> Permit:
         """Wait for room for one answer.

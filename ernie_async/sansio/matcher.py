@@ -89,8 +89,9 @@ class Matcher:
             self._read_pattern(f"patterns[{number}]", pattern, action)
             for number, pattern in enumerate(patterns)
         ]
-        self.actions: frozenset[Action] = frozenset(
-            rule[-1] for rule in (*self._rules.values(), *self._patterns)
+        self.actions = frozenset(
+            [action for _, action in self._rules.values()]
+            + [pattern.action for pattern in self._patterns]
         )
         self.span = max((pattern.span for pattern in self._patterns), default=0)
         beginnings = self._table.beginnings.union(*(one.starts for one in self._patterns))

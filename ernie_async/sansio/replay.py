@@ -127,7 +127,8 @@ def merge_deltas(events: Sequence[StreamEvent]) -> list[StreamEvent]:
 
 
 def _changed(text: str, payload: dict[str, Any]) -> str:
-    return text[: payload["from_char"]] + payload["replacement"] + text[payload["to_char"] :]
+    new: str = payload["replacement"]
+    return text[: payload["from_char"]] + new + text[payload["to_char"] :]
 
 
 def _channel(event: StreamEvent) -> str:
@@ -241,23 +242,16 @@ class AnswerLog:
         """Whether a cursor stands at the end of all."""
         return self.is_over and cursor == Cursor(self.epoch, self.last_seq)
 
-    def after(self, seq: int) -> list[StreamEvent] | None:
-        """The events after a number; `None` if some of them are gone."""
-        n_new = self.last_seq - seq
-        n_kept = len(self._window)
-        if n_new > n_kept:
-            return None
-        if n_new == 1:
-            return [self._window[-1]]
-        return list(islice(self._window, n_kept - n_new, None))
-
     def catch_up(self, cursor: Cursor | None) -> list[StreamEvent]:
         """What somebody has to get who has read up to `cursor`; from the start for `None`.
 
         Where events are gone, one `reset` with the whole text so far stands for them.
         """
         if self.knows(cursor):
-            return self.after(0 if cursor is None else cursor.seq) or []
+            n_new = self.last_seq - (0 if cursor is None else cursor.seq)
+            if n_new == 1:
+                return [self._window[-1]]
+            return list(islice(self._window, len(self._window) - n_new, None))
         # The last event of all is no text, so it is told as it is.
         last = self._window[-1] if self.is_over and self._window else None
         seq = self.last_seq - (last is not None)
