@@ -138,13 +138,16 @@ class Viewer:
         has_lagged: It fell behind too far, and has to come back.
     """
 
-    __slots__ = ("_cursor", "_has_begun", "_stream", "_woken", "has_lagged", "is_over")
+    __slots__ = ("_beat", "_cursor", "_seen", "_since", "_stream", "_woken",
+                 "has_lagged", "is_over")  # fmt: skip
 
     def __init__(self, stream: LiveStream, cursor: Cursor | None) -> None:
         self._stream = stream
         self._cursor = cursor
-        self._has_begun = False
+        self._seen = -1  # the last event that was handed over; nothing yet
         self._woken: asyncio.Future[None] | None = None
+        self._since = 0.0
+        self._beat: asyncio.TimerHandle | None = None
         self.is_over = False
         self.has_lagged = False
 
@@ -159,6 +162,8 @@ class Viewer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
         self._stream.viewers.discard(self)
         self._stream.expect_viewers()
 
@@ -168,14 +173,23 @@ class Viewer:
         if events or self.is_over:
             return events
         loop = asyncio.get_running_loop()
+        self._since = loop.time()
+        if self._beat is None:
+            self._beat = loop.call_later(self._stream.heartbeat, self._look)
         self._woken = loop.create_future()
-        beat = loop.call_later(self._stream.heartbeat, self.wake)
         try:
             await self._woken
         finally:
-            beat.cancel()
             self._woken = None
         return self._take()
+
+    def _look(self) -> None:
+        """One timer serves many waits: see how long this one has been silent."""
+        loop = asyncio.get_running_loop()
+        left = self._since + self._stream.heartbeat - loop.time()
+        self._beat = loop.call_later(left, self._look) if left > 0 else None
+        if left <= 0:
+            self.wake()
 
     def wake(self) -> None:
         """There is something new, or it is time for a heartbeat."""
@@ -185,16 +199,16 @@ class Viewer:
     def _take(self) -> list[StreamEvent]:
         """What is new; several pieces of text that waited become one."""
         stream, log = self._stream, self._stream.log
-        reached = Cursor(log.epoch, log.last_seq)
-        if self._has_begun and self._cursor == reached:
+        if self._seen == log.last_seq:
             self.is_over = log.is_over or stream.is_closing
             return []
-        events = log.catch_up(self._cursor)
-        if self._has_begun and len(events) > 1 and _is_too_much(events, stream.limits):
+        is_first = self._seen < 0
+        events = log.catch_up(self._cursor if is_first else Cursor(log.epoch, self._seen))
+        if not is_first and len(events) > 1 and _is_too_much(events, stream.limits):
             self.is_over = self.has_lagged = True
             stream.n_lagged += 1
             return []
-        self._has_begun, self._cursor = True, reached
+        self._seen = log.last_seq
         self.is_over = log.is_over
         return merge_deltas(events)
 

@@ -78,7 +78,9 @@ class Tenants:
 
     def find(self, token: str) -> str | None:
         """The name of the tenant with this token; `None` if there is none."""
-        return LOCAL if self.is_open else find_holder(token, self._hashes.items())
+        if self.is_open:
+            return LOCAL
+        return find_holder(token, self._hashes.items()) if token else None
 
     async def admit(self, name: str, tokens: int) -> Permit:
         """Wait for room for one answer.

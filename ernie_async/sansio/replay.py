@@ -181,14 +181,14 @@ class AnswerLog:
             return False
         self.last_seq = event.seq
         match event.kind:
-            case "start":
-                self._start = event
             case "delta":
                 name = _channel(event)
                 place = self._text if name == "text" else self._reasoning
                 place.append(event.payload[name])
                 if len(place) > 256:
                     place[:] = ["".join(place)]
+            case "start":
+                self._start = event
             case "retract":
                 self._take_back(event.payload)
             case "done":
