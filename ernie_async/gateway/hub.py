@@ -29,8 +29,12 @@ __all__ = ["StreamHub"]
 
 logger = logging.getLogger("ernie_async")
 
-# Where nobody watches another process's stream, it is followed for so many seconds more.
-MIRROR_SECONDS = 5.0
+# Where nobody watches another process's stream, it is followed for so many seconds more. With the
+# next, less than a second: so long may a stream with the policy `cancel` be asked for unwatched.
+MIRROR_SECONDS = 0.3
+
+# How often to look whether others still watch a stream that nobody watches here.
+LOOK_SECONDS = 0.5
 
 # What another process has sent its viewers is here in a moment.
 REACH_SECONDS = 1.0
@@ -219,7 +223,7 @@ class StreamHub:
         """Nobody came back in time."""
         stream = production.stream
         if await self._store.is_watched(stream.stream_id):
-            stream.expect_viewers()
+            stream.expect_viewers(at_least=LOOK_SECONDS)
         elif not stream.viewers:
             production.stop("disconnected")
 
@@ -279,13 +283,16 @@ class StreamHub:
             stream = self._stream(record, linger=MIRROR_SECONDS)
             await self._store.follow(record, stream.log, stream.wake)
         self._shelf.add(stream)
-        stream.on_abandoned = self._unfollow
+        stream.on_abandoned = lambda stream: self._do(self._unfollow(stream))
         stream.expect_viewers()
         return stream
 
-    def _unfollow(self, stream: LiveStream) -> None:
-        self._shelf.forget(stream.stream_id)
-        self._do(self._store.unfollow(stream.stream_id))
+    async def _unfollow(self, stream: LiveStream) -> None:
+        async with self._lock:
+            if not stream.viewers and self._shelf.get(stream.stream_id) is stream:
+                self._shelf.forget(stream.stream_id)
+                stream.close_viewers()  # whoever is too late with it
+                await self._store.unfollow(stream.stream_id)
 
     async def cancel(self, stream_id: str, *, tenant: str | None = None) -> LiveStream:
         """Stop a stream, wherever it is produced. Does nothing after its end.

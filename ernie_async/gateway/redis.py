@@ -217,16 +217,14 @@ class RedisStore(Store):
             await pipe.execute()
 
     async def _look(self, mirrors: dict[str, _Mirror]) -> None:
-        """Say that they are watched, read what was missed, and see whether their producers live."""
+        """Read what was missed, and see whether the producers are alive."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for stream_id, mirror in mirrors.items():
-                pipe.set(self._key(stream_id, "watched"), 1, px=_ms(self._lease))
                 pipe.exists(self._key(stream_id, "lease"))
                 pipe.xrange(self._key(stream_id, "events"), min=f"({mirror.log.last_seq}-0")
             answers = iter(await pipe.execute())
-        for (stream_id, mirror), (_, is_alive, entries) in zip(
-            mirrors.items(), zip(answers, answers, answers, strict=True), strict=True
-        ):
+        for stream_id, mirror in mirrors.items():
+            is_alive, entries = next(answers), next(answers)
             mirror.take([event for _, fields in entries for event in _events(fields[b"e"])])
             if not is_alive and not mirror.log.is_over:
                 await self._declare_lost(stream_id, mirror)
@@ -246,7 +244,8 @@ class RedisStore(Store):
 
     async def is_watched(self, stream_id: str) -> bool:
         """Whether somebody follows it in another process."""
-        return bool(await self._redis.exists(self._key(stream_id, "watched")))
+        ((_, n_followers),) = await self._redis.pubsub_numsub(self._key(stream_id, "events"))
+        return bool(n_followers)
 
     async def cancel(self, stream_id: str) -> None:
         """Have the process that produces it cancel it."""

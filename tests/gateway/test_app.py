@@ -514,7 +514,7 @@ async def test_connections_reset_at_random_points_leave_nothing(
         replay = started["events_url"]
         await gateway.read(replay)
         before = len(asyncio.all_tasks()) - upstream.open_connections
-        n = 200
+        n = 1000
         for path, body in (
             ("/v1/chat/completions", {**ASK, "stream": True}),
             ("/v1/chat/completions", ASK),
