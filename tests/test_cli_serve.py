@@ -102,7 +102,7 @@ def test_file_environment_and_flags(tmp_path: Path) -> None:
 
 def test_stopping_lets_answers_end() -> None:
     with serving("--offline") as (url, process):
-        body = {**ASK, "stream": True, "messages": [{"role": "user", "content": "x" * 100}]}
+        body = {**ASK, "stream": True, "messages": [{"role": "user", "content": "x" * 30}]}
         request = urllib.request.Request(
             url + "/v1/chat/completions",
             data=json.dumps(body).encode(),

@@ -16,12 +16,12 @@ from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
 from ernie_async.gateway.desk import GatewayDesk
 from ernie_async.gateway.frames import (
-    SSE_HEADERS,
     Framing,
     chunk_framing,
     cursor_of,
     event_framing,
     frames,
+    sse_headers,
 )
 from ernie_async.gateway.guard import Guard, json_answer
 from ernie_async.gateway.live import LiveStream
@@ -127,7 +127,8 @@ async def aiohttp_sse(
         cursor = cursor_of(request.headers, request.query)
     if stream.log.has_seen_all(cursor):
         return web.Response(status=204)  # what stops a browser from coming back again
-    response = web.StreamResponse(headers={**SSE_HEADERS, "X-Stream-Id": stream.stream_id})
+    http = f"{request.version.major}.{request.version.minor}"
+    response = web.StreamResponse(headers=sse_headers(stream, http=http))
     with stream.view(cursor) as viewer:
         await response.prepare(request)
         async with aclosing(frames(viewer, framing or event_framing(stream))) as pieces:

@@ -15,7 +15,7 @@ from ernie_async.sansio.replay import (
     read_cursor,
 )
 
-__all__ = ["SSE_HEADERS", "Framing", "chunk_framing", "cursor_of", "event_framing", "frames"]
+__all__ = ["Framing", "chunk_framing", "cursor_of", "event_framing", "frames", "sse_headers"]
 
 
 class Framing(NamedTuple):
@@ -34,12 +34,21 @@ class Framing(NamedTuple):
     lagged: bytes = LAGGED
 
 
-# `no-transform` and `X-Accel-Buffering` keep proxies from collecting what should flow.
-SSE_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
+def sse_headers(stream: LiveStream, *, http: str) -> dict[str, str]:
+    """The headers of a response.
+
+    Args:
+        stream: Whose.
+        http: Its version, such as `1.1`.
+    """
+    # `no-transform` and `X-Accel-Buffering` keep proxies from collecting what should flow.
+    headers = {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        "X-Stream-Id": stream.stream_id,
+    }
+    return {**headers, "Connection": "keep-alive"} if http == "1.1" else headers
 
 
 def event_framing(stream: LiveStream) -> Framing:

@@ -6,7 +6,7 @@ Requires the extra `starlette`. It is the only file that knows the library.
 import asyncio
 from contextlib import aclosing
 
-from ernie_async.gateway.frames import SSE_HEADERS, cursor_of, event_framing, frames
+from ernie_async.gateway.frames import cursor_of, event_framing, frames, sse_headers
 from ernie_async.gateway.live import LiveStream, Viewer
 
 try:
@@ -34,14 +34,14 @@ def sse_response(stream: LiveStream, request: Request) -> Response:
     cursor = cursor_of(request.headers, request.query_params)
     if stream.log.has_seen_all(cursor):
         return Response(status_code=204)  # what stops a browser from coming back again
-    return _StreamResponse(stream, stream.view(cursor))
+    return _StreamResponse(stream, stream.view(cursor), request.scope["http_version"])
 
 
 class _StreamResponse(Response):
     """Sends a stream. Takes nothing before it is called, so one that never is leaves nothing."""
 
-    def __init__(self, stream: LiveStream, viewer: Viewer) -> None:
-        super().__init__(headers={**SSE_HEADERS, "X-Stream-Id": stream.stream_id})
+    def __init__(self, stream: LiveStream, viewer: Viewer, http: str) -> None:
+        super().__init__(headers=sse_headers(stream, http=http))
         del self.headers["content-length"]  # it is not known in advance
         self._stream, self._viewer = stream, viewer
 
