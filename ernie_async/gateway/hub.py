@@ -137,7 +137,8 @@ class StreamHub:
             GatewayError: The key was used for another request, or there is no room.
             ErnieError: `open_stream` failed.
         """
-        stream = held = None
+        stream: LiveStream | None = None
+        is_begun = False
         try:
             self._check_room()
             linger = read_policy(on_disconnect)
@@ -160,16 +161,17 @@ class StreamHub:
             finally:
                 self._n_starting -= 1
             # Nothing is awaited from here on: who is cancelled leaves a whole stream, or none.
+            is_begun = held is stream
+            if is_begun:
+                told = self._on_end if on_settled is None else (*self._on_end, on_settled)
+                screen = content_filter and ChunkScreen(content_filter, self._hooks)
+                self._produce(Production(stream, upstream, self._store, screen=screen, on_end=told))
+            return held
         finally:
-            if held is None or held is not stream:
+            if not is_begun:
                 self._withdraw(stream)
                 if on_settled is not None:
                     on_settled(None)
-        if held is stream:
-            told = self._on_end if on_settled is None else (*self._on_end, on_settled)
-            screen = None if content_filter is None else ChunkScreen(content_filter, self._hooks)
-            self._produce(Production(stream, upstream, self._store, screen=screen, on_end=told))
-        return held
 
     def _check_room(self) -> None:
         if self.is_draining:

@@ -89,7 +89,7 @@ class Matcher:
             self._read_pattern(f"patterns[{number}]", pattern, action)
             for number, pattern in enumerate(patterns)
         ]
-        self.actions = frozenset(
+        self.actions: frozenset[Action] = frozenset(
             [action for _, action in self._rules.values()]
             + [pattern.action for pattern in self._patterns]
         )
