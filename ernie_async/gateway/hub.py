@@ -16,7 +16,7 @@ from ernie_async.errors import ConfigError
 from ernie_async.gateway.live import LiveStream, StreamLimits
 from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, OnSettled, Production
 from ernie_async.gateway.shelf import Shelf
-from ernie_async.gateway.stores import Claim, MemoryStore, Store, StreamRecord
+from ernie_async.gateway.stores import MemoryStore, Store, StreamRecord
 from ernie_async.net.filtered import ChunkScreen
 from ernie_async.net.hooks import Hook
 from ernie_async.net.stream import ChatStream
@@ -164,7 +164,9 @@ class StreamHub:
             is_begun = held is stream
             if is_begun:
                 told = self._on_end if on_settled is None else (*self._on_end, on_settled)
-                screen = content_filter and ChunkScreen(content_filter, self._hooks)
+                screen = (
+                    None if content_filter is None else ChunkScreen(content_filter, self._hooks)
+                )
                 self._produce(Production(stream, upstream, self._store, screen=screen, on_end=told))
             return held
         finally:
@@ -196,12 +198,15 @@ class StreamHub:
         await self._store.begin(record, keep=keep)
         if key is None:
             return stream
-        mine = Claim(record.stream_id, record.fingerprint)
-        held = await self._store.claim(f"{record.tenant}\0{key}", mine, keep=keep)
-        if held.fingerprint != mine.fingerprint:
+        name = f"{record.tenant}\0{key}"
+        holder = await self._store.claim(name, record.stream_id, keep=keep)
+        if holder == record.stream_id:
+            return stream
+        held = await self.open(holder, tenant=record.tenant)
+        if held.record.fingerprint != record.fingerprint:
             message = "Idempotency-Key: it was used for another request"
             raise GatewayError(Fault(409, "conflict", message))
-        return stream if held == mine else await self.open(held.stream_id, tenant=record.tenant)
+        return held
 
     def _produce(self, production: Production) -> None:
         stream = production.stream

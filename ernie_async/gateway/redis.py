@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from ernie_async.gateway.stores import Claim, Store, StreamRecord
+from ernie_async.gateway.stores import Store, StreamRecord
 from ernie_async.sansio.relay import Fault
 from ernie_async.sansio.replay import AnswerLog, StreamEvent
 
@@ -110,12 +110,12 @@ class RedisStore(Store):
             if mirror is not None and mirror.take(_events(message["data"])):
                 self._is_missing.set()
 
-    async def claim(self, key: str, claim: Claim, *, keep: float) -> Claim:
+    async def claim(self, key: str, stream_id: str, *, keep: float) -> str:
         """Take a key for a start, or say who has it."""
         name = f"{self._prefix}:claim:{key}"
         # With GET and NX in one command, the value that was there before comes back.
-        held = await self._redis.set(name, to_json(claim), nx=True, get=True, px=_ms(keep))
-        return claim if held is None else Claim(*from_json(held))
+        held = await self._redis.set(name, stream_id, nx=True, get=True, px=_ms(keep))
+        return stream_id if held is None else held.decode()
 
     async def begin(self, record: StreamRecord, *, keep: float) -> None:
         """A stream of this process begins."""
@@ -244,8 +244,12 @@ class RedisStore(Store):
 
     async def is_watched(self, stream_id: str) -> bool:
         """Whether somebody follows it in another process."""
-        ((_, n_followers),) = await self._redis.pubsub_numsub(self._key(stream_id, "events"))
-        return bool(n_followers)
+        try:
+            ((_, n),) = await self._redis.pubsub_numsub(self._key(stream_id, "events"))
+        except RedisError as error:
+            _warn(error)
+            return True  # until it can be asked
+        return bool(n)
 
     async def cancel(self, stream_id: str) -> None:
         """Have the process that produces it cancel it."""

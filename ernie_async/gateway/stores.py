@@ -9,19 +9,7 @@ from typing import NamedTuple
 
 from ernie_async.sansio.replay import AnswerLog, StreamEvent
 
-__all__ = ["Claim", "MemoryStore", "Store", "StreamRecord"]
-
-
-class Claim(NamedTuple):
-    """What a key of a start stands for.
-
-    Attributes:
-        stream_id: The stream that was started with it.
-        fingerprint: Of the request that was.
-    """
-
-    stream_id: str
-    fingerprint: str
+__all__ = ["MemoryStore", "Store", "StreamRecord"]
 
 
 class StreamRecord(NamedTuple):
@@ -50,16 +38,16 @@ class Store:
     async def open(self, on_cancel: Callable[[str], object]) -> None:
         """Be ready; `on_cancel` gets the ids of streams that another process wants cancelled."""
 
-    async def claim(self, key: str, claim: Claim, *, keep: float) -> Claim:
+    async def claim(self, key: str, stream_id: str, *, keep: float) -> str:
         """Take a key for a start, or say who has it. One of two at the same time gets it.
 
         Args:
             key: The tenant's name and the key it chose.
-            claim: What to note.
+            stream_id: Of the stream that is to be started.
             keep: Seconds.
 
         Returns:
-            `claim`, or what was noted before.
+            Of the stream that has the key.
         """
         raise NotImplementedError
 
@@ -99,12 +87,12 @@ class MemoryStore(Store):
     """Keeps what one process needs: which key started which stream."""
 
     def __init__(self) -> None:
-        self._claims: dict[str, tuple[Claim, float]] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
 
-    async def claim(self, key: str, claim: Claim, *, keep: float) -> Claim:
+    async def claim(self, key: str, stream_id: str, *, keep: float) -> str:
         """Take a key for a start, or say who has it."""
         now = monotonic()
         # All are kept equally long, so the oldest come first.
         while self._claims and next(iter(self._claims.values()))[1] < now:
             self._claims.pop(next(iter(self._claims)))
-        return self._claims.setdefault(key, (claim, now + keep))[0]
+        return self._claims.setdefault(key, (stream_id, now + keep))[0]

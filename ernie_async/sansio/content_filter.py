@@ -188,7 +188,8 @@ class ContentFilter:
     @property
     def actions(self) -> set[Action]:
         """What may be done to a text."""
-        return {checker.action for checker in self.checkers} | self._matcher.actions
+        of_checkers: set[Action] = {checker.action for checker in self.checkers}
+        return of_checkers | self._matcher.actions
 
     def check_live(self, *, takes_back: bool = False) -> None:
         """Refuse what cannot be done to text that was shown already.

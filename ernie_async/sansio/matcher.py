@@ -89,10 +89,8 @@ class Matcher:
             self._read_pattern(f"patterns[{number}]", pattern, action)
             for number, pattern in enumerate(patterns)
         ]
-        self.actions: frozenset[Action] = frozenset(
-            [action for _, action in self._rules.values()]
-            + [pattern.action for pattern in self._patterns]
-        )
+        actions: set[Action] = {pattern.action for pattern in self._patterns}
+        self.actions = actions.union(action for _, action in self._rules.values())
         self.span = max((pattern.span for pattern in self._patterns), default=0)
         beginnings = self._table.beginnings.union(*(one.starts for one in self._patterns))
         self.may_begin_with_mark = bool(self._patterns) or any(map(is_extending, beginnings))
