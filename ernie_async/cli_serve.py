@@ -70,9 +70,9 @@ def serve(
         drain: Seconds that running answers get to end when it is stopped.
         service: Whom to ask.
     """
-    from ernie_async.gateway import make_app  # noqa: PLC0415 - only who serves pays for it
-    from ernie_async.gateway.guard import LOCAL_NAMES  # noqa: PLC0415
-    from ernie_async.gateway.serving import run_gateway  # noqa: PLC0415
+    from ernie_async.gateway import make_app
+    from ernie_async.gateway.guard import LOCAL_NAMES
+    from ernie_async.gateway.serving import run_gateway
 
     environ = os.environ
     if config is None and (name := environ.get(f"{PREFIX}CONFIG")):
@@ -123,9 +123,9 @@ def read_config(
     Raises:
         ConfigError: Something cannot be right.
     """
-    from ernie_async.gateway.settings import GatewaySettings, read_settings  # noqa: PLC0415
-    from ernie_async.gateway.tenants import Tenant  # noqa: PLC0415
-    from ernie_async.sansio.tickets import token_hash  # noqa: PLC0415
+    from ernie_async.gateway.settings import GatewaySettings, read_settings
+    from ernie_async.gateway.tenants import Tenant
+    from ernie_async.sansio.tickets import token_hash
 
     settings, told = (GatewaySettings(), {}) if path is None else read_settings(path)
     if secret := read_secret("TICKET_SECRET", environ):
@@ -196,7 +196,7 @@ def make_store(environ: Mapping[str, str]) -> "Store | None":
     if not url:
         return None
     try:
-        from ernie_async.gateway.redis import RedisStore  # noqa: PLC0415 - an extra of its own
+        from ernie_async.gateway.redis import RedisStore
     except ImportError as error:
         raise ConfigError(f"{PREFIX}REDIS_URL: {error}") from error
     return RedisStore(url)

@@ -82,7 +82,7 @@ class Guard:
             fault = Fault(error.status, code, error.reason)
         except ErnieError as error:
             fault = fault_of(error)
-        except Exception:
+        except Exception:  # our own mistake: it is in the log, and no stranger's business
             logger.exception("a request to the gateway failed")
             fault = Fault(502, "upstream_error", "the gateway failed")
         if web.WebSocketResponse().can_prepare(request).ok:

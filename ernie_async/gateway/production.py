@@ -142,7 +142,7 @@ class Production:
         except TimeoutError:
             took = f"the answer took longer than {stream.limits.life:g} s"
             self._say("error", Fault(504, "upstream_timeout", took).payload)
-        except Exception:
+        except Exception:  # our own mistake: it is in the log, and its viewers get an end
             logger.exception("a stream of the gateway failed")
             self._say("error", Fault(502, "upstream_error", "the gateway failed").payload)
         await self._store.finish(stream.stream_id)

@@ -30,7 +30,7 @@ GOING_AWAY, PROTOCOL_ERROR, NOT_AUTHENTICATED, TIMED_OUT = 1001, 4400, 4401, 440
 OVER = {web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR}
 
 
-class _Goodbye(Exception):  # noqa: N818 - what is said, and not only after errors
+class _GoodbyeError(Exception):
     """Closes the connection, with a code and a word."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -83,7 +83,7 @@ class ChatSocket:
             await self._send({"type": "ready", "limits": limits})
             while (told := await self._next()) is not None:
                 await self._obey(told)
-        except _Goodbye as goodbye:
+        except _GoodbyeError as goodbye:
             message = str(goodbye).encode()
             await self._socket.close(code=goodbye.code, message=message, drain=False)
             self._abort()
@@ -106,12 +106,12 @@ class ChatSocket:
             async with asyncio.timeout(AUTH_SECONDS):
                 told = await self._next() or {}
         except TimeoutError:
-            raise _Goodbye(TIMED_OUT, "no auth frame came") from None
+            raise _GoodbyeError(TIMED_OUT, "no auth frame came") from None
         token = told.get("token")
         if told.get("type") == "auth" and isinstance(token, str):
             self._tenant = self._desk.tenants.find(token)
         if self._tenant is None:
-            raise _Goodbye(NOT_AUTHENTICATED, "a valid token is needed")
+            raise _GoodbyeError(NOT_AUTHENTICATED, "a valid token is needed")
 
     async def _next(self) -> dict[str, Any] | None:
         """The next frame; `None` if there will be none."""
@@ -131,11 +131,11 @@ class ChatSocket:
             elif message.type is web.WSMsgType.TEXT:
                 return _read(message.data)
             else:
-                raise _Goodbye(PROTOCOL_ERROR, "expected text frames")
+                raise _GoodbyeError(PROTOCOL_ERROR, "expected text frames")
 
     async def _ping(self) -> None:
         if self._n_unanswered == MOST_UNANSWERED:
-            raise _Goodbye(TIMED_OUT, "two pings were not answered")
+            raise _GoodbyeError(TIMED_OUT, "two pings were not answered")
         self._n_unanswered += 1
         self._ping_at += self._desk.settings.ping
         await self._socket.ping()
@@ -150,7 +150,7 @@ class ChatSocket:
             except ErnieError as error:
                 await self._refuse(told.get("id"), error)
         else:
-            raise _Goodbye(PROTOCOL_ERROR, "no such type of frame")
+            raise _GoodbyeError(PROTOCOL_ERROR, "no such type of frame")
 
     async def _chat(self, kind: str, told: dict[str, Any]) -> None:
         chat = told.get("id")
@@ -247,5 +247,5 @@ def _read(data: str) -> dict[str, Any]:
     with suppress(ValueError):
         told = from_json(data)
     if not isinstance(told, dict) or not isinstance(told.get("type"), str):
-        raise _Goodbye(PROTOCOL_ERROR, "expected JSON with a type")
+        raise _GoodbyeError(PROTOCOL_ERROR, "expected JSON with a type")
     return told
