@@ -90,7 +90,8 @@ class Matcher:
             for number, pattern in enumerate(patterns)
         ]
         actions: set[Action] = {pattern.action for pattern in self._patterns}
-        self.actions = actions.union(action for _, action in self._rules.values())
+        actions.update(action for _, action in self._rules.values())
+        self.actions = actions
         self.span = max((pattern.span for pattern in self._patterns), default=0)
         beginnings = self._table.beginnings.union(*(one.starts for one in self._patterns))
         self.may_begin_with_mark = bool(self._patterns) or any(map(is_extending, beginnings))

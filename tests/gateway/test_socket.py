@@ -184,8 +184,8 @@ async def test_connection_is_closed_when_two_pings_are_not_answered(serve: Serve
 
 
 async def test_who_does_not_read_loses_the_connection(serve: Serve, upstream: MockErnie) -> None:
-    upstream.default(reply("字" * 1_000_000, chunk_chars=20_000))
-    limits = StreamLimits(send=0.2, chars=1 << 20, queue_bytes=1 << 30)
+    upstream.default(reply("x" * 3_000_000, chunk_chars=60_000))
+    limits = StreamLimits(send=0.2, chars=1 << 22, queue_bytes=1 << 30)
     async with serve(GatewaySettings(limits=limits)) as gateway:
         async with gateway.session.ws_connect(gateway.url + "/v1/ws") as socket:
             await socket.receive_json()
