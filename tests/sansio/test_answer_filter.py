@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ernie_async.errors import BlockedError
 from ernie_async.sansio.answer_filter import AnswerFilter, ClauseGate, Verdict
+from ernie_async.sansio.chunk_texts import TextKey
 from ernie_async.sansio.clauses import ClauseCutter
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.filter_values import Action, Clause, FilterMode, Term
@@ -74,10 +75,9 @@ def test_any_chunks_show_what_the_whole_texts_become(
     assert text_of(shown) == WORDS.apply("".join(pieces))
     assert "".join(one.reasoning for one in shown) == WORDS.apply("".join(thoughts))
     assert work.failure is None
-    assert work.matches == [
-        *(("reasoning", match) for match in WORDS.find("".join(thoughts))),
-        *(("content", match) for match in WORDS.find("".join(pieces))),
-    ]
+    found = [*((TextKey(0, "reasoning"), match) for match in WORDS.find("".join(thoughts)))]
+    found += ((TextKey(0, "content"), match) for match in WORDS.find("".join(pieces)))
+    assert work.matches == found
 
 
 @settings(max_examples=60)
@@ -97,12 +97,12 @@ def test_a_blocked_text_ends_at_the_same_place_however_it_is_cut(
     assert work.failure.is_retracted is (mode == "live")
     assert all(one.finish_reason is None for one in shown)
     if mode == "live":
-        # Whole pieces, until the match was certain.
+        # Whole pieces, and of the one with which the match was certain what stands before it.
         part, before = BLOCK[mode].open(), ""
         for piece in pieces:
             part.feed(piece)
             before += piece if part.blocked is None else ""
-        assert text_of(shown) == before
+        assert text_of(shown) == whole[: max(len(before), whole.index("敏感词"))]
     else:
         assert text_of(shown) == ("" if mode == "full" else before_block(whole))
 
@@ -151,9 +151,24 @@ def test_live_shows_what_is_only_noted_at_once() -> None:
     chunks = [chunk(says(piece)) for piece in "好敏感词。"]
     assert all(work.feed([one]) == [one] for one in chunks)
     assert work.close() == []
-    assert [(channel, match.start, match.end) for channel, match in work.matches] == [
-        ("content", 1, 4)
-    ]
+    [(key, match)] = work.matches
+    assert (key, match.start, match.end) == (TextKey(0, "content"), 1, 4)
+
+
+def test_places_count_from_the_very_beginning_of_a_text() -> None:
+    live = AnswerFilter(ContentFilter.from_terms(["坏"], mode="live"))
+    for name, text in (
+        ("reasoning_content", "想坏"),
+        ("content", "说坏"),
+        ("reasoning_content", "再想坏事"),
+        ("content", "再说坏话"),
+    ):
+        live.feed([ChatChunk.model_validate({"choices": [{"delta": {name: text}}]})])
+    live.close()
+    found = [(key.channel, match.start, match.end) for key, match in live.matches]
+    assert sorted(found) == [
+        ("content", 1, 2), ("content", 4, 5), ("reasoning", 1, 2), ("reasoning", 4, 5),
+    ]  # fmt: skip
 
 
 # What those decide who judge clauses.
@@ -209,11 +224,15 @@ def test_clauses_are_those_of_the_whole_text_and_so_is_what_is_shown(
     words = ContentFilter(mode=mode, checkers=())
     chunks = stream_of(thoughts, pieces, is_finished=is_finished)
     batches = [chunks[at : at + n] for at in range(0, len(chunks), n)] or [[]]
-    shown, clauses = released(ClauseGate(words), batches)
+    gate = ClauseGate(words)
+    shown, clauses = released(gate, batches)
     assert text_of(shown) == whole_of(words, "".join(pieces))
     assert "".join(one.reasoning for one in shown) == whole_of(words, "".join(thoughts))
     for channel, told in (("content", pieces), ("reasoning", thoughts)):
         of_channel = [clause for clause in clauses if clause.channel == channel]
+        matches = [match for key, match in gate.matches if key.channel == channel]
+        judged = [clause.text for clause in of_channel if judge(clause) is not None]
+        assert ["".join(told)[match.start : match.end] for match in matches] == judged
         assert "".join(clause.text for clause in of_channel) == "".join(told)
         befores = accumulate((clause.text for clause in of_channel), initial="")
         for clause, before in zip(of_channel, befores, strict=False):
@@ -234,6 +253,8 @@ def test_a_clause_that_is_blocked_ends_the_text_before_it(mode: FilterMode, size
     assert gate.failure is not None
     assert str(gate.failure) == "the content filter stopped the text (rude)"
     assert gate.failure.term is None
+    [(key, match)] = gate.matches
+    assert (key.channel, *match) == ("content", 2, 4, "", "rude", "block", None)
     assert gate.failure.is_retracted is (mode == "live")
     # In full, the one who is asked comes before anything was shown.
     assert text_of(shown) == ("好。" if mode != "full" or size < 3 else "")
