@@ -162,9 +162,8 @@ def test_an_answer_ends_where_it_becomes_too_long(pieces: list[tuple[str, str]],
         if name == "call":
             delta = {"tool_calls": [{"function": {"arguments": text}}]}  # type: ignore[dict-item]
         for _, payload in relay.feed(chunk({"delta": delta, "finish_reason": "stop"})):
-            shown += next(
-                payload[n] for n in ("text", "reasoning", "arguments_delta") if n in payload
-            )
+            names = payload.keys() & {"text", "reasoning", "arguments_delta"}
+            shown += "".join(payload[name] for name in names)
     whole = "".join(text for _, text in pieces)
     assert shown == whole[:most]
     assert relay.chars == len(shown)

@@ -176,3 +176,63 @@ def test_window_is_bounded_in_bytes() -> None:
     log = log_of(*["字" * 100] * 1000, max_bytes=10_000)
     assert log.n_bytes <= 10_000
     assert log.text == "字" * 100_000
+
+
+def test_of_events_that_are_gone_nothing_is_told_one_by_one() -> None:
+    log = log_of(*"abcdef", max_events=3)
+    assert log.last_seq == 7
+    assert log.after(3) is None
+    assert [event.seq for event in log.after(4) or ()] == [5, 6, 7]
+    assert [event.seq for event in log.after(6) or ()] == [7]
+    assert log.after(7) == []
+
+
+def test_the_newest_event_is_kept_however_large_it_is() -> None:
+    log = log_of("a" * 1000, max_bytes=100)
+    assert [event.payload for event in log.after(1) or ()] == [{"text": "a" * 1000, "index": 0}]
+    assert log.n_bytes > 100
+    log.append("delta", {"text": "b", "index": 0})
+    assert log.after(1) is None
+    assert log.n_bytes < 100
+
+
+def test_a_reset_tells_the_thinking_too() -> None:
+    elsewhere = Cursor("otherone", 1)
+    log = log_of("text")
+    [reset] = log.catch_up(elsewhere)
+    assert reset.payload == {"text": "text"}
+    for thought in ("h", "m"):
+        log.append("delta", {"reasoning": thought, "index": 0})
+    [reset] = log.catch_up(elsewhere)
+    assert (reset.kind, reset.payload) == ("reset", {"text": "text", "reasoning": "hm"})
+
+
+def test_an_answer_that_failed_says_why() -> None:
+    log = log_of("half")
+    log.append("usage", {"total_tokens": 3})
+    assert log.status == "running", "that is no end"
+    fault = {"code": "upstream_error", "message": "broken", "retryable": True}
+    log.append("error", fault)
+    told = log.snapshot()
+    assert (told["status"], told["text"], told["error"]) == ("error", "half", fault)
+    assert "error" not in log_of("half").snapshot()
+    assert not log.add(StreamEvent(log.last_seq + 1, "delta", {"text": "more", "index": 0}))
+    assert log.text == "half"
+
+
+def test_text_of_many_pieces_is_whole() -> None:
+    pieces = [str(n) for n in range(1000)]
+    log = log_of(*pieces, max_events=10)
+    assert log.text == "".join(pieces)
+
+
+def test_thinking_is_taken_back_by_itself_and_all_of_it_together() -> None:
+    log = log_of("text")
+    log.append("delta", {"reasoning": "thought", "index": 0})
+    told = {"channel": "reasoning", "from_char": 1, "to_char": 6, "replacement": "*"}
+    log.append("retract", told)
+    assert (log.text, log.reasoning) == ("text", "t*t")
+    log.append("retract", {**told, "channel": "content"})
+    assert (log.text, log.reasoning) == ("t*", "t*t")
+    log.append("retract", {"from_char": 0, "replacement": "gone"})
+    assert (log.text, log.reasoning) == ("gone", "")
