@@ -178,21 +178,24 @@ def test_window_is_bounded_in_bytes() -> None:
     assert log.text == "字" * 100_000
 
 
-def test_of_events_that_are_gone_nothing_is_told_one_by_one() -> None:
+def test_who_is_within_the_window_gets_what_is_missing_and_no_more() -> None:
     log = log_of(*"abcdef", max_events=3)
-    assert log.last_seq == 7
-    assert log.after(3) is None
-    assert [event.seq for event in log.after(4) or ()] == [5, 6, 7]
-    assert [event.seq for event in log.after(6) or ()] == [7]
-    assert log.after(7) == []
+    told = {seq: log.catch_up(Cursor(EPOCH, seq)) for seq in range(1, 9)}
+    assert [[event.seq for event in events] for events in told.values()] == [
+        [7], [7], [7], [5, 6, 7], [6, 7], [7], [], [7],
+    ]  # fmt: skip
+    assert [seq for seq, events in told.items() if events and events[0].kind == "reset"] == [
+        1, 2, 3, 8,
+    ]  # fmt: skip
 
 
 def test_the_newest_event_is_kept_however_large_it_is() -> None:
     log = log_of("a" * 1000, max_bytes=100)
-    assert [event.payload for event in log.after(1) or ()] == [{"text": "a" * 1000, "index": 0}]
+    [event] = log.catch_up(Cursor(EPOCH, 1))
+    assert (event.kind, event.payload["text"]) == ("delta", "a" * 1000)
     assert log.n_bytes > 100
     log.append("delta", {"text": "b", "index": 0})
-    assert log.after(1) is None
+    assert log.catch_up(Cursor(EPOCH, 1))[0].kind == "reset"
     assert log.n_bytes < 100
 
 
