@@ -413,6 +413,30 @@ def test_of_live_text_nothing_can_be_taken_out() -> None:
         ContentFilter(["x"], action=action, mode="window").check_live()
 
 
+def test_who_can_be_told_to_take_text_back_may_see_it_masked_afterwards() -> None:
+    words = ContentFilter(["x"], mode="live")
+    words.check_live(takes_back=True)
+    calls = words.with_settings(channels=["content", "tool_arguments"])
+    with pytest.raises(ConfigError, match="block and flag for tool_arguments"):
+        calls.check_live(takes_back=True)
+    with pytest.raises(ConfigError, match="only the actions block and flag: a client"):
+        calls.check_live()
+    ContentFilter(["x"], mode="live", action="flag", channels=["tool_arguments"]).check_live(
+        takes_back=True
+    )
+
+
+def test_the_same_words_may_be_looked_for_in_another_way() -> None:
+    words = ContentFilter(["敏感词"], replacement="#", channels=["content"])
+    full = words.with_settings(mode="full")
+    assert (full.mode, full.channels, full.apply("敏感词")) == ("full", {"content"}, "###")
+    assert full.open().feed("好") == ""
+    other = words.with_settings(channels=["prompt"])
+    assert (other.mode, other.channels) == ("window", {"prompt"})
+    assert words.with_settings(channels=[]).channels == frozenset()
+    assert (words.mode, words.channels) == ("window", {"content"})
+
+
 def test_replacement_is_that_of_the_filter() -> None:
     for mark, shown in (("*", "***"), ("[…]", "[…]"), ("", "")):
         words = ContentFilter(replacement=mark)
