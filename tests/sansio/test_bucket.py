@@ -222,3 +222,14 @@ def test_impossible_limit_is_refused_with_its_name(settings: dict[str, float]) -
 )
 def test_without_any_limit_there_is_nothing_to_wait_for(limits: Limits, is_unlimited: bool) -> None:
     assert limits.is_unlimited is is_unlimited
+
+
+def test_what_was_taken_before_the_quota_changed_is_not_put_back() -> None:
+    bucket = TokenBucket(1.0, 10.0, 0.0)
+    missing = bucket.take(4.0, 0.0)
+    bucket.take_back(1.0, missing, 0.0, 0.0)
+    assert bucket.level(0.0) == 7.0
+    bucket.change_quota(120.0, 10.0, 1.0)
+    before = bucket.level(1.0)
+    bucket.take_back(3.0, missing, 0.0, 1.0)
+    assert bucket.level(1.0) == before

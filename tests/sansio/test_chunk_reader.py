@@ -248,3 +248,21 @@ def test_what_was_read_before_is_left_out() -> None:
     ledger.begin_replay()
     again = ChunkReader(ledger, max_event_bytes=1 << 20)
     assert texts(again.feed(b"".join(first))) == ["4", "5"]
+
+
+def test_events_of_one_form_are_read_alike_and_another_one_between_them_by_itself() -> None:
+    other = event("b", finish_reason=None, flag=0)
+    reader = ChunkReader(EventLedger(), max_event_bytes=1 << 20)
+    packets = [event("a"), event("b") * 2, event("c") * 2 + other, event("d") + other, other * 2]
+    told = [texts(reader.feed(packet)) for packet in packets]
+    assert told == [["a"], ["b", "b"], ["c", "c", "b"], ["d", "b"], ["b", "b"]]
+    assert texts(reader.feed(event("e")[:-9])) == []
+    assert texts(reader.feed(event("e")[-9:] + event("f") + event("g")[:-9])) == ["e", "f"]
+    assert texts(reader.feed(event("g")[-9:])) == ["g"]
+
+
+def test_an_event_without_data_says_nothing() -> None:
+    body = event("a") + b"data: \n\ndata:\n\n" + event("b") + b"data:  [DONE]\n\n" + event("c")
+    for packets in ([body], [body[n : n + 1] for n in range(len(body))]):
+        chunks, failure, is_done = outcome(packets)
+        assert (texts(chunks), failure, is_done) == (["a", "b"], None, True)

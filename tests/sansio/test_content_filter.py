@@ -460,3 +460,23 @@ def test_what_is_remembered_of_characters_has_a_bound() -> None:
     assert [folding.table[code] for code in codes] == [chr(code) for code in codes]
     assert len(folding.table) == MOST_REMEMBERED
     assert folding.fold("Ａ" + chr(codes[-1])).text == "a" + chr(codes[-1])
+
+
+def test_a_match_has_no_part_of_a_cluster() -> None:
+    """Of a character that folds to several it has all, and it begins with the first of them."""
+    assert ContentFilter(["g"]).apply("㎏g") == "㎏*"
+    assert ContentFilter(["k"]).apply("㎏g㎏") == "*g*"
+    assert ContentFilter(["kgg"]).apply("㎏g") == "**"
+
+
+def test_what_is_nothing_so_far_is_held_back_where_a_match_may_begin_with_a_mark() -> None:
+    for words in (
+        ContentFilter(["\u0e49"], skip_separators=True),
+        ContentFilter(patterns=[TextPattern("\u0e49", max_span=1)], skip_separators=True),
+    ):
+        part = words.open()
+        assert part.feed("a ") == "a"
+        assert part.held == " "
+        assert part.feed("\u0e49") + part.close() == words.apply("a \u0e49")[1:] == "**"
+    part = ContentFilter(["b"], skip_separators=True).open()
+    assert part.feed("a ") == "a "

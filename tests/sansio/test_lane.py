@@ -313,3 +313,18 @@ def test_tokens_that_were_thought_to_be_used_are_given_back() -> None:
     assert world.lane.levels(0.0) == (None, 320.0)
     world.lane.settled(world.granted[0], -50, 0.0)
     assert world.lane.levels(0.0) == (None, 270.0)
+
+
+def test_a_wait_is_as_long_as_what_lacks_most_takes_to_flow_in() -> None:
+    for limits, tokens, waits in (
+        (Limits(requests_per_minute=60, burst=1), 100, [1.0, 2.0, 3.0]),
+        (Limits(tokens_per_minute=6000), 500, [5.0, 10.0, 15.0]),
+        (Limits(requests_per_minute=60, tokens_per_minute=6000, burst=1), 500, [5.0, 10.0, 15.0]),
+        (Limits(requests_per_minute=6, tokens_per_minute=6000, burst=1), 500, [10.0, 20.0, 30.0]),
+        (Limits(concurrency=1), 500, [0.0, 0.0, 0.0]),
+    ):
+        world = World(Lane(limits, 0.0))
+        for _ in range(3):
+            world.happen("call", tokens, False)
+        assert [world.lane.wait_of(ticket, 0.0) for ticket in world.line] == waits[:2]
+        assert world.lane.wait_of_next(tokens, 0.0) == pytest.approx(waits[2])

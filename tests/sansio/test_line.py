@@ -104,3 +104,15 @@ def test_the_order_of_a_look_is_the_order_of_service(kinds: list[bool], n_gone: 
     assert all(one in line for one in seen)
     assert ticket() not in line
     assert served(line) == seen
+
+
+def test_places_tell_the_turns_of_batch() -> None:
+    line = Line()
+    others = [ticket(10) for _ in range(TURNS + 2)]
+    batch = [ticket(100, is_batch=True) for _ in range(3)]
+    for one in [*others, *batch]:
+        line.join(one)
+    assert [line.position(one) for one in batch] == [TURNS + 1, TURNS + 4, TURNS + 5]
+    assert [line.position(one) for one in others[-3:]] == [TURNS, TURNS + 2, TURNS + 3]
+    assert line.before(is_batch=True) == (TURNS + 5, 10 * (TURNS + 2) + 300)
+    assert line.before(is_batch=False) == (TURNS + 3, 10 * (TURNS + 2) + 100)

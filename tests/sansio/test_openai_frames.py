@@ -41,6 +41,12 @@ def test_any_text_is_read_as_it_was_written(text: str) -> None:
     assert chunk.finish_reason is None
 
 
+def test_text_is_written_as_it_is() -> None:
+    for text in ("你好", '"\\', "a\nb\0", ""):
+        [choice] = choices([("delta", {"text": text, "index": 0})])
+        assert choice == {"index": 0, "delta": {"content": text}, "finish_reason": None}
+
+
 def test_each_kind_of_event_has_its_chunk() -> None:
     call = {"index": 1, "arguments_delta": "{", "id": "c1", "name": "f"}
     told = [

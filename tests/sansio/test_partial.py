@@ -331,9 +331,40 @@ def test_of_items_that_come_together_those_that_are_valid_are_shown(keeps: bool)
     """Also of those that do not begin alike, and of those within what is validated whole."""
     items = [{"name": "a", "count": 1}, {"count": 2, "name": "b"}, {"name": "c"}, {"count": "x"}]
     items += [{"count": 3, "name": "d"}, {"name": "e", "count": 4}]
-    kind, begin = (Invoice, '{"title": "t", "items": ') if keeps else (list[Item], "")
+    begin = '{"title": "t", "next": {"title": "u", "items": ' if keeps else ""
+    kind: Any = Invoice if keeps else list[Item]
     reader = JSONReader(shape_of(kind))
     reader.feed(begin + "[")
     reader.feed(json.dumps(items)[1:-1] + ",")
-    shown = reader.value.items if keeps else reader.value
+    shown = reader.value.next.items if keeps else reader.value
     assert [(item.name, item.count) for item in shown] == [("a", 1), ("b", 2), ("d", 3), ("e", 4)]
+    if keeps:
+        assert reader.feed("7]}"), "of the whole, one is not valid"
+        assert not hasattr(reader.value, "next")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (int, " 7 ", 7),
+        (str, '"a"', "a"),
+        (list[int], "[1, 2]", [1, 2]),
+        (Item, '{"name": "x", "count": 1}', Item(name="x", count=1)),
+        (int, '"x"', MISSING),
+    ],
+)
+def test_what_comes_at_once_is_shown_at_once(kind: Any, text: str, value: Any) -> None:
+    reader = JSONReader(shape_of(kind))
+    assert reader.feed(text, is_last=True) is (value is not MISSING)
+    assert reader.is_over
+    assert reader.value == value
+
+
+def test_a_part_that_begins_like_an_item_is_none() -> None:
+    trees = [{"name": "a", "parts": [{"name": "b"}]}, {"name": "c", "parts": [{"name": "d"}]}]
+    text = json.dumps(trees)[:-1]
+    for cut in range(1, len(text)):
+        reader = JSONReader(shape_of(list[Tree]))
+        reader.feed(text[:cut])
+        reader.feed(text[cut:])
+        assert reader.value == [Tree.model_validate(tree) for tree in trees]

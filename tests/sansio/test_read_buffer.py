@@ -50,6 +50,14 @@ def test_reading_what_had_come_before_measures_nothing() -> None:
     assert (gauge.latency, gauge.bandwidth, gauge.size) == held
 
 
+def test_bytes_that_were_there_tell_of_the_bandwidth_alone() -> None:
+    gauge = paced(ReadGauge(ReadBuffer()), gap=0.02, n_bytes=1000)
+    latency, bandwidth = gauge.latency, gauge.bandwidth
+    gauge.note(51 * 0.02, 50_000 + 2000, 0.0)
+    assert gauge.latency == latency
+    assert gauge.bandwidth > bandwidth
+
+
 def test_the_first_read_is_not_small() -> None:
     assert ReadGauge(ReadBuffer()).size == 4096
 

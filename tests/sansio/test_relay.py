@@ -147,6 +147,17 @@ def test_the_last_event_tells_what_belongs_to_the_whole_answer() -> None:
         assert "conversation_closed" not in relay.done(None)
 
 
+def test_what_is_beyond_the_limit_is_left_out_and_so_is_its_finish_reason() -> None:
+    relay = ChunkRelay(max_chars=5)
+    assert relay.feed(chunk(says("abc"))) == [("delta", {"text": "abc", "index": 0})]
+    assert not relay.is_full
+    [(_, last)] = relay.feed(chunk(says("def", finish_reason="stop")))
+    assert last["text"] == "de"
+    assert (relay.is_full, relay.chars, relay.finish_reason) == (True, 5, "length")
+    assert relay.feed(chunk(says("g", finish_reason="stop"))) == []
+    assert relay.done(None)["finish_reason"] == "length"
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["content", "reasoning", "call"]), st.text(max_size=6)),

@@ -239,3 +239,17 @@ def test_thinking_is_taken_back_by_itself_and_all_of_it_together() -> None:
     assert (log.text, log.reasoning) == ("t*", "t*t")
     log.append("retract", {"from_char": 0, "replacement": "gone"})
     assert (log.text, log.reasoning) == ("gone", "")
+
+
+def test_neighbours_become_one_event_with_the_number_of_the_last() -> None:
+    told = [("text", "a"), ("text", "b"), ("reasoning", "c"), ("text", "d"), ("text", "e")]
+    events = [StreamEvent(n, "delta", {name: text, "index": 0}) for n, (name, text) in
+              enumerate(told, 1)]  # fmt: skip
+    call = StreamEvent(6, "tool_call", {"index": 0, "arguments_delta": "{"})
+    merged = merge_deltas([*events, call, *(event._replace(seq=event.seq + 6) for event in events)])
+    assert [(event.seq, *event.payload.values()) for event in merged] == [
+        (2, "ab", 0), (3, "c", 0), (5, "de", 0), (6, 0, "{"), (8, "ab", 0), (9, "c", 0),
+        (11, "de", 0),
+    ]  # fmt: skip
+    assert merge_deltas([]) == []
+    assert merge_deltas(events[:1]) == events[:1]

@@ -374,3 +374,22 @@ def test_an_event_that_is_too_large_ends_the_stream_for_good() -> None:
     for _ in range(2):
         with pytest.raises(DecodeError, match="more than 20 bytes"):
             decoder.feed(b"data: c\n\n")
+
+
+def test_somebody_else_may_read_whole_events_and_the_rest_waits() -> None:
+    decoder = EventDecoder()
+    known: list[bytes] = []
+
+    def read(events: bytes) -> bytes | None:
+        known.append(events)
+        return None if b"odd" in events else events
+
+    assert decoder.feed_through(b"data: a\n\n", read) is None, "nothing was read yet"
+    decoder.feed(b"data: a\n\n")
+    assert decoder.feed_through(b"data: b\n\ndata: c", read) == b"data: b\n\n"
+    assert decoder.feed_through(b"d", read) is None, "no event is complete"
+    assert decoder.feed(b"d") == []
+    assert decoder.feed_through(b"\n\n", read) == b"data: cd\n\n"
+    assert decoder.feed_through(b"data: odd\n\n", read) is None
+    assert [event.data for event in decoder.feed(b"data: odd\n\n")] == [b"odd"]
+    assert known == [b"data: b\n\n", b"data: cd\n\n", b"data: odd\n\n"]

@@ -34,3 +34,10 @@ def test_what_is_taken_back_twice_is_changed_once() -> None:
     assert shown.take_back(11, 14, 0) == (11, 13)  # behind what stands there already
     assert shown.take_back(0, 30, 3) == (0, 31)
     assert shown.take_back(40, 41, 1) == (13, 14)
+
+
+def test_what_overlaps_is_changed_together_with_what_stands_there() -> None:
+    shown = ShownText()
+    assert shown.take_back(10, 20, 1) == (10, 20)
+    assert shown.take_back(5, 15, 2) == (5, 11)
+    assert shown.take_back(30, 31, 1) == (17, 18)
