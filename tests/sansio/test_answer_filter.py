@@ -117,6 +117,10 @@ def test_nothing_comes_after_a_block() -> None:
     assert work.feed([chunk(says("后面", finish_reason="stop"))]) == []
     assert work.close() == []
     assert work.failure is failure
+    work = AnswerFilter(BLOCK["window"].with_settings(channels=["content"]))
+    chunks = [chunk(says("好敏感词。")), chunk(thinks("what nobody looks at"))]
+    assert text_of(work.feed([*chunks, *chunks])) == "好"
+    assert work.feed(chunks) == [], "nor of the channels that are not filtered"
 
 
 def test_the_chunk_of_a_block_does_not_say_that_the_answer_is_over() -> None:

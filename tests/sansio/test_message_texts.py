@@ -79,7 +79,7 @@ def test_logprobs_are_hidden_since_they_tell_every_token() -> None:
 
 
 def test_of_a_prompt_what_the_user_says_is_changed() -> None:
-    others = [system("say"), assistant("said"), tool_result("c1", "done")]
+    others = [system("say"), assistant("say"), tool_result("c1", "say")]
     before = ChatRequest(
         messages=[
             *others,

@@ -368,3 +368,11 @@ def test_a_part_that_begins_like_an_item_is_none() -> None:
         reader.feed(text[:cut])
         reader.feed(text[cut:])
         assert reader.value == [Tree.model_validate(tree) for tree in trees]
+
+
+@pytest.mark.parametrize("between", [", 7 ", " ", ",, ", ', {"name": 7} '])
+def test_what_stands_between_items_is_read_too(between: str) -> None:
+    reader = JSONReader(shape_of(list[Item]))
+    reader.feed("[")
+    with pytest.raises(NotJSONError):
+        reader.feed('{"name": "a", "count": 1}' + between + '{"name": "b", "count": 2}, ')
