@@ -105,7 +105,7 @@ class ScreenTransport(Transport):
             self._free_at = now + self._flood
         else:
             self.calls.append(line)
-            self._free_at = now + self.caps.platform.pace(is_private=self.caps.is_private)
+            self._free_at = now + self.caps.interval
             return
         wait = self._free_at - now
         self.calls.append(f"{line}  refused for {wait:.0f} s")

@@ -9,12 +9,12 @@ beside this file are each imported by their own name, and so is `memory_redis`.
 
 from ernie_async.bots.limits import UserLimiter, Verdict
 from ernie_async.bots.memory import Memory, Store, Turn
+from ernie_async.bots.pace import Traffic
 from ernie_async.bots.platforms import Platform, platform
 from ernie_async.bots.responder import ChatResponder
 from ernie_async.bots.sender import StreamSender
 from ernie_async.bots.splitter import Part, Splitter, split_message
 from ernie_async.bots.stores import MemoryStore, SQLiteStore
-from ernie_async.bots.traffic import Traffic
 from ernie_async.bots.transport import (
     Caps,
     ChatClosedError,

@@ -13,8 +13,8 @@ from typing import NamedTuple, Self
 
 from ernie_async.bots.limits import UserLimiter
 from ernie_async.bots.memory import Content, Key, Memory, Store, Turn
+from ernie_async.bots.pace import Traffic
 from ernie_async.bots.sender import StreamSender
-from ernie_async.bots.traffic import Traffic
 from ernie_async.bots.transport import Mode, PlatformError, Transport, UndeliveredError
 from ernie_async.bots.trim import MessageTooLongError
 from ernie_async.bots.turns import BusyError, StoppedError
@@ -225,7 +225,7 @@ class ChatResponder:
     async def _content(
         self, transport: Transport, text: str, images: Sequence[bytes | str] | None
     ) -> Content:
-        sources = await transport.images() if images is None else images
+        sources = await transport.attempt(transport.images()) if images is None else images
         if not sources:
             return text
         parts = [await image(source) for source in sources]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from bot_fakes import TELEGRAM, FakeChat, caps, run
 
+from ernie_async.bots.pace import Traffic
 from ernie_async.bots.sender import StreamSender
-from ernie_async.bots.traffic import Traffic
 from ernie_async.bots.transport import (
     ChatClosedError,
     FloodError,
@@ -335,7 +335,7 @@ def test_the_whole_text_can_be_set_instead() -> None:
 
     async def main() -> None:
         async with StreamSender(chat) as sender:
-            for n in range(0, 151, 10):
+            for n in range(0, 201, 10):
                 sender.set("字" * n)
                 await asyncio.sleep(1)
             sender.set("不可以说。")
