@@ -7,6 +7,7 @@ No bot framework is known here. The adapters `aiogram`, `discord`, `nonebot`, `s
 beside this file are each imported by their own name, and so is `memory_redis`.
 """
 
+from ernie_async.bots.history import MessageTooLongError
 from ernie_async.bots.limits import UserLimiter, Verdict
 from ernie_async.bots.memory import Memory, Store, Turn
 from ernie_async.bots.pace import Traffic
@@ -25,7 +26,6 @@ from ernie_async.bots.transport import (
     Transport,
     UndeliveredError,
 )
-from ernie_async.bots.trim import MessageTooLongError
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.bots.wording import CHINESE, ENGLISH, Wording
 

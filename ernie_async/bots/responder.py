@@ -11,12 +11,12 @@ from math import ceil
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ernie_async.bots.history import MessageTooLongError
 from ernie_async.bots.limits import UserLimiter
 from ernie_async.bots.memory import Content, Key, Memory, Store, Turn
 from ernie_async.bots.pace import Traffic
 from ernie_async.bots.sender import StreamSender
 from ernie_async.bots.transport import Mode, PlatformError, Transport, UndeliveredError
-from ernie_async.bots.trim import MessageTooLongError
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.bots.wording import CHINESE, Wording
 from ernie_async.client import AsyncClient

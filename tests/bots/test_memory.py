@@ -12,9 +12,9 @@ from bot_fakes import run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ernie_async.bots.history import MessageTooLongError, StoredTurn, trim
 from ernie_async.bots.memory import Memory
 from ernie_async.bots.stores import MemoryStore, SQLiteStore
-from ernie_async.bots.trim import MessageTooLongError, StoredTurn, budget_of, trim
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.errors import ConfigError, ServerError
 from ernie_async.media import image_part
@@ -148,7 +148,6 @@ def test_the_newest_turns_that_fit_are_kept(
 
 async def test_a_message_that_cannot_fit_is_refused_before_any_call() -> None:
     memory = Memory(MemoryStore(), window=400, max_tokens=100)
-    assert memory.budget == budget_of(400, 100) == 280
     with pytest.raises(MessageTooLongError, match=r"has about 625 tokens.* and 280 fit"):
         async with memory.turn(KEY, "长" * 1000):
             pytest.fail("not reached")
@@ -187,7 +186,6 @@ async def test_a_quarter_more_is_left_out_when_the_service_insists() -> None:
     await talk(memory, *(("好", "好") for _ in range(8)))
     async with memory.turn(KEY, "新") as turn:
         assert await turn.shorten()
-        assert turn.is_shortened
         assert len(turn.messages) == 13
         turn.commit("好")
     assert len(await memory.export(KEY)) == 14
@@ -196,14 +194,20 @@ async def test_a_quarter_more_is_left_out_when_the_service_insists() -> None:
 
 
 async def test_estimates_learn_from_usage_within_bounds() -> None:
-    memory = Memory(MemoryStore())
-    text = [user("字" * 160)]
-    assert memory.estimate(text) == 100
+    memory = Memory(MemoryStore(), window=400, max_tokens=100)
+
+    async def estimate() -> int:
+        with pytest.raises(MessageTooLongError) as caught:
+            async with memory.turn(KEY, "字" * 480):
+                pytest.fail("not reached")
+        return caught.value.tokens
+
+    assert await estimate() == 300
     for _ in range(60):
         async with memory.turn(KEY, "字" * 160) as turn:
             turn.commit("好", usage=Usage(prompt_tokens=350, completion_tokens=1, total_tokens=351))
         await memory.reset(KEY)
-    assert memory.estimate(text) == 200
+    assert await estimate() == 600
 
 
 # One at a time
@@ -324,7 +328,7 @@ async def test_conversations_in_memory_are_bounded() -> None:
     memory = Memory(store)
     for n in range(100_000):
         clock.now += 0.01
-        await store.save(str(n), [])
+        await store.save(str(n), "[]")
     assert len(store) == 10_000
     await talk(memory, ("一", "1"))
     clock.now += 1799

@@ -5,15 +5,12 @@ begins with the user and alternates, and no result of a tool is without its call
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ernie_async.errors import ConfigError
-from ernie_async.types.messages import Message, system
+from ernie_async.types.messages import Message
 
-__all__ = ["MessageTooLongError", "StoredTurn", "Trimmed", "budget_of", "trim"]
-
-# Of the window: for what the estimate misses.
-RESERVE = 0.05
+__all__ = ["MessageTooLongError", "StoredTurn", "messages_of", "stored", "trim"]
 
 
 class MessageTooLongError(ConfigError):
@@ -31,32 +28,24 @@ class MessageTooLongError(ConfigError):
 
 
 class StoredTurn(TypedDict):
-    """One turn of a conversation, as JSON.
+    """One turn of a conversation, as JSON: the user's message, and all that came of it.
 
-    `messages` are the user's and all that came of it. `pinned` turns are never trimmed. `summary`
-    stands for turns that were.
+    `pinned` turns are never trimmed. A summary of turns that were is a turn with one system
+    message.
     """
 
     messages: list[dict[str, Any]]
     pinned: NotRequired[bool]
-    summary: NotRequired[str]
 
 
-class Trimmed(NamedTuple):
-    """What is left, and what is not.
-
-    Attributes:
-        kept: Turns, in order.
-        dropped: Turns, in order.
-    """
-
-    kept: list[StoredTurn]
-    dropped: list[StoredTurn]
+def stored(messages: Sequence[Message]) -> StoredTurn:
+    """A turn of these messages."""
+    return {"messages": [m.model_dump(mode="json", exclude_none=True) for m in messages]}
 
 
-def budget_of(window: int, max_tokens: int) -> int:
-    """Tokens of a prompt, if the answer is to fit into the model's window as well."""
-    return window - max_tokens - int(window * RESERVE)
+def messages_of(turns: Sequence[StoredTurn]) -> list[Message]:
+    """The messages of turns."""
+    return [Message.model_validate(message) for turn in turns for message in turn["messages"]]
 
 
 def trim(
@@ -64,7 +53,7 @@ def trim(
     fixed: Sequence[Message],
     budget: int,
     estimate: Callable[[Sequence[Message]], int],
-) -> Trimmed:
+) -> tuple[list[StoredTurn], list[StoredTurn]]:
     """Drop whole turns from the oldest on, until the rest fits.
 
     Args:
@@ -72,6 +61,9 @@ def trim(
         fixed: What is always sent: instructions and the new message.
         budget: Tokens that all of it may have.
         estimate: Tokens of messages.
+
+    Returns:
+        The turns that are kept, and those that are not.
 
     Raises:
         MessageTooLongError: What is always sent does not fit.
@@ -84,19 +76,13 @@ def trim(
             tokens=tokens,
             budget=budget,
         )
-    lengths = [estimate(messages_of(turn)) for turn in turns]
+    lengths = [estimate(messages_of([turn])) for turn in turns]
     excess = tokens + sum(lengths) - budget
-    result = Trimmed([], [])
+    kept: list[StoredTurn] = []
+    dropped: list[StoredTurn] = []
     for turn, length in zip(turns, lengths, strict=True):
         is_dropped = excess > 0 and not turn.get("pinned")
         if is_dropped:
             excess -= length
-        (result.dropped if is_dropped else result.kept).append(turn)
-    return result
-
-
-def messages_of(turn: StoredTurn) -> list[Message]:
-    """The messages of a turn; of a summary, its text as instructions."""
-    if "summary" in turn:
-        return [system(turn["summary"])]
-    return [Message.model_validate(message) for message in turn["messages"]]
+        (dropped if is_dropped else kept).append(turn)
+    return kept, dropped
