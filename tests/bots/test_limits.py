@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_async.bots.durations import parse_duration, parse_rate
-from ernie_async.bots.limits import SlidingWindow, UserLimiter, Verdict
+from ernie_async.bots.limits import UserLimiter, Verdict, Windows
 from ernie_async.errors import ConfigError
 
 
@@ -22,17 +22,17 @@ class Clock:
 
 @given(st.lists(st.floats(0, 30), max_size=100), st.integers(1, 5))
 def test_a_window_is_never_exceeded_and_never_too_strict(steps: list[float], limit: int) -> None:
-    window, taken, now = SlidingWindow(limit, 60.0), deque[float](), 0.0
+    windows, taken, now = Windows((limit, 60.0)), deque[float](), 0.0
     for step in steps:
         now += step
         while taken and taken[0] + 60 <= now:
             taken.popleft()
-        wait = window.wait(now)
+        wait = windows.wait("a", now)
         assert (wait == 0) == (len(taken) < limit)
         if wait:
             assert wait == pytest.approx(taken[-limit] + 60 - now)
         else:
-            window.take(1, now)
+            windows.take("a", 1, now)
             taken.append(now)
 
 
