@@ -112,10 +112,6 @@ class UserLimiter:
         self._exempt = exempt
         self._clock = clock
 
-    def __len__(self) -> int:
-        """What is remembered: of each rule its users or groups, and those who are answered."""
-        return len(self._running) + sum(map(len, self._rules.values()))
-
     def check(self, user: Hashable, group: Hashable = None) -> Verdict:
         """Whether a message may be answered; if so, it counts, and `charge` has to follow.
 
