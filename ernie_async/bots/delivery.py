@@ -6,6 +6,7 @@ that was not sent. Nothing here waits or knows a pace: `sender` asks for the ste
 
 import random
 from dataclasses import dataclass
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -44,8 +45,8 @@ class _Message:
 
     is_sent: bool = False
     handle: Any = None  # which may be None for a message that was sent, too
-    shown: State = ("", None)
-    since: float = 0.0
+    shown: State | None = None  # None if that is not known, or nothing
+    edit_until: float = inf
     is_plain: bool = False  # its formatting was refused
     is_closed: bool = False
 
@@ -61,17 +62,16 @@ class Messages:
 
     def __init__(self, transport: Transport, mode: Mode, cursor: str = "") -> None:
         self._to = transport
-        self._caps = transport.caps
         self._limits = transport.caps.platform
         self._mode = mode
         self._cursor = cursor
         self._edits = mode in {"edit", "card"}
         self._messages: list[_Message] = []
         self._n_sent = 0
-        self._n_edits = 0
+        self._sequence = count(1)
         self._first_at: float | None = None
         self._draft_id = random.randrange(1, 2**31)
-        self._renew_at: float | None = None  # of the draft
+        self._renew_at = inf  # the draft
         self._start()
 
     def _start(self) -> None:
@@ -115,8 +115,8 @@ class Messages:
         self._is_fresh = True
         if self._first_at is None and not delta.isspace():
             self._first_at = now
-        if self._is_aged(now) and (part := self._splitter.seal_now()) is not None:
-            self._parts.append(part)
+        if self._n_final == len(self._parts) and now > self._message().edit_until:
+            self._parts += filter(None, [self._splitter.seal_now()])
         self._parts += self._splitter.feed(delta)
         if self._mode == "sentence":
             most = (self._limits.max_messages or MOST_PARAGRAPHS) - 1  # the last takes the rest
@@ -142,10 +142,11 @@ class Messages:
             return 0.0
         if self._first_at is None or not (self._edits or self._mode == "draft"):
             return None
+        at = self._renew_at
         if self._is_fresh:
-            is_enough = self._messages or self._length >= FIRST_CHARACTERS
-            return 0.0 if is_enough else max(self._first_at + FIRST_SECONDS - now, 0.0)
-        return None if self._renew_at is None else max(self._renew_at - now, 0.0)
+            is_enough = self._length >= FIRST_CHARACTERS
+            at = now if is_enough else self._first_at + FIRST_SECONDS
+        return None if at == inf else max(at - now, 0.0)
 
     async def step(self, now: float) -> bool:
         """Make one call; say whether there was one to make.
@@ -157,91 +158,75 @@ class Messages:
         self._settle()
         if self.is_over:
             return False
-        is_final = self._n_final < len(self._parts)
-        is_surplus = self.is_closed and not is_final
-        message = self._surplus[-1] if is_surplus else self._message()
+        if self._n_final < len(self._parts):
+            message = self._message()
+            state = self._parts[self._n_final].text, self._format(message)
+            call = self._show(message, state, now)
+        elif self.is_closed:
+            message = self._surplus[-1]
+            call = self._remove(message)
+        else:
+            message = self._message()
+            preview = self._preview(message, now)
+            self._is_fresh = False
+            if preview is None:
+                return False
+            call = self._show(message, (preview, None), now, is_final=False)
         was_sent = message.is_sent
         try:
-            if is_final:
-                await self._complete(message, self._parts[self._n_final].text, now)
-            elif is_surplus:
-                await self._to.attempt(self._to.delete(message.handle))
-                message.is_sent = False
-            elif not await self._preview(message, now):
-                return False
+            await self._to.attempt(call)
         except PlatformError as error:
+            is_gone = was_sent and isinstance(error, MessageGoneError)
+            message.is_sent = was_sent and not is_gone
+            message.shown, message.is_closed = None, False
             self._is_fresh = True
-            if isinstance(error, MessageGoneError) and was_sent:
-                message.is_sent, message.shown = False, ("", None)
-            elif isinstance(error, MarkupError) and not message.is_plain:
+            if isinstance(error, MarkupError) and not message.is_plain:
                 message.is_plain = True
-            else:
+            elif not is_gone:
                 raise
         self._settle()
         return True
 
-    def _message(self) -> _Message:
-        """The one that is being written."""
-        while len(self._messages) <= self._n_final:
-            self._messages.append(_Message())
-        return self._messages[self._n_final]
-
-    def _is_aged(self, now: float) -> bool:
-        """Whether the message that is being written should not be edited any more."""
-        seconds = self._limits.edit_seconds
-        if seconds is None or self._n_final < len(self._parts):
-            return False
-        message = self._message()
-        return message.is_sent and now > message.since + seconds
-
-    def _settle(self) -> None:
-        """Pass over the parts that are shown as they should be."""
-        while self._n_final < len(self._parts):
-            message, text = self._message(), self._parts[self._n_final].text
-            if not message.is_sent:
-                is_settled = not text.strip()
-            else:
-                is_edited = self._edits and message.shown != (text, self._format(message))
-                is_settled = not is_edited and (self._mode != "card" or message.is_closed)
-            if not is_settled:
-                return
-            self._n_final += 1
-
-    def _format(self, message: _Message) -> Format | None:
-        return "markdown" if self._caps.markup == "final" and not message.is_plain else None
-
-    async def _complete(self, message: _Message, text: str, now: float) -> None:
-        final = text, self._format(message)
-        if not message.is_sent:
-            await self._send(message, final, now)
-        elif message.shown != final:
-            await self._edit(message, final)
+    async def _show(
+        self, message: _Message, state: State, now: float, *, is_final: bool = True
+    ) -> None:
+        """Bring a message closer to a state, by one call."""
+        to, (text, form) = self._to, state
+        # What is so afterwards is noted before, since "not modified" is no error but ends the call.
+        if self._mode == "draft" and not is_final:
+            self._renew_at = now + (self._limits.draft_seconds or inf)
+            message.shown = state
+            await to.draft(self._draft_id + self._n_sent, text)
+        elif not message.is_sent:
+            if self._is_full:
+                told = f"the platform takes {self._limits.max_messages} messages at most"
+                raise UndeliveredError(told, rest=self.rest)
+            reply_to = None if self.is_visible else to.reply_to
+            message.handle = await to.send(text, reply_to=reply_to, format=form)
+            message.is_sent, message.shown = True, state
+            message.edit_until = now + (self._limits.edit_seconds or inf)
+            self._n_sent += 1
+        elif message.shown != state:
+            message.shown = state
+            await to.edit(message.handle, text, format=form, sequence=next(self._sequence))
         else:
-            await self._to.attempt(self._to.finish(message.handle, text))
             message.is_closed = True
+            await to.finish(message.handle, text)
 
-    async def _preview(self, message: _Message, now: float) -> bool:
-        self._is_fresh = False
+    async def _remove(self, message: _Message) -> None:
+        message.is_sent = False
+        await self._to.delete(message.handle)
+
+    def _preview(self, message: _Message, now: float) -> str | None:
+        """What to show of a message that is being written; `None` if that is nothing new."""
         part = self._splitter.rest
         if not part.body.strip() or (not message.is_sent and self._is_full):
-            return False
+            return None
         text = part.text
-        if self._caps.markup == "always" and not part.closing:
+        if self._to.caps.markup == "always" and not part.closing:
             text = self._if_fits(close_emphasis(text), text)
-        preview = self._if_fits(text + self._cursor, text), None
-        is_due = self._renew_at is not None and now >= self._renew_at
-        if message.shown == preview and not is_due:
-            return False
-        if self._mode == "draft":
-            draft_id = self._draft_id + self._n_sent
-            await self._to.attempt(self._to.draft(draft_id, preview[0]))
-            message.shown = preview
-            self._renew_at = now + (self._limits.draft_seconds or inf)
-        elif message.is_sent:
-            await self._edit(message, preview)
-        else:
-            await self._send(message, preview, now)
-        return True
+        text = self._if_fits(text + self._cursor, text)
+        return None if message.shown == (text, None) and now < self._renew_at else text
 
     def _if_fits(self, text: str, other: str) -> str:
         return text if measure(text, self._limits.unit) <= self._limits.limit else other
@@ -250,23 +235,28 @@ class Messages:
     def _is_full(self) -> bool:
         return self._limits.max_messages is not None and self._n_sent >= self._limits.max_messages
 
-    async def _send(self, message: _Message, state: State, now: float) -> None:
-        if self._is_full:
-            most = self._limits.max_messages
-            raise UndeliveredError(f"the platform takes {most} messages at most", rest=self.rest)
-        text, form = state
-        reply_to = None if self.is_visible else self._to.reply_to
-        sending = self._to.send(text, reply_to=reply_to, format=form)
-        message.handle = await self._to.attempt(sending)
-        message.is_sent, message.shown, message.since = True, state, now
-        self._n_sent += 1
+    def _message(self) -> _Message:
+        """The one that is being written."""
+        while len(self._messages) <= self._n_final:
+            self._messages.append(_Message())
+        return self._messages[self._n_final]
 
-    async def _edit(self, message: _Message, state: State) -> None:
-        self._n_edits += 1
-        text, form = state
-        editing = self._to.edit(message.handle, text, format=form, sequence=self._n_edits)
-        await self._to.attempt(editing)
-        message.shown = state
+    def _settle(self) -> None:
+        """Pass over the parts that are shown as they should be."""
+        while self._n_final < len(self._parts) and self._is_settled(self._message()):
+            self._n_final += 1
+
+    def _is_settled(self, message: _Message) -> bool:
+        text = self._parts[self._n_final].text
+        if not message.is_sent:
+            return not text.strip()
+        if self._edits and message.shown != (text, self._format(message)):
+            return False
+        return self._mode != "card" or message.is_closed
+
+    def _format(self, message: _Message) -> Format | None:
+        wants = self._to.caps.markup == "final" and not message.is_plain
+        return "markdown" if wants else None
 
 
 class GrowingMessage:
@@ -325,26 +315,29 @@ class GrowingMessage:
             PlatformError: It failed; unless it makes no sense, the next step makes up for it.
         """
         text = self.rest[: self._most]
-        to = self._to
+        if not text.strip() and not (self._is_open and (text or self.is_closed)):
+            return False
+        was_open = self._is_open
         try:
-            if self._is_open and text:
-                await to.attempt(to.append(self._handle, text))
-            elif self._is_open and self.is_closed:
-                await to.attempt(to.finish(self._handle, self._held))
-                self._is_open = False
-            elif text.strip():
-                reply_to = None if self.is_visible else to.reply_to
-                self._handle = await to.attempt(to.begin(text, reply_to=reply_to))
-                self._held = ""
-                self._is_open = self.is_visible = True
-            else:
-                return False
+            await self._to.attempt(self._grow(text))
         except MessageGoneError:
-            if not self._is_open:
+            if not was_open:
                 raise
             self._is_open = False
             return True
-        self._held += text
         self.rest = self.rest[len(text) :]
         self._waiting_since = now if self.rest else None
         return True
+
+    async def _grow(self, text: str) -> None:
+        if not self._is_open:
+            reply_to = None if self.is_visible else self._to.reply_to
+            self._handle = await self._to.begin(text, reply_to=reply_to)
+            self._held = text
+            self._is_open = self.is_visible = True
+        elif text:
+            await self._to.append(self._handle, text)
+            self._held += text
+        else:
+            await self._to.finish(self._handle, self._held)
+            self._is_open = False

@@ -14,17 +14,7 @@ __all__ = ["MessageTooLongError", "StoredTurn", "messages_of", "stored", "trim"]
 
 
 class MessageTooLongError(ConfigError):
-    """A message, with the instructions, is too long for the model even without any history.
-
-    Attributes:
-        tokens: How long it is, roughly.
-        budget: How long it may be.
-    """
-
-    def __init__(self, message: str, *, tokens: int = 0, budget: int = 0) -> None:
-        super().__init__(message)
-        self.tokens = tokens
-        self.budget = budget
+    """A message, with the instructions, is too long for the model even without any history."""
 
 
 class StoredTurn(TypedDict):
@@ -54,16 +44,13 @@ def trim(
     budget: int,
     estimate: Callable[[Sequence[Message]], int],
 ) -> tuple[list[StoredTurn], list[StoredTurn]]:
-    """Drop whole turns from the oldest on, until the rest fits.
+    """Drop whole turns from the oldest on, until the rest fits; return those kept and dropped.
 
     Args:
         turns: The conversation so far.
         fixed: What is always sent: instructions and the new message.
         budget: Tokens that all of it may have.
         estimate: Tokens of messages.
-
-    Returns:
-        The turns that are kept, and those that are not.
 
     Raises:
         MessageTooLongError: What is always sent does not fit.
@@ -72,9 +59,7 @@ def trim(
     if tokens > budget:
         raise MessageTooLongError(
             f"messages: the newest one has about {tokens} tokens with the instructions, and "
-            f"{budget} fit",
-            tokens=tokens,
-            budget=budget,
+            f"{budget} fit"
         )
     lengths = [estimate(messages_of([turn])) for turn in turns]
     excess = tokens + sum(lengths) - budget

@@ -93,11 +93,10 @@ class Lane:
         self._lock = asyncio.Lock()
 
     async def call(self, step: Callable[[float], Awaitable[bool]]) -> None:
-        """Have a call made at the next moment that is right, and learn from how it ends.
+        """Have a call made at the next right moment; learn from a failure that will pass.
 
         Args:
-            step: Given the time, makes a call, or says that there was none to make. A call that
-                failed in passing is of no interest here: the next step may make it again.
+            step: Given the time, makes a call, or says that there was none to make.
         """
         time = asyncio.get_running_loop().time
         async with self._lock:

@@ -194,7 +194,7 @@ class ChatResponder:
         except BusyError:
             await self._say(transport, self._wording.busy)
         except StoppedError as error:
-            logger.debug("an answer was %s", error.reason)
+            logger.debug("%s", error)
         finally:
             self._limiter.charge(user, sum(usage.total_tokens for usage in spent))
         return None

@@ -22,18 +22,7 @@ class BusyError(ErnieError):
 
 
 class StoppedError(ErnieError):
-    """The answer is not wanted any more.
-
-    Attributes:
-        reason: `stopped` by the user, `replaced` by a newer message, or `shutdown`.
-    """
-
-    def __init__(self, message: str = "the answer was stopped", *, reason: str = "stopped") -> None:
-        super().__init__(message)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.message} ({self.reason})"
+    """The answer is not wanted any more: by the user, for a newer message, or for a shutdown."""
 
 
 class _Line:
@@ -80,7 +69,7 @@ class Turns:
         line = self._lines.setdefault(key, _Line())
         if self._on_busy == "replace":
             for other in line.tasks:
-                self._stop(other, "replaced")
+                self._stop(other, "replaced by a newer one")
         elif len(line.tasks) > self._most:
             raise BusyError("an answer is being written already")
         line.tasks.append(task)
@@ -93,7 +82,7 @@ class Turns:
             reason = self._reasons.pop(task, None)
             if reason is None or task.uncancel() > cancelling:
                 raise
-            raise StoppedError(reason=reason) from None
+            raise StoppedError(f"the answer was {reason}") from None
         finally:
             if self._reasons.pop(task, None):  # the block itself dealt with its cancellation
                 task.uncancel()
@@ -106,13 +95,13 @@ class Turns:
     def stop(self, key: str) -> bool:
         """Cancel the answer under way; say whether there was one."""
         line = self._lines.get(key)
-        return line is not None and self._stop(line.tasks[0], "stopped")
+        return line is not None and self._stop(line.tasks[0], "stopped by the user")
 
     async def shut(self, seconds: float) -> None:
         """Stop everything, and wait up to so many seconds until nothing is under way."""
         for line in self._lines.values():
             for task in line.tasks:
-                self._stop(task, "shutdown")
+                self._stop(task, "stopped for a shutdown")
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._idle.wait()

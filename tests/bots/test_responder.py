@@ -319,9 +319,9 @@ def test_instructions_have_one_place() -> None:
     [
         FloodError("x", retry_after=3.0),
         UndeliveredError("x", rest="y"),
-        StoppedError(reason="replaced"),
+        StoppedError("x"),
         BusyError("x"),
-        MessageTooLongError("x", tokens=9, budget=8),
+        MessageTooLongError("x"),
     ],
 )
 def test_errors_can_be_pickled(error: Exception) -> None:

@@ -345,6 +345,25 @@ def test_the_whole_text_can_be_set_instead() -> None:
     assert chat.messages == ["不可以说。", None]
 
 
+def test_another_text_follows_what_cannot_be_edited() -> None:
+    chat = FakeChat(caps(modes=("sentence",)))
+
+    async def main() -> None:
+        async with StreamSender(chat) as sender:
+            sender.push("一。\n\n二。")
+            await asyncio.sleep(3)
+            sender.set("不可以说。")
+
+    run(main())
+    assert chat.messages == ["一。\n\n", "不可以说。"]
+
+
+def test_a_card_is_closed_in_the_end() -> None:
+    chat = FakeChat(caps(modes=("card",)), faults=[None, PlatformError("reset")])
+    run(say(chat, "字" * 30, size=30))
+    assert (chat.messages, chat.closed) == (["字" * 30], [0])
+
+
 def test_an_error_of_the_model_leaves_the_text_and_a_notice() -> None:
     chat = FakeChat()
 
