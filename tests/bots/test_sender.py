@@ -410,7 +410,7 @@ def test_a_mode_that_a_transport_cannot_do_is_refused() -> None:
 def test_chats_are_forgotten() -> None:
     async def main() -> Traffic:
         traffic = Traffic()
-        for n in range(3000):
+        for n in range(1200):
             await say(FakeChat(caps(chat=n), latency=0), "好", traffic=traffic, pause=0.01)
         return traffic
 

@@ -153,7 +153,7 @@ async def test_refusals_are_understood(slack: FakeSlack, client: AsyncClient) ->
         return web.json_response({"ok": False, "error": word}, status=status, headers=headers)
 
     slack.faults = [
-        refusal("ratelimited", 429, **{"Retry-After": "1"}),
+        refusal("ratelimited", 429, **{"Retry-After": "0.3"}),
         refusal("internal_error", 500),
         None,
         refusal("message_not_in_streaming_state"),
