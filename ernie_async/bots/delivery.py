@@ -35,7 +35,6 @@ APPEND_SECONDS = 1.0
 # Of mode "sentence", where the platform does not say.
 MOST_PARAGRAPHS = 5
 
-
 State = tuple[str, Format | None]
 
 
@@ -52,13 +51,7 @@ class _Message:
 
 
 class Messages:
-    """For every mode but "append": messages of full text, each of them a part of the answer.
-
-    Args:
-        transport: Where to.
-        mode: One that it can do.
-        cursor: Shown behind unfinished text.
-    """
+    """For every mode but "append": messages of full text, each of them a part of the answer."""
 
     def __init__(self, transport: Transport, mode: Mode, cursor: str = "") -> None:
         self._to = transport
@@ -149,12 +142,7 @@ class Messages:
         return None if at == inf else max(at - now, 0.0)
 
     async def step(self, now: float) -> bool:
-        """Make one call; say whether there was one to make.
-
-        Raises:
-            PlatformError: It failed; unless it makes no sense, the next step makes up for it.
-            UndeliveredError: The platform takes no more messages.
-        """
+        """Make one call; say whether there was one to make. The next makes up for a failure."""
         self._settle()
         if self.is_over:
             return False
@@ -262,8 +250,7 @@ class Messages:
 class GrowingMessage:
     """For mode "append": one message that grows, and another one when it takes no more.
 
-    Args:
-        transport: Where to.
+    Its methods are those of `Messages`.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -281,11 +268,9 @@ class GrowingMessage:
 
     @property
     def is_over(self) -> bool:
-        """Whether the platform shows all that it should."""
         return self.is_closed and not self._is_open and not self.rest.strip()
 
     def feed(self, delta: str, now: float) -> None:
-        """The model has said more."""
         self.text += delta
         self.rest += delta
         if self._waiting_since is None:
@@ -297,11 +282,9 @@ class GrowingMessage:
         self.text = text
 
     def close(self) -> None:
-        """The text is whole."""
         self.is_closed = True
 
     def wait(self, now: float) -> float | None:
-        """Seconds until a step is worth it; `None` if only more text makes it so."""
         if self.is_closed or len(self.rest) >= APPEND_CHARACTERS:
             return 0.0
         if self._waiting_since is None or (not self._is_open and not self.rest.strip()):
@@ -309,11 +292,6 @@ class GrowingMessage:
         return max(self._waiting_since + APPEND_SECONDS - now, 0.0)
 
     async def step(self, now: float) -> bool:
-        """Make one call; say whether there was one to make.
-
-        Raises:
-            PlatformError: It failed; unless it makes no sense, the next step makes up for it.
-        """
         text = self.rest[: self._most]
         if not text.strip() and not (self._is_open and (text or self.is_closed)):
             return False

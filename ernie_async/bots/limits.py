@@ -8,14 +8,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 from math import inf
 from time import monotonic
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ernie_async.bots.durations import parse_rate
 from ernie_async.errors import ConfigError
 
 __all__ = ["UserLimiter", "Verdict", "Windows"]
-
-Rule = Literal["messages", "tokens", "concurrent", "group"]
 
 # What to tell somebody who has to wait for an answer to end.
 CONCURRENT_SECONDS = 5.0
@@ -26,21 +24,17 @@ class Verdict(NamedTuple):
 
     Attributes:
         allowed: It may.
-        rule: What it was denied by.
+        rule: What it was denied by: `messages`, `tokens`, `concurrent` or `group`.
         retry_after: Seconds after which it is worth trying again.
     """
 
     allowed: bool
-    rule: Rule | None = None
+    rule: str | None = None
     retry_after: float = 0.0
 
 
 class Windows:
-    """For each of many: at most so much in any stretch of time. Pure; time is an argument.
-
-    Args:
-        rate: How much, and in how many seconds.
-    """
+    """For each of many: at most so much in any stretch of seconds. Pure; time is an argument."""
 
     def __init__(self, rate: tuple[int, float]) -> None:
         self._limit, self._seconds = rate
@@ -103,8 +97,8 @@ class UserLimiter:
     ) -> None:
         if concurrent is not None and concurrent < 1:
             raise ConfigError(f"concurrent: expected at least 1, or None, got {concurrent!r}")
-        rates: dict[Rule, str | None] = {"messages": messages, "tokens": tokens, "group": group}
-        self._rules = {
+        rates: dict[str, str | None] = {"messages": messages, "tokens": tokens, "group": group}
+        self._rules: dict[str, Windows] = {
             rule: Windows(parse_rate(rate)) for rule, rate in rates.items() if rate is not None
         }
         self._concurrent = concurrent or inf
@@ -124,7 +118,7 @@ class UserLimiter:
         if self._running[user] >= self._concurrent:
             return Verdict(False, "concurrent", CONCURRENT_SECONDS)
         now = self._clock()
-        asking: dict[Rule, Hashable] = {"messages": user, "tokens": user, "group": group}
+        asking: dict[str, Hashable] = {"messages": user, "tokens": user, "group": group}
         rules = [rule for rule in self._rules if asking[rule] is not None]
         waits = {rule: self._rules[rule].wait(asking[rule], now) for rule in rules}
         longest = max(waits, key=lambda rule: waits[rule], default=None)

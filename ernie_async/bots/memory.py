@@ -116,8 +116,8 @@ class Memory:
         system: Instructions, always sent.
         window: Tokens of prompt and answer together.
         max_tokens: Of these, kept free for the answer.
-        on_busy: What becomes of a message whose conversation waits for an answer already; see
-            `Turns`.
+        on_busy: What becomes of a message whose conversation waits for an answer already: it waits
+            (`"queue"`), cancels the answer under way (`"replace"`), or is refused (`"reject"`).
         queue: How many messages of one conversation may wait.
         summarise: Makes a summary of turns that are left out, which then stands for them.
 
@@ -125,7 +125,7 @@ class Memory:
         turns: Who is being answered.
 
     Raises:
-        ConfigError: The answer leaves no room for a prompt.
+        ConfigError: The answer leaves no room for a prompt; there is no such behaviour.
     """
 
     def __init__(

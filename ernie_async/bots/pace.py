@@ -29,11 +29,7 @@ KEPT_CHATS = 1_000
 
 
 class ChatPace:
-    """The calls of one chat.
-
-    Args:
-        interval: Seconds between two calls as long as the platform does not complain.
-    """
+    """The calls of one chat: an interval apart, or more once the platform has complained."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
@@ -66,11 +62,7 @@ class ChatPace:
 
 
 class BotPace:
-    """The calls of one bot, in all its chats: evenly spaced, first come, first served.
-
-    Args:
-        per_second: How many; `None` for no limit.
-    """
+    """The calls of one bot, in all its chats: evenly spaced, first come, first served."""
 
     def __init__(self, per_second: float | None) -> None:
         self._step = 1 / per_second if per_second else 0.0

@@ -103,12 +103,13 @@ class Caps:
         Raises:
             ConfigError: The transport cannot do that.
         """
-        able: list[Mode] = [
-            m for m in MODES if m in self.modes and (m != "draft" or self.is_private)
-        ]
-        if not able or (wanted is not None and wanted not in able):
+        can_draft = self.is_private
+        able: list[Mode] = [m for m in MODES if m in self.modes and (m != "draft" or can_draft)]
+        if wanted is None and able:
+            return able[0]
+        if wanted not in able:
             raise ConfigError(f"mode: expected one of {', '.join(able)}, got {wanted!r}")
-        return wanted or able[0]
+        return wanted
 
 
 class Transport:

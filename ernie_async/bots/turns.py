@@ -34,16 +34,7 @@ class _Line:
 
 
 class Turns:
-    """One answer at a time for each key. Serves one event loop.
-
-    Args:
-        on_busy: What becomes of a message that comes meanwhile: it waits (`"queue"`), cancels the
-            answer under way (`"replace"`), or is refused (`"reject"`).
-        queue: How many may wait.
-
-    Raises:
-        ConfigError: There is no such behaviour.
-    """
+    """One answer at a time for each key: see `Memory`. Serves one event loop."""
 
     def __init__(self, on_busy: OnBusy = "queue", *, queue: int = QUEUED) -> None:
         if on_busy not in {"queue", "replace", "reject"}:
