@@ -143,6 +143,12 @@ def test_the_newest_turns_that_fit_are_kept(
     messages = [fixed[0], *(Message(**m) for turn in kept for m in turn["messages"]), fixed[1]]
     loose = [turn for turn in kept if not turn.get("pinned")]
     assert not loose or estimate_prompt(messages) <= budget + len(turns)  # each is rounded
+    if dropped:  # and not one too many
+        parts = [
+            fixed,
+            *([Message(**m) for m in turn["messages"]] for turn in [*kept, dropped[-1]]),
+        ]
+        assert sum(map(estimate_prompt, parts)) > budget
     assert dropped == [turn for turn in turns if not turn.get("pinned")][: len(dropped)]
     assert not [f for f in lint_messages(messages) if f.is_refused or f.code == "not_alternating"]
 
@@ -265,6 +271,31 @@ def test_a_queue_has_an_end_and_other_keys_do_not_wait() -> None:
         assert [type(r) for r in results if not isinstance(r, float)] == [BusyError]
 
     run(main())
+
+
+def test_a_second_stop_leaves_the_first_one_alone() -> None:
+    async def main() -> list[str]:
+        memory, done = Memory(MemoryStore()), []
+
+        async def ask() -> None:
+            async with memory.turn(KEY, "好"):
+                try:
+                    await asyncio.sleep(100)
+                finally:
+                    await asyncio.sleep(1)  # the last state is delivered
+                    done.append("delivered")
+
+        task = asyncio.create_task(ask())
+        await asyncio.sleep(1)
+        assert memory.stop(KEY)
+        await asyncio.sleep(0.5)
+        assert not memory.stop(KEY)
+        await memory.turns.shut(5)
+        with pytest.raises(StoppedError, match="by the user"):
+            await task
+        return done
+
+    assert run(main()) == ["delivered"]
 
 
 def test_a_stop_is_told_from_a_cancellation() -> None:

@@ -36,6 +36,11 @@ def test_the_table_is_dated_and_can_be_changed() -> None:
         platform("icq")
 
 
+@pytest.mark.parametrize("name", ["aiogram", "discord", "nonebot", "slack", "telegram"])
+def test_adapters_are_small(name: str) -> None:
+    assert len(Path(TABLE).with_name(f"{name}.py").read_text("utf-8").splitlines()) < 80
+
+
 @pytest.mark.parametrize(
     ("text", "closed"),
     [

@@ -261,6 +261,7 @@ def test_drafts_are_renewed_and_followed_by_a_message() -> None:
     assert [round(at) for at, _, _ in chat.drafts] == [0, 25, 50, 75]
     assert all(number != 0 for _, number, _ in chat.drafts)
     assert chat.messages == ["字" * 30]
+    assert chat.typed == []  # a draft says it
     # Not in groups.
     assert StreamSender(FakeChat(replace(chat.caps, is_private=False))).mode == "edit"
 

@@ -132,6 +132,7 @@ async def test_pictures_are_shown_to_the_model(
     # A file that the bot may not have is told, and nothing follows where Slack redirects to.
     assert await ask(slack, client, files=[picture], token="xoxb-2") is None
     assert "无法识别" in list(slack.shown.values())[-1]
+    assert "login" not in {method for method, _ in slack.calls}
 
 
 @pytest.mark.parametrize(
