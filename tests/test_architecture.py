@@ -36,7 +36,10 @@ FLOORS: list[tuple[str, list[str]]] = [
             "redis.py",
         ],
     ),
-    ("wings", ["sync.py", "local.py", "toolbox.py", "batch/*", "testing/*", "gateway/*"]),
+    (
+        "wings",
+        ["sync.py", "local.py", "otel.py", "toolbox.py", "batch/*", "testing/*", "gateway/*"],
+    ),
     ("bots", ["bots/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),
 ]
@@ -56,6 +59,7 @@ ONLY = {
     "xllamacpp": ["local.py"],
     "ray": ["batch/ray.py"],
     "redis": ["bots/memory_redis.py", "gateway/redis.py", "redis.py"],
+    "opentelemetry": ["otel.py"],
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],

@@ -35,7 +35,9 @@ from ernie_async.net.hooks import (
     Queued,
     RetryScheduled,
     brief,
+    headers_of,
     tell,
+    tell_content,
 )
 from ernie_async.net.key_pool import KeyUse
 from ernie_async.net.transport import Reply
@@ -46,6 +48,7 @@ from ernie_async.sansio.pause import PROBE_SECONDS
 from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.retry import RetryPolicy, may_pass
+from ernie_async.types.completion import NO_ANSWER, AnswerHead, ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = ["Call"]
@@ -73,6 +76,7 @@ class Call:
     """
 
     __slots__ = (
+        "_asked",
         "_guard",
         "_has_renewed",
         "_keys",
@@ -103,6 +107,7 @@ class Call:
         self.charge = charge_of(desk.roster, desk.ledger, request)
         self.desk = desk
         self.request = request
+        self._asked = request.messages  # whatever a resumed stream asks in the end
         self.request_id = request.request_id
         self.fallback = request.fallback
         self.fell_back_from: tuple[str, ...] = ()
@@ -131,6 +136,8 @@ class Call:
                 path=request.path,
                 model=request.model,
                 is_stream=request.is_stream,
+                server=desk.server.name,
+                base_url=desk.transport.base_url,
             ),
         )
 
@@ -420,6 +427,8 @@ class Call:
                 self._token = None  # of an earlier attempt
                 self._token = await key.header(connect=self.desk.timeouts.connect)
                 headers["Authorization"] = self._token
+        if self.desk.hooks and self.desk.transport.is_home(request.path):
+            headers |= headers_of(self.desk.hooks, self.number)
         self.sent += 1
         return await self.desk.transport.open(
             request.method,
@@ -480,8 +489,19 @@ class Call:
         error: ErnieError | None = None,
         usage: Usage | None = None,
         request_id: str | None = None,
+        answer: AnswerHead = NO_ANSWER,
+        completion: Callable[[], ChatCompletion] | None = None,
     ) -> Timing:
-        """Tell that the call is over."""
+        """Tell that the call is over.
+
+        Args:
+            outcome: How it ended.
+            error: Why it failed.
+            usage: What it used, as told or estimated.
+            request_id: What the service calls it.
+            answer: What observers shall know of the answer.
+            completion: Makes the answer of a chat, for hooks that want to see it.
+        """
         if outcome == "ok":
             self._guard.over()
         timing = self.timing()
@@ -490,8 +510,11 @@ class Call:
         self._roster.leave(self)
         if self.charge is not None:
             self.charge.close()
+        hooks = self.desk.hooks
+        if hooks and self._asked:
+            tell_content(hooks, self.number, self._asked, completion)
         tell(
-            self.desk.hooks,
+            hooks,
             CallEnded(
                 call=self.number,
                 outcome=outcome,
@@ -499,6 +522,9 @@ class Call:
                 request_id=self.request_id,
                 timing=timing,
                 usage=usage,
+                response_id=answer.id,
+                model=answer.model,
+                finish_reasons=answer.finish_reasons,
             ),
         )
         return timing

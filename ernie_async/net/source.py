@@ -431,6 +431,8 @@ class ChunkSource:
             error=error,
             usage=usage,
             request_id=self.request_id,
+            answer=self.came.head,
+            completion=(lambda: self.came.completion(usage)) if self.came.chunks else None,
         )
 
     def _close_attempt(self) -> None:
