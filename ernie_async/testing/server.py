@@ -12,6 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -182,9 +183,9 @@ class MockErnie:
         Raises:
             TimeoutError: The server is still busy; the message says with what.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while self._running or (connections and self.open_connections):
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 busy = [f"{s.method} {s.path}" for s in list(self._running.values())]
                 raise TimeoutError(
                     f"after {timeout:g} s still answering {busy or 'nothing'}, "
@@ -238,7 +239,7 @@ class MockErnie:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Record a request and answer it. The connection may be lost at any `await`."""
         number = self._connections.numbers.get(request.protocol, 0)
-        seen = Seen(request.method, request.path, request.headers, time.monotonic(), number)
+        seen = Seen(request.method, request.path, request.headers, monotonic(), number)
         self._remember(seen)
         task = asyncio.current_task()
         assert task is not None
