@@ -11,18 +11,17 @@ import string
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 from aiohttp import web
-from anyio.from_thread import start_blocking_portal
 
 from ernie_async.testing import render
 from ernie_async.testing.endpoints import Route, find_route, takes_method
 from ernie_async.testing.iam import TOKEN_PATH, TokenOffice
+from ernie_async.testing.in_thread import InThread
 from ernie_async.testing.play import Exchange, play, send_json, send_whole
 from ernie_async.testing.script import ErrorEvent, Raw, Refuse, Reply, Step
 from ernie_async.testing.seen import Asked, Seen, Shelf, check_chat, parse_body
@@ -70,7 +69,7 @@ class CountingServer(web.Server):
         self._book.numbers.pop(handler, None)
 
 
-class MockErnie:
+class MockErnie(InThread):
     """A server that speaks Qianfan V2: chat as JSON and SSE, and the endpoints around it.
 
     Enter it with `async with`, and it runs in the same event loop; or with `with`, and it runs in
@@ -117,7 +116,6 @@ class MockErnie:
         self._running: dict[asyncio.Task[Any], Seen] = {}
         self._connections = Connections()
         self._runner: web.ServerRunner | None = None
-        self._thread = ExitStack()
 
     @property
     def base_url(self) -> str:
@@ -220,21 +218,6 @@ class MockErnie:
                 task.cancel()
             await runner.cleanup()
             await self.wait_idle(STOP_SECONDS, connections=True)
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal("asyncio"))
-            stack.enter_context(portal.wrap_async_context_manager(self))
-            self._thread = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._thread.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Record a request and answer it. The connection may be lost at any `await`."""

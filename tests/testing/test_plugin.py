@@ -1,11 +1,15 @@
 """The fixtures that users get."""
 
+import os
+import subprocess
+import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from ernie_async import AsyncClient, ErnieError, RetryPolicy, Timeouts
-from ernie_async.testing import FAULTS, Fault, MockErnie, Seen, VirtualClock
+from ernie_async.testing import FAULTS, Fault, MockErnie, Seen, VirtualClock, reply
 
 seen_faults: list[str] = []
 
@@ -49,3 +53,44 @@ def test_virtual_clock_is_on(virtual_clock: VirtualClock) -> None:
     from ernie_async.net import call
 
     assert call.monotonic is virtual_clock
+
+
+RECORDED = """
+import asyncio
+
+import pytest
+from ernie_async import AsyncClient
+
+
+@pytest.mark.ernie_cassette(upstream="{upstream}", redact=["user"])
+@pytest.mark.parametrize("word", ["你好"])
+def test_it(ernie_cassette, word):
+    async def scenario():
+        async with AsyncClient("bce-v3/ALTAK-x/planted", base_url=ernie_cassette.base_url) as c:
+            assert (await c.chat(word, user="u")).text == "答"
+
+    asyncio.run(scenario())
+"""
+
+
+def test_recording_is_asked_for_on_the_command_line(tmp_path: Path) -> None:
+    def run(*options: str) -> str:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "ernie_async.testing.plugin"]
+        done = subprocess.run(
+            [*command, *options, "-p", "no:cacheprovider", "."],
+            cwd=tmp_path,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout
+
+    with MockErnie() as server:
+        server.default(reply("答"))
+        (tmp_path / "test_one.py").write_text(RECORDED.format(upstream=server.base_url), "utf-8")
+        assert "1 passed" in run("--ernie-record")
+        assert server.requests_made == 1
+    (file,) = (tmp_path / "cassettes" / "test_one").iterdir()
+    assert "planted" not in file.read_text("utf-8")
+    assert "1 passed" in run()
