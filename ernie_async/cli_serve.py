@@ -33,7 +33,14 @@ DRAIN_SECONDS = 30.0
 OWN_MACHINE = {"127.0.0.1", "localhost", "::1"}
 
 # What the file may say besides the gateway's own settings.
-IN_FILE = {"host": str, "port": int, "model": str, "base_url": str, "words": str, "action": str}
+IN_FILE: dict[str, type] = {
+    "host": str,
+    "port": int,
+    "model": str,
+    "base_url": str,
+    "words": str,
+    "action": str,
+}
 
 
 def serve(

@@ -7,7 +7,7 @@ November 2026, whose own module is private. Needs the extra `otel`, and an SDK t
 collected here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -42,10 +42,10 @@ try:
         get_tracer,
         set_span_in_context,
     )
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "ernie_async.otel needs OpenTelemetry: pip install 'ernie-async[otel]'"
-    ) from error
+    ) from _error
 
 __all__ = ["OTelHooks"]
 
@@ -82,6 +82,10 @@ SECONDS = tuple(0.01 * 2**n for n in range(14))
 TOKENS = tuple(4**n for n in range(14))
 
 Attributes = dict[str, str | int | float | bool | Sequence[str]]
+
+
+ContentListener = Callable[[int, Sequence[Message], ChatCompletion | None], None]
+HeaderMaker = Callable[[int], dict[str, str]]
 
 
 class _Running(NamedTuple):
@@ -140,11 +144,9 @@ class OTelHooks:
             description="How many tokens calls used.",
             explicit_bucket_boundaries_advisory=TOKENS,
         )
-        # What is not asked for has no method, and costs the client nothing.
-        if content:
-            self.content = self._note_content
-        if propagate:
-            self.headers = self._trace_headers
+        # What is not asked for is no method, and costs the client nothing.
+        self.content: ContentListener | None = self._note_content if content else None
+        self.headers: HeaderMaker | None = self._trace_headers if propagate else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A client that is pickled takes it along; what runs stays here.

@@ -8,13 +8,13 @@ from typing import Any
 
 from ernie_async.bots.platforms import Platform
 from ernie_async.bots.telegram_api import formatted, refusal, telegram_caps
-from ernie_async.bots.transport import ChatClosedError, FloodError, PlatformError, Transport
+from ernie_async.bots.transport import Caps, ChatClosedError, FloodError, PlatformError, Transport
 
 try:
     from aiogram import exceptions
     from aiogram.types import Message, ReplyParameters
-except ImportError as error:
-    raise ImportError("this needs aiogram: pip install 'ernie-async[aiogram]'") from error
+except ImportError as _error:
+    raise ImportError("this needs aiogram: pip install 'ernie-async[aiogram]'") from _error
 
 __all__ = ["AiogramTransport"]
 
@@ -25,7 +25,7 @@ class AiogramTransport(Transport):
     def __init__(self, message: Message, *, limits: Platform | None = None) -> None:
         self._message = message
         self._bot: Any = message.bot
-        self.caps = telegram_caps(message.chat.id, message.chat.type, limits)
+        self.caps: Caps = telegram_caps(message.chat.id, message.chat.type, limits)
         self._answers = None if self.caps.is_private else message.message_id
 
     async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> Any:

@@ -9,8 +9,8 @@ from ernie_async.bots.platforms import Platform, platform
 
 try:
     import discord
-except ImportError as error:
-    raise ImportError("this needs discord.py: pip install 'ernie-async[discord]'") from error
+except ImportError as _error:
+    raise ImportError("this needs discord.py: pip install 'ernie-async[discord]'") from _error
 
 __all__ = ["DiscordTransport"]
 
@@ -26,7 +26,7 @@ class DiscordTransport(to.Transport):
     def __init__(self, message: discord.Message, *, limits: Platform | None = None) -> None:
         self._message = message
         self._answers = None if message.guild is None else message
-        self.caps = to.Caps(
+        self.caps: to.Caps = to.Caps(
             platform=limits or platform("discord"),
             chat=message.channel.id,
             modes=("edit", "sentence", "final"),

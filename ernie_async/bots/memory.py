@@ -21,7 +21,7 @@ from ernie_async.types.usage import Usage
 
 __all__ = ["Key", "Memory", "Store", "Turn", "key_text"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 # Enough for a long talk. Every token of history is paid for with every message, so this is less
 # than what today's models take.
@@ -71,7 +71,7 @@ class Turn:
         self._history = history
         self._dropped: list[StoredTurn] = []
         self.messages: list[Message] = []
-        self.is_shortened = False
+        self.is_shortened: bool = False
         self.committed: list[StoredTurn] | None = None
 
     async def _fit(self) -> None:
@@ -149,10 +149,10 @@ class Memory:
         queue: int = 3,
         summarise: Summarise | None = None,
     ) -> None:
-        self.budget = budget_of(window, max_tokens)
+        self.budget: int = budget_of(window, max_tokens)
         if self.budget <= 0:
             raise ConfigError(f"window: expected more than max_tokens ({max_tokens}), got {window}")
-        self.turns = Turns(on_busy, queue=queue)
+        self.turns: Turns = Turns(on_busy, queue=queue)
         self._store = store
         self._system = system
         self._summarise = summarise

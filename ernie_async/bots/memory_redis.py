@@ -8,10 +8,10 @@ from ernie_async.bots.trim import StoredTurn
 
 try:
     from redis.asyncio import Redis
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "conversations in Redis need the package redis: pip install 'ernie-async[redis]'"
-    ) from error
+    ) from _error
 
 __all__ = ["RedisStore"]
 

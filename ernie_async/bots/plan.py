@@ -103,7 +103,7 @@ class MessagePlan:
         self._parts: list[Part] = []
         self._n_done = 0
         self._is_fresh = False  # something was fed since the last preview
-        self.is_closed = False
+        self.is_closed: bool = False
 
     @property
     def text(self) -> str:
@@ -288,8 +288,8 @@ class AppendPlan:
         self._is_open = False
         self._held: list[str] = []  # of the message that is open
         self._waiting_since: float | None = None
-        self.is_visible = False
-        self.is_closed = False
+        self.is_visible: bool = False
+        self.is_closed: bool = False
 
     @property
     def text(self) -> str:

@@ -30,7 +30,7 @@ from ernie_async.types.usage import Usage
 
 __all__ = ["ChatResponder"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 STOP_WORDS = frozenset({"/stop", "停止"})
 RESET_WORDS = frozenset({"/reset", "/new", "重新开始"})
@@ -95,7 +95,7 @@ class ChatResponder:
         if isinstance(memory, Memory):
             if system is not None:
                 raise ConfigError("system: this Memory has its own; give it there")
-            self.memory = memory
+            self.memory: Memory = memory
         else:
             self.memory = Memory(memory, system=system)
         self._make_client = client if not isinstance(client, AsyncClient) else None

@@ -8,8 +8,8 @@ from ernie_async.bots.platforms import Platform, platform
 try:
     from slack_sdk.errors import SlackApiError
     from slack_sdk.web.async_client import AsyncWebClient
-except ImportError as error:
-    raise ImportError("this needs slack-bolt: pip install 'ernie-async[slack]'") from error
+except ImportError as _error:
+    raise ImportError("this needs slack-bolt: pip install 'ernie-async[slack]'") from _error
 
 __all__ = ["SlackTransport"]
 
@@ -26,7 +26,7 @@ class SlackTransport(to.Transport):
         self._client = client
         self._thread = event.get("thread_ts") or event["ts"]
         self._asker = {"recipient_team_id": event.get("team"), "recipient_user_id": event["user"]}
-        self.caps = to.Caps(
+        self.caps: to.Caps = to.Caps(
             platform=limits or platform("slack"),
             chat=event["channel"],
             modes=("append", "edit", "sentence", "final"),

@@ -6,13 +6,13 @@ from typing import Any
 
 from ernie_async.bots.platforms import Platform
 from ernie_async.bots.telegram_api import formatted, refusal, telegram_caps
-from ernie_async.bots.transport import ChatClosedError, FloodError, PlatformError, Transport
+from ernie_async.bots.transport import Caps, ChatClosedError, FloodError, PlatformError, Transport
 
 try:
     from telegram import Message, ReplyParameters
     from telegram import error as errors
-except ImportError as error:
-    raise ImportError("this needs it: pip install 'ernie-async[telegram]'") from error
+except ImportError as _error:
+    raise ImportError("this needs it: pip install 'ernie-async[telegram]'") from _error
 
 __all__ = ["TelegramTransport"]
 
@@ -23,7 +23,7 @@ class TelegramTransport(Transport):
     def __init__(self, message: Message, *, limits: Platform | None = None) -> None:
         self._message = message
         self._bot = message.get_bot()
-        self.caps = telegram_caps(message.chat.id, message.chat.type, limits)
+        self.caps: Caps = telegram_caps(message.chat.id, message.chat.type, limits)
         self._answers = None if self.caps.is_private else message.message_id
 
     async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> Any:

@@ -46,12 +46,12 @@ class GatewayDesk:
         on_end: Sequence[OnEnd],
     ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics: Metrics = Metrics()
         hooks = (*client._desk.hooks, self.metrics.note_record)
-        self.client = client.with_options(hooks=hooks)
-        self.tenants = Tenants(settings.tenants, patience=settings.admission)
+        self.client: AsyncClient = client.with_options(hooks=hooks)
+        self.tenants: Tenants = Tenants(settings.tenants, patience=settings.admission)
         self._on_end = (self.metrics.note_end, *on_end)
-        self.hub = StreamHub(
+        self.hub: StreamHub = StreamHub(
             store, heartbeat=settings.heartbeat, limits=settings.limits, on_end=self._on_end
         )
 

@@ -25,7 +25,7 @@ from ernie_async.sansio.replay import Cursor
 
 __all__ = ["StreamHub"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 # Where nobody watches another process's stream, it is followed for so many seconds more.
 MIRROR_SECONDS = 5.0
@@ -65,7 +65,7 @@ class StreamHub:
             raise ConfigError(f"heartbeat: expected seconds above 0, up to 30, got {heartbeat!r}")
         self.heartbeat = heartbeat
         self.limits = limits
-        self.is_draining = False
+        self.is_draining: bool = False
         self._store: Store = MemoryStore() if store is None else store
         self._on_end = tuple(on_end)
         self._shelf = Shelf(retention=limits.retention, max_bytes=limits.kept_bytes)

@@ -42,11 +42,12 @@ from ernie_async.net.hooks import (
 from ernie_async.net.key_pool import KeyUse
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
+from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.fallback import falls_back
 from ernie_async.sansio.load import is_quota
 from ernie_async.sansio.pause import PROBE_SECONDS
 from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
-from ernie_async.sansio.rest import Request
+from ernie_async.sansio.rest import Request, Ways
 from ernie_async.sansio.retry import RetryPolicy, may_pass
 from ernie_async.types.completion import NO_ANSWER, AnswerHead, ChatCompletion
 from ernie_async.types.usage import Timing, Usage
@@ -104,19 +105,19 @@ class Call:
 
     def __init__(self, desk: Desk, request: Request) -> None:
         desk.roster.check()
-        self.charge = charge_of(desk.roster, desk.ledger, request)
-        self.desk = desk
-        self.request = request
+        self.charge: Charge | None = charge_of(desk.roster, desk.ledger, request)
+        self.desk: Desk = desk
+        self.request: Request = request
         self._asked = request.messages  # whatever a resumed stream asks in the end
-        self.request_id = request.request_id
-        self.fallback = request.fallback
+        self.request_id: str = request.request_id
+        self.fallback: Ways = request.fallback
         self.fell_back_from: tuple[str, ...] = ()
-        self.loop = asyncio.get_running_loop()
-        self.number = next(_numbers)
-        self.started = monotonic()
-        self.queued = 0.0
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.number: int = next(_numbers)
+        self.started: float = monotonic()
+        self.queued: float = 0.0
         self.first_token: float | None = None
-        self.sent = 0
+        self.sent: int = 0
         self.failures: list[FailedAttempt] = []
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became

@@ -103,7 +103,7 @@ class SharedPermit(SharedTicket):
         self._held: list[None] = []  # one item while granted: a list gives it out only once
         self._local: Permit | None = None  # of the limiter of this process, if the server was down
         self.on_wait: Callable[[Any], None] | None = None
-        self.waited = 0.0
+        self.waited: float = 0.0
 
     def __await__(self) -> Generator[Any, None, "SharedPermit"]:
         return self._acquire().__await__()
@@ -132,7 +132,7 @@ class SharedPermit(SharedTicket):
                 f"(tokens_per_minute), got {self.tokens}"
             )
         if self._max_wait is not None:
-            self.gives_up_at = started + self._max_wait
+            self.gives_up_at: float = started + self._max_wait
         try:
             async with asyncio.timeout(self._max_wait):
                 self._local = await courier.wait(self)

@@ -26,7 +26,7 @@ class FilteredSource(ChunkSource):
 
     def __init__(self, desk: Desk, request: Request, content_filter: ContentFilter) -> None:
         super().__init__(desk, request)
-        self.came = Accumulator(n=request.n)
+        self.came: Accumulator = Accumulator(n=request.n)
         self._content_filter = content_filter
         self._texts = AnswerFilter(content_filter)
         self._gate = ClauseGate(content_filter) if content_filter.checkers else None

@@ -42,7 +42,7 @@ __all__ = [
     "tell_content",
 ]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 
 class CallStarted(NamedTuple):

@@ -159,7 +159,7 @@ class Accumulator:
         self._usage: Usage | None = None
         self._earlier_usage: Usage | None = None
         self._handed_over: Usage | None = None  # of this, what other models used
-        self.chunks = 0
+        self.chunks: int = 0
 
     def feed(self, *chunks: ChatChunk) -> None:
         """Take the next chunks."""

@@ -94,7 +94,7 @@ class Cassette(InThread):
         strict: bool = True,
         pace: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._is_recording = record
         self._upstream = upstream.rstrip("/")
         self._prefix = urlsplit(self._upstream).path

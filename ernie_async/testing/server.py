@@ -99,10 +99,10 @@ class MockErnie(InThread):
     ) -> None:
         self.requests: list[Seen] = []
         """The newest 10,000 requests of every kind, oldest first."""
-        self.requests_made = 0
+        self.requests_made: int = 0
         self._port = port
         self._api_key = api_key
-        self.tokens = None if iam_keys is None else TokenOffice(*iam_keys)
+        self.tokens: TokenOffice | None = None if iam_keys is None else TokenOffice(*iam_keys)
         """What makes short-lived tokens; None without `iam_keys`."""
         self._requests_per_minute = requests_per_minute
         self._concurrency = concurrency
