@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 FILE = Path(__file__).with_name("public_api.txt")
@@ -32,16 +33,15 @@ DUNDERS = {f"__{name}__" for name in USED_BY}
 # Of longer ones, such as tables and texts, only the name and the type are written down.
 LONGEST_VALUE = 160
 
-ROOT = Path(__file__).parents[1]
-
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Assign | ast.AnnAssign
 
 
 @cache
 def parsed(module: str) -> ast.Module:
-    folder = ROOT / module.replace(".", "/")
-    path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
-    return ast.parse(path.read_text("utf-8"))
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.parse(Path(spec.origin).read_text("utf-8"))
 
 
 def find(module: str, name: str) -> tuple[str, Definition]:
