@@ -25,7 +25,7 @@ from ernie_async.cli_terminal import note, printable
 
 __all__ = ["bot"]
 
-bot = App(name="bot", help="Try what answers look like in a chat.")
+bot: App = App(name="bot", help="Try what answers look like in a chat.")
 
 # Of a platform that was called too early.
 PENALTY = 30.0
@@ -42,13 +42,13 @@ class ScreenTransport(Transport):
 
     def __init__(self, limits: Platform, *, is_private: bool, flood: float) -> None:
         modes: tuple[Mode, ...] = ("draft", "card", "append", "edit", "sentence", "final")
-        self.caps = Caps(
+        self.caps: Caps = Caps(
             platform=limits, chat="screen", modes=modes, is_private=is_private, markup="always"
         )
         self.messages: list[str] = []
-        self.preview = ""
+        self.preview: str = ""
         self.calls: list[str] = []
-        self.n_violations = 0
+        self.n_violations: int = 0
         self._flood = flood
         self._started: float | None = None
         self._free_at = 0.0

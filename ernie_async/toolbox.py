@@ -37,7 +37,7 @@ __all__ = ["ToolEnded", "ToolRun", "ToolStarted", "ToolStream", "Toolbox"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 TOOL_SECONDS = 60.0
 MOST_ROUNDS = 8
@@ -342,8 +342,8 @@ class _Conversation:
         self._request = chat_request(prompt, {**fields, "tools": box.tools or None})
         if (self._request.n or 1) > 1:
             raise ConfigError("n: expected 1, since one conversation is gone on with")
-        self.messages = list(self._request.messages)
-        self.rounds = 0
+        self.messages: list[Message] = list(self._request.messages)
+        self.rounds: int = 0
         self.usage: Usage | None = None
         self._started: float | None = None
 

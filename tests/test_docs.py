@@ -420,7 +420,7 @@ def test_every_field_is_documented() -> None:
     assert missing(arguments, shared) == []
     for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
         assert missing(set(Timeouts.__dataclass_fields__), page_text(page)) == []
-    testing = page_text("docs/guides/testing.md")
+    testing = page_text("docs/guides/testing.md") + page_text("docs/guides/test-your-bot.md")
     assert missing(set(ernie_async.testing.__all__) - {"Step"}, testing) == []
 
 

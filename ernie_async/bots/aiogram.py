@@ -9,8 +9,8 @@ from ernie_async.bots.transport import ChatClosedError, FloodError, PlatformErro
 try:
     from aiogram import exceptions
     from aiogram.types import Message, ReplyParameters
-except ImportError as error:
-    raise ImportError("this needs aiogram: pip install 'ernie-async[aiogram]'") from error
+except ImportError as _error:
+    raise ImportError("this needs aiogram: pip install 'ernie-async[aiogram]'") from _error
 
 __all__ = ["AiogramTransport"]
 

@@ -74,7 +74,7 @@ class Messages:
         self._parts: list[Part] = []
         self._n_final = 0  # of the parts: shown as they should be
         self._is_fresh = False  # something was fed since the last preview
-        self.is_closed = False
+        self.is_closed: bool = False
 
     @property
     def text(self) -> str:
@@ -261,10 +261,10 @@ class GrowingMessage:
         self._is_open = False
         self._held = ""  # of the message that is open
         self._waiting_since: float | None = None
-        self.text = ""
-        self.rest = ""  # what was not appended
-        self.is_visible = False
-        self.is_closed = False
+        self.text: str = ""
+        self.rest: str = ""  # what was not appended
+        self.is_visible: bool = False
+        self.is_closed: bool = False
 
     @property
     def is_over(self) -> bool:

@@ -10,8 +10,8 @@ from ernie_async.bots.platforms import Platform, platform
 
 try:
     import discord
-except ImportError as error:
-    raise ImportError("this needs discord.py: pip install 'ernie-async[discord]'") from error
+except ImportError as _error:
+    raise ImportError("this needs discord.py: pip install 'ernie-async[discord]'") from _error
 
 __all__ = ["DiscordTransport"]
 
@@ -27,8 +27,8 @@ class DiscordTransport(to.Transport):
     def __init__(self, message: discord.Message, *, limits: Platform | None = None) -> None:
         self._message = message
         is_private = message.guild is None
-        self.reply_to = None if is_private else message.to_reference(fail_if_not_exists=False)
-        self.caps = to.Caps(
+        self.reply_to: Any = None if is_private else message.to_reference(fail_if_not_exists=False)
+        self.caps: to.Caps = to.Caps(
             platform=limits or platform("discord"),
             chat=message.channel.id,
             modes=("edit", "sentence", "final"),

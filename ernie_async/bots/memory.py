@@ -21,7 +21,7 @@ from ernie_async.types.usage import Usage
 
 __all__ = ["Content", "Key", "Memory", "Store", "Turn"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 # Enough for a long talk. Every token of history is paid for with every message, so this is less
 # than what today's models take.
@@ -142,7 +142,7 @@ class Memory:
         self._budget = window - max_tokens - int(window * RESERVE)
         if self._budget <= 0:
             raise ConfigError(f"window: expected more than max_tokens ({max_tokens}), got {window}")
-        self.turns = Turns(on_busy, queue=queue)
+        self.turns: Turns = Turns(on_busy, queue=queue)
         self._store = store
         self._system = system
         self._summarise = summarise

@@ -6,10 +6,10 @@ from ernie_async.bots.durations import parse_duration
 
 try:
     from redis.asyncio import Redis
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "conversations in Redis need the package redis: pip install 'ernie-async[redis]'"
-    ) from error
+    ) from _error
 
 __all__ = ["RedisStore"]
 

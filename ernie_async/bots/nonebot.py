@@ -9,8 +9,8 @@ from ernie_async.bots.transport import Caps, ChatClosedError, PlatformError, Tra
 try:
     from nonebot.adapters import Bot, Event
     from nonebot.exception import ActionFailed, ApiNotAvailable, NetworkError
-except ImportError as error:
-    raise ImportError("this needs nonebot2: pip install 'ernie-async[nonebot]'") from error
+except ImportError as _error:
+    raise ImportError("this needs nonebot2: pip install 'ernie-async[nonebot]'") from _error
 
 __all__ = ["NonebotTransport"]
 
@@ -31,7 +31,7 @@ class NonebotTransport(Transport):
         self._bot = bot
         self._event = event
         group = getattr(event, "group_id", None) or getattr(event, "channel_id", None)
-        self.caps = Caps(
+        self.caps: Caps = Caps(
             platform=limits or platform(PLATFORMS.get(bot.type, "onebot")),
             chat=group or event.get_session_id(),
             modes=("sentence", "final"),

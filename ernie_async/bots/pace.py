@@ -79,7 +79,7 @@ class Lane:
     """The way to one chat: one call at a time, at the pace of the chat and of the bot."""
 
     def __init__(self, interval: float, bot: BotPace) -> None:
-        self.pace = ChatPace(interval)
+        self.pace: ChatPace = ChatPace(interval)
         self.n_users = 0
         self._bot = bot
         self._lock = asyncio.Lock()

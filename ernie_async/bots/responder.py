@@ -28,7 +28,7 @@ from ernie_async.types.usage import Usage
 
 __all__ = ["ChatResponder"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 STOP_WORDS = {"/stop", "停止"}
 RESET_WORDS = {"/reset", "/new", "重新开始"}

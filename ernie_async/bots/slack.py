@@ -12,8 +12,8 @@ from ernie_async.bots.slack_files import download
 try:
     from slack_sdk.errors import SlackApiError
     from slack_sdk.web.async_client import AsyncWebClient
-except ImportError as error:
-    raise ImportError("this needs slack-bolt: pip install 'ernie-async[slack]'") from error
+except ImportError as _error:
+    raise ImportError("this needs slack-bolt: pip install 'ernie-async[slack]'") from _error
 
 __all__ = ["SlackTransport"]
 
@@ -29,7 +29,7 @@ class SlackTransport(to.Transport):
     def __init__(self, client: AsyncWebClient, event: Any, limits: Platform | None = None) -> None:
         self._client, self._event = client, event
         self._thread = {"thread_ts": event.get("thread_ts") or event["ts"]}
-        self.caps = to.Caps(
+        self.caps: to.Caps = to.Caps(
             platform=limits or platform("slack"),
             chat=event["channel"],
             modes=("append", "edit", "sentence", "final"),

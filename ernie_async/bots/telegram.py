@@ -9,8 +9,8 @@ from ernie_async.bots.transport import ChatClosedError, FloodError, PlatformErro
 try:
     from telegram import Message, ReplyParameters
     from telegram import error as errors
-except ImportError as error:
-    raise ImportError("this needs it: pip install 'ernie-async[telegram]'") from error
+except ImportError as _error:
+    raise ImportError("this needs it: pip install 'ernie-async[telegram]'") from _error
 
 __all__ = ["TelegramTransport"]
 

@@ -59,8 +59,8 @@ class TelegramChat(to.Transport):
         self._bot = bot
         self._reply_parameters = reply_parameters
         is_private = message.chat.type == "private"
-        self.reply_to = None if is_private else message.message_id
-        self.caps = to.Caps(
+        self.reply_to: Any = None if is_private else message.message_id
+        self.caps: to.Caps = to.Caps(
             platform=limits or platform("telegram"),
             chat=message.chat.id,
             modes=("draft", "edit", "sentence", "final"),
