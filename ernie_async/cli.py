@@ -71,7 +71,7 @@ FLAGS = {
     "--group",
 }
 
-app = App(
+app: App = App(
     name="ernie-async",
     help="Talk to Baidu's ERNIE models, or to any server that speaks the same.",
     help_epilogue=EPILOGUE,
@@ -182,11 +182,11 @@ def read_schema(path: Path) -> dict[str, Any]:
     return schema
 
 
-for command in (embed, rerank, image, models, serve):
-    app.command(command)
+for _command in (embed, rerank, image, models, serve):
+    app.command(_command)
 app.command(files)
-for lane_command in (submit, status, fetch, cancel):
-    batch.command(lane_command)
+for _lane_command in (submit, status, fetch, cancel):
+    batch.command(_lane_command)
 app.command(batch)
 BOT_HELP = "Try what answers look like in a chat."
 app.command("ernie_async.cli_bot:bot", name="bot", help=BOT_HELP)  # imported by its own commands

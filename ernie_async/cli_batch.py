@@ -39,7 +39,7 @@ FAILED, INTERNAL = 1, 70
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-batch = App(
+batch: App = App(
     name="batch",
     help="Many prompts from file to file: resumable, within limits and budget.",
     help_epilogue=(
@@ -50,7 +50,7 @@ batch = App(
     ),
 )
 
-Positive = Parameter(validator=Number(gt=0))
+Positive: Parameter = Parameter(validator=Number(gt=0))
 
 
 @Parameter(name="*")

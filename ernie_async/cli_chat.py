@@ -20,7 +20,7 @@ from ernie_async.types.completion import ChatCompletion
 __all__ = ["Asker", "converse", "explain"]
 
 # Any other end is worth a word: there may be more that the model would have said.
-GOOD_ENDS = {None, "", "stop", "normal"}
+GOOD_ENDS: set[str | None] = {None, "", "stop", "normal"}
 
 PROMPT = "> "
 HELP = "/clear forgets the conversation; /exit or Ctrl-D ends it; Ctrl-C stops an answer"

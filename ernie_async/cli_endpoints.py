@@ -250,7 +250,7 @@ def day(seconds: int | None) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}" if seconds else ""
 
 
-files = App(name="files", help="The files that the service keeps for batches and training.")
+files: App = App(name="files", help="The files that the service keeps for batches and training.")
 
 
 @files.command(name="list")

@@ -30,7 +30,7 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 DRAIN_SECONDS = 30.0
 
 # What the file may say besides the gateway's own settings.
-IN_FILE = {
+IN_FILE: dict[str, type] = {
     "host": str,
     "port": int,
     "model": str,

@@ -41,7 +41,7 @@ def read_int(_: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"expected a whole number, got {word}") from None
 
 
-Whole = Parameter(converter=read_int)
+Whole: Parameter = Parameter(converter=read_int)
 
 
 @Parameter(name="*")

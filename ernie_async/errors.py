@@ -210,7 +210,7 @@ class DecodeError(TransportError):
         self, message: str, *, body: bytes = b"", partial: ChatCompletion | None = None
     ) -> None:
         super().__init__(message)
-        self.body = body[:2000]
+        self.body: bytes = body[:2000]
         self.partial = partial
 
     def __str__(self) -> str:
@@ -334,7 +334,7 @@ class BlockedError(ErnieError):
         self.term = term
         self.flag = flag
         self.ban_round = ban_round
-        self.is_retracted = is_retracted or flag == RETRACT_FLAG
+        self.is_retracted: bool = is_retracted or flag == RETRACT_FLAG
 
 
 class BudgetError(ErnieError):
@@ -385,4 +385,4 @@ class ToolLoopError(ErnieError):
 
     def __init__(self, message: str, *, messages: Sequence[Message] = ()) -> None:
         super().__init__(message)
-        self.messages = tuple(messages)
+        self.messages: tuple[Message, ...] = tuple(messages)

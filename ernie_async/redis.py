@@ -25,10 +25,10 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import NoScriptError, ResponseError
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "ernie_async.redis needs redis: pip install 'ernie-async[redis]'", name="redis"
-    ) from error
+    ) from _error
 
 from ernie_async.errors import ConfigError, LimiterError, shorten
 from ernie_async.net.admission import LimiterSnapshot, Priority, is_batch
@@ -41,7 +41,7 @@ from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane
 
 __all__ = ["RedisLimiter", "SharedPermit"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 SCRIPT = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
 SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()

@@ -106,7 +106,7 @@ class Asker:
                 "content_filter: a batch sends prompts as they are; give it a client whose filter "
                 "has no channel 'prompt'"
             )
-        self.account = desk.account
+        self.account: str = desk.account
         # The limiter is asked beforehand, so that the call's own clock begins when it is sent. What
         # is sent again, and when, has rules of its own here.
         self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT, breaker=None, retry_budget=None)

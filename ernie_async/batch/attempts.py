@@ -29,11 +29,11 @@ class AnyAttempts(Protocol):
         """Attempts that have begun, and wait in a line elsewhere."""
         ...
 
-    def need(self, line: Line) -> Need:
+    def need(self, line: Line, /) -> Need:
         """Estimate what a line will take."""
         ...
 
-    def has_price(self, line: Line) -> bool:
+    def has_price(self, line: Line, /) -> bool:
         """Whether it is known what the line costs."""
         ...
 
@@ -76,10 +76,10 @@ class Attempts:
     def __init__(
         self, asker: Asker, limiters: Sequence[AnyLimiter], max_retry_after: float
     ) -> None:
-        self.need = asker.need
-        self.has_price = asker.has_price
+        self.need: Callable[[Line], Need] = asker.need
+        self.has_price: Callable[[Line], bool] = asker.has_price
         self.waiting = 0
-        self.counts_tokens = any(limiter.counts_tokens for limiter in limiters)
+        self.counts_tokens: bool = any(limiter.counts_tokens for limiter in limiters)
         self._asker = asker
         self._limiters = limiters
         self._max_retry_after = max_retry_after

@@ -114,9 +114,9 @@ class FileRun:
         self.out = out
         self.options = options
         self.kind: InputKind = options.kind or kind_of(source)
-        self.err = options.errors or (None if out is None else errors_path(out))
-        self.before = Before()
-        self.reader = self._make_reader(models)
+        self.err: Path | None = options.errors or (None if out is None else errors_path(out))
+        self.before: Before = Before()
+        self.reader: LineReader = self._make_reader(models)
         self.is_over = False
         self._models = models
         self._order: Order[BatchResult] = Order(options.order_window)

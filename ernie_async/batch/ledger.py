@@ -28,7 +28,7 @@ class Ledger:
     """Serves one event loop."""
 
     def __init__(self) -> None:
-        self.has_orders = asyncio.Event()
+        self.has_orders: asyncio.Event = asyncio.Event()
         self._tickets = count()
         self._waiting: deque[Order] = deque()
         self._answers: dict[int, asyncio.Future[Answer]] = {}

@@ -64,7 +64,7 @@ class OfflineLane:
         self._max_lines = max_lines
         self._max_bytes = max_bytes
         self._prices = client._desk.ledger.prices if prices is None else prices
-        self.manifest = Manifest.load(manifest_path(out))
+        self.manifest: Manifest = Manifest.load(manifest_path(out))
 
     async def submit(self, run: FileRun, *, window: str = "24h") -> int:
         """Send what is left to do; how many lines. Goes on where an earlier attempt broke off.

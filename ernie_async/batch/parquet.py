@@ -9,10 +9,10 @@ from ernie_async.errors import ConfigError
 try:
     import pyarrow
     from pyarrow import parquet
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "Parquet needs pyarrow: pip install 'ernie-async[parquet]'", name="pyarrow"
-    ) from error
+    ) from _error
 
 __all__ = ["count_rows", "read_rows"]
 

@@ -22,10 +22,10 @@ from typing import Any, Self, TypeVar
 try:
     import ray
     from ray.exceptions import RayError, RayTaskError
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "ernie_async.batch.ray needs ray: pip install 'ernie-async[ray]'", name="ray"
-    ) from error
+    ) from _error
 
 from ernie_async.batch.asking import Answer, Asker, Need
 from ernie_async.batch.attempts import AnyAttempts
@@ -91,9 +91,9 @@ class Crew:
         cpus: float,
         address: str | None,
     ) -> None:
-        self.need = asker.need
-        self.has_price = asker.has_price
-        self.counts_tokens = any(limiter.counts_tokens for limiter in setup.limiters)
+        self.need: Callable[[Line], Need] = asker.need
+        self.has_price: Callable[[Line], bool] = asker.has_price
+        self.counts_tokens: bool = any(limiter.counts_tokens for limiter in setup.limiters)
         self._setup = setup
         self._n_workers = n_workers
         self._room = room

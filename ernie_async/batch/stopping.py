@@ -180,8 +180,8 @@ class Budget:
     ) -> None:
         self.max_cost = max_cost
         self._max_tokens = max_tokens
-        self.cost = cost
-        self.tokens = tokens
+        self.cost: float = cost
+        self.tokens: int = tokens
         self._reserved_cost = 0.0
         self._reserved_tokens = 0
 

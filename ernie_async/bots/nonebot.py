@@ -1,7 +1,5 @@
 """Answer with nonebot2, on every platform that it has an adapter for (extra `nonebot`)."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +9,8 @@ from ernie_async.bots.transport import Caps, ChatClosedError, PlatformError, Tra
 try:
     from nonebot.adapters import Bot, Event
     from nonebot.exception import ActionFailed, ApiNotAvailable, NetworkError
-except ImportError as error:
-    raise ImportError("this needs nonebot2: pip install 'ernie-async[nonebot]'") from error
+except ImportError as _error:
+    raise ImportError("this needs nonebot2: pip install 'ernie-async[nonebot]'") from _error
 
 __all__ = ["NonebotTransport"]
 
@@ -33,7 +31,7 @@ class NonebotTransport(Transport):
         self._bot = bot
         self._event = event
         group = getattr(event, "group_id", None) or getattr(event, "channel_id", None)
-        self.caps = Caps(
+        self.caps: Caps = Caps(
             platform=limits or platform(PLATFORMS.get(bot.type, "onebot")),
             chat=group or event.get_session_id(),
             modes=("sentence", "final"),
@@ -41,18 +39,19 @@ class NonebotTransport(Transport):
         )
 
     async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> Any:
-        """Send a message to where the event came from."""
-        try:
-            return await self._bot.send(self._event, text.strip("\n"))
-        except NetworkError as error:
-            raise PlatformError(f"no connection: {error!r}") from error
-        except (ActionFailed, ApiNotAvailable) as error:
-            raise ChatClosedError(f"refused: {error!r}") from error
+        return await self._bot.send(self._event, text.strip("\n"))
 
     async def images(self) -> Sequence[str]:
         """Addresses of the pictures in the message."""
-        return [
-            segment.data["url"]
-            for segment in self._event.get_message()
-            if segment.type == "image" and segment.data.get("url")
-        ]
+        pictures = [part for part in self._event.get_message() if part.type == "image"]
+        addresses = [str(part.data.get("url")) for part in pictures]
+        return [address for address in addresses if address.startswith("http")]  # never a path
+
+    def refusal(self, error: Exception) -> Exception | None:
+        """What an error of nonebot2 means."""
+        match error:
+            case NetworkError():
+                return PlatformError(f"no connection: {error!r}")
+            case ActionFailed() | ApiNotAvailable():
+                return ChatClosedError(f"refused: {error!r}")
+        return error

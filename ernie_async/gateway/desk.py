@@ -48,10 +48,11 @@ class GatewayDesk:
         on_end: Sequence[OnEnd],
     ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics: Metrics = Metrics()
         hooks = (*client._desk.hooks, self.metrics.note_record)
         # What comes in one piece is filtered by the client; streams by the hub, which takes back.
-        self.client = self._whole = client.with_options(hooks=hooks)
+        self.client: AsyncClient = client.with_options(hooks=hooks)
+        self._whole = self.client
         self._filter = content_filter
         if content_filter is not None:
             content_filter.check_live(takes_back=True)
@@ -62,9 +63,9 @@ class GatewayDesk:
                 self.client = self.client.with_options(content_filter=prompts)
             shown = content_filter.channels - {"prompt"}
             self._filter = content_filter.with_settings(channels=shown)
-        self.tenants = Tenants(settings.tenants, patience=settings.admission)
+        self.tenants: Tenants = Tenants(settings.tenants, patience=settings.admission)
         self._on_end = (self.metrics.note_end, *on_end)
-        self.hub = StreamHub(
+        self.hub: StreamHub = StreamHub(
             store,
             heartbeat=settings.heartbeat,
             limits=settings.limits,

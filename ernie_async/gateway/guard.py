@@ -18,7 +18,7 @@ from ernie_async.sansio.relay import Fault, GatewayError, fault_of
 
 __all__ = ["Guard", "json_answer"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

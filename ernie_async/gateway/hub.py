@@ -27,7 +27,7 @@ from ernie_async.sansio.replay import Cursor
 
 __all__ = ["StreamHub"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 # Where nobody watches another process's stream, it is followed for so many seconds more. With the
 # next, less than a second: so long may a stream with the policy `cancel` be asked for unwatched.
@@ -73,7 +73,7 @@ class StreamHub:
             raise ConfigError(f"heartbeat: expected seconds above 0, up to 30, got {heartbeat!r}")
         self.heartbeat = heartbeat
         self.limits = limits
-        self.is_draining = False
+        self.is_draining: bool = False
         self._store: Store = MemoryStore() if store is None else store
         self._on_end = tuple(on_end)
         self._hooks = tuple(hooks)

@@ -74,7 +74,7 @@ class LiveStream:
         self.record = record
         self.limits = limits
         self.heartbeat = heartbeat
-        self.log = AnswerLog(
+        self.log: AnswerLog = AnswerLog(
             record.stream_id,
             record.epoch,
             max_events=limits.window_events,
@@ -82,7 +82,7 @@ class LiveStream:
         )
         self.viewers: set[Viewer] = set()
         self.on_abandoned: Callable[[LiveStream], None] | None = None
-        self.is_closing = False
+        self.is_closing: bool = False
         self.n_lagged = 0
         self._linger = linger
         self._timer: asyncio.TimerHandle | None = None
@@ -148,8 +148,8 @@ class Viewer:
         self._woken: asyncio.Future[None] | None = None
         self._since = 0.0
         self._beat: asyncio.TimerHandle | None = None
-        self.is_over = False
-        self.has_lagged = False
+        self.is_over: bool = False
+        self.has_lagged: bool = False
 
     def __enter__(self) -> Self:
         self._stream.viewers.add(self)

@@ -32,7 +32,7 @@ __all__ = [
     "StreamEnded",
 ]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 Ending = Literal["done", "error", "cancelled", "disconnected", "filtered"]
 StopReason = Literal["cancelled", "disconnected", "shutting_down"]

@@ -22,12 +22,12 @@ from ernie_async.sansio.replay import AnswerLog, StreamEvent
 try:
     import redis.asyncio as redis
     from redis.exceptions import RedisError, ResponseError
-except ImportError as error:
-    raise ImportError("RedisStore needs redis: pip install 'ernie-async[redis]'") from error
+except ImportError as _error:
+    raise ImportError("RedisStore needs redis: pip install 'ernie-async[redis]'") from _error
 
 __all__ = ["RedisStore"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 LEASE_SECONDS = 15.0
 BATCH_SECONDS = 0.04

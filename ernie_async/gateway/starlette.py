@@ -13,10 +13,10 @@ try:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "sse_response needs Starlette: pip install 'ernie-async[starlette]'"
-    ) from error
+    ) from _error
 
 __all__ = ["sse_response"]
 

@@ -63,10 +63,10 @@ class Tenants:
     """
 
     def __init__(self, tenants: Sequence[Tenant], *, patience: float) -> None:
-        self.is_open = not tenants
+        self.is_open: bool = not tenants
         self._hashes = {tenant.token_sha256: tenant.name for tenant in tenants}
         self._patience = patience
-        self.limiters = defaultdict(lambda: Limiter(Limits()))
+        self.limiters: defaultdict[str, Limiter] = defaultdict(lambda: Limiter(Limits()))
         for tenant in tenants:
             self.limiters[tenant.name] = Limiter(
                 Limits(

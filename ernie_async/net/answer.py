@@ -15,7 +15,7 @@ from ernie_async.net.desk import Desk
 from ernie_async.net.feedback import settle_failed, tell_success
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.rest import Request, read_answer
-from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.completion import AnswerHead, ChatCompletion
 from ernie_async.types.usage import Usage
 
 __all__ = ["fetch", "get_answer"]
@@ -77,7 +77,7 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
         if not isinstance(answer, ChatCompletion):
             if usage is not None:
                 call.charge_with(usage)
-            call.end("ok", usage=usage)
+            call.end("ok", usage=usage, answer=AnswerHead(model=_told_model(answer)))
             return answer
         desk, request = call.desk, call.request  # of the model that answered
         if usage is None:
@@ -87,7 +87,14 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
             desk.learn(request, usage)
         desk.ledger.note(request.model, usage)
         call.charge_with(usage)
-        timing = call.end("ok", usage=usage, request_id=answer.request_id)
+        completion = answer
+        timing = call.end(
+            "ok",
+            usage=usage,
+            request_id=answer.request_id,
+            answer=answer.head,
+            completion=lambda: completion,
+        )
         answer.observed(
             request_id=request.request_id,
             timing=timing,
@@ -160,3 +167,9 @@ def _told_usage(answer: object) -> Usage | None:
         return None
     usage = answer.__dict__.get("usage")  # one of unknown form is no field
     return usage if isinstance(usage, Usage) and not usage.is_estimate else None
+
+
+def _told_model(answer: object) -> str | None:
+    """The model that an answer names; `None` if it names none."""
+    model = answer.__dict__.get("model") if isinstance(answer, BaseModel) else None
+    return model if isinstance(model, str) else None

@@ -36,7 +36,7 @@ class Budget(Tally):
 
     def __init__(self, roster: Roster, *, tokens: int | None, cost: float | None) -> None:
         super().__init__(tokens=tokens, cost=cost)
-        self.roster = roster  # of the client whose calls count
+        self.roster: Roster = roster  # of the client whose calls count
 
     def __enter__(self) -> Self:
         _entered.set((*_entered.get(), self))

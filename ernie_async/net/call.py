@@ -35,17 +35,21 @@ from ernie_async.net.hooks import (
     Queued,
     RetryScheduled,
     brief,
+    headers_of,
     tell,
+    tell_content,
 )
 from ernie_async.net.key_pool import KeyUse
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
+from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.fallback import falls_back
 from ernie_async.sansio.load import is_quota
 from ernie_async.sansio.pause import PROBE_SECONDS
 from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
-from ernie_async.sansio.rest import Request
+from ernie_async.sansio.rest import Request, Ways
 from ernie_async.sansio.retry import RetryPolicy, may_pass
+from ernie_async.types.completion import NO_ANSWER, AnswerHead, ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = ["Call"]
@@ -75,6 +79,7 @@ class Call:
     """
 
     __slots__ = (
+        "_asked",
         "_guard",
         "_has_renewed",
         "_keys",
@@ -104,20 +109,21 @@ class Call:
 
     def __init__(self, desk: Desk, request: Request) -> None:
         desk.roster.check()
-        self.charge = charge_of(desk.roster, desk.ledger, request)
-        self.desk = desk
-        self.request = request
-        self.request_id = request.request_id
-        self.fallback = request.fallback
+        self.charge: Charge | None = charge_of(desk.roster, desk.ledger, request)
+        self.desk: Desk = desk
+        self.request: Request = request
+        self._asked = request.messages  # whatever a resumed stream asks in the end
+        self.request_id: str = request.request_id
+        self.fallback: Ways = request.fallback
         self.fell_back_from: tuple[str, ...] = ()
-        self.loop = asyncio.get_running_loop()
-        self.number = next(_numbers)
-        self.started = monotonic()
-        self.total = desk.timeouts.total_for(stream=request.is_stream)
-        self.ends_at = None if self.total is None else self.started + self.total
-        self.queued = 0.0
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.number: int = next(_numbers)
+        self.started: float = monotonic()
+        self.total: float | None = desk.timeouts.total_for(stream=request.is_stream)
+        self.ends_at: float | None = None if self.total is None else self.started + self.total
+        self.queued: float = 0.0
         self.first_token: float | None = None
-        self.sent = 0
+        self.sent: int = 0
         self.failures: list[FailedAttempt] = []
         self._waits = [0.0]
         self._token: MaskedStr | None = None  # the header that a short-lived token became
@@ -137,6 +143,8 @@ class Call:
                 path=request.path,
                 model=request.model,
                 is_stream=request.is_stream,
+                server=desk.server.name,
+                base_url=desk.transport.base_url,
             ),
         )
 
@@ -416,6 +424,8 @@ class Call:
                 self._token = None  # of an earlier attempt
                 self._token = await key.header(connect=self.desk.timeouts.connect)
                 headers["Authorization"] = self._token
+        if self.desk.hooks and self.desk.transport.is_home(request.path):
+            headers |= headers_of(self.desk.hooks, self.number)
         self.sent += 1
         return await self.desk.transport.open(
             request.method,
@@ -476,8 +486,19 @@ class Call:
         error: ErnieError | None = None,
         usage: Usage | None = None,
         request_id: str | None = None,
+        answer: AnswerHead = NO_ANSWER,
+        completion: Callable[[], ChatCompletion] | None = None,
     ) -> Timing:
-        """Tell that the call is over."""
+        """Tell that the call is over.
+
+        Args:
+            outcome: How it ended.
+            error: Why it failed.
+            usage: What it used, as told or estimated.
+            request_id: What the service calls it.
+            answer: What observers shall know of the answer.
+            completion: Makes the answer of a chat, for hooks that want to see it.
+        """
         if outcome == "ok":
             self._guard.over()
         timing = self.timing()
@@ -486,8 +507,11 @@ class Call:
         self._roster.leave(self)
         if self.charge is not None:
             self.charge.close()
+        hooks = self.desk.hooks
+        if hooks and self._asked:
+            tell_content(hooks, self.number, self._asked, completion)
         tell(
-            self.desk.hooks,
+            hooks,
             CallEnded(
                 call=self.number,
                 outcome=outcome,
@@ -495,6 +519,9 @@ class Call:
                 request_id=self.request_id,
                 timing=timing,
                 usage=usage,
+                response_id=answer.id,
+                model=answer.model,
+                finish_reasons=answer.finish_reasons,
             ),
         )
         return timing

@@ -103,7 +103,7 @@ class SharedPermit(Held, SharedTicket):
         self._held = []
         self._local: Permit | None = None  # of the limiter of this process, if the server was down
         self.on_wait: Callable[[Any], None] | None = None
-        self.waited = 0.0
+        self.waited: float = 0.0
 
     def __await__(self) -> Generator[Any, None, "SharedPermit"]:
         return self._acquire().__await__()
@@ -121,7 +121,7 @@ class SharedPermit(Held, SharedTicket):
                 f"(tokens_per_minute), got {self.tokens}"
             )
         if self._max_wait is not None:
-            self.gives_up_at = started + self._max_wait
+            self.gives_up_at: float = started + self._max_wait
         try:
             async with asyncio.timeout(self._max_wait):
                 self._local = await courier.wait(self)

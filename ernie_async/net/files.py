@@ -41,7 +41,7 @@ class FileSource:
     ) -> None:
         self._source = source if isinstance(source, bytes) else Path(source)
         self._on_progress = on_progress
-        self.size = self._size()
+        self.size: int = self._size()
 
     def _size(self) -> int:
         if isinstance(self._source, bytes):

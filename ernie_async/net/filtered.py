@@ -103,7 +103,7 @@ class FilteredSource(ChunkSource):
 
     def __init__(self, desk: Desk, request: Request, content_filter: ContentFilter) -> None:
         super().__init__(desk, request)
-        self.came = Accumulator(n=request.n)
+        self.came: Accumulator = Accumulator(n=request.n)
         self._content_filter = content_filter
         self._screen = ChunkScreen(content_filter, desk.hooks)
         self._failure: BlockedError | None = None  # to be raised when all before it was read

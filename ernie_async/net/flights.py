@@ -112,9 +112,9 @@ class SharedSource:
         self._desk = desk
         self._request = request
         self._make_source = make_source
-        self.answer = Accumulator(n=request.n)
+        self.answer: Accumulator = Accumulator(n=request.n)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.phase = "new"
+        self.phase: str = "new"
         self._shared: ChunkSource | None = None
         self._branch: ChunkBranch | None = None
         self._clock: asyncio.Timeout | None = None  # while it waits

@@ -67,7 +67,7 @@ class Permit(Held, Ticket):
         self._held = []
         self._max_wait = max_wait
         self.on_wait: Callable[[Permit], None] | None = None
-        self.waited = 0.0
+        self.waited: float = 0.0
 
     def __await__(self) -> Generator[object, None, "Permit"]:
         return self._gate.acquire(self).__await__()
@@ -133,7 +133,7 @@ class Gate:
 
     def __init__(self, limits: Limits) -> None:
         now = monotonic()
-        self.lane = Lane(limits, now)
+        self.lane: Lane = Lane(limits, now)
         self._notes: deque[tuple[Callable[[Lane, Any, Any, float], object], Permit, Any]] = deque()
         self._lock = threading.Lock()
         self._is_stale = False

@@ -3,16 +3,22 @@
 A hook is any callable that takes a record. It runs in the event loop, so it must be quick; one that
 raises is logged and does not fail the call. The same records go to the logger `ernie_async`, which
 never sees a prompt, an answer or a credential.
+
+A hook that is an object may have two methods more. `headers(call)` returns headers to send with the
+call's requests. `content(call, messages, answer)` is told, just before the end of a chat, what was
+asked, and what the model said (a `ChatCompletion`, or `None` if there is none).
 """
 
 import logging
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ernie_async.errors import ErnieError
 from ernie_async.sansio.breaker import CircuitState
 from ernie_async.sansio.resume import Form
+from ernie_async.types.completion import ChatCompletion
+from ernie_async.types.messages import Message
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = [
@@ -31,10 +37,12 @@ __all__ = [
     "RetryWithheld",
     "StreamResumed",
     "brief",
+    "headers_of",
     "tell",
+    "tell_content",
 ]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 
 class CallStarted(NamedTuple):
@@ -46,6 +54,8 @@ class CallStarted(NamedTuple):
         path: The path below the base URL.
         model: The model asked for, if any.
         is_stream: Whether the answer is to be streamed.
+        server: Who speaks at the base URL, such as `qianfan`.
+        base_url: Where it is.
     """
 
     call: int
@@ -53,6 +63,8 @@ class CallStarted(NamedTuple):
     path: str
     model: str | None
     is_stream: bool
+    server: str = ""
+    base_url: str = ""
 
 
 class Queued(NamedTuple):
@@ -223,6 +235,9 @@ class CallEnded(NamedTuple):
         request_id: What the service calls it; if it did not answer, the `X-Request-Id` we sent.
         timing: Attempts, time in line, time to the first token, total time.
         usage: Tokens, if the service told them; for a stream else an estimate.
+        response_id: The service's id of the answer of a chat, if one came.
+        model: The model that answered, as the service names it.
+        finish_reasons: Why the model stopped, of each answer that came to an end.
     """
 
     call: int
@@ -231,6 +246,9 @@ class CallEnded(NamedTuple):
     request_id: str | None
     timing: Timing
     usage: Usage | None
+    response_id: str | None = None
+    model: str | None = None
+    finish_reasons: tuple[str, ...] = ()
 
 
 Record = (
@@ -270,10 +288,35 @@ def tell(hooks: Sequence[Hook], record: Record) -> None:
     if logger.isEnabledFor(level):
         logger.log(level, "%s", record)
     for hook in hooks:
-        try:
-            hook(record)
-        except Exception:  # whatever it is, the caller's answer is worth more
-            logger.exception("a hook failed on %s", type(record).__name__)
+        _safely(type(record).__name__, hook, record)
+
+
+def headers_of(hooks: Sequence[Hook], call: int) -> dict[str, str]:
+    """What hooks want sent with the requests of a call."""
+    headers: dict[str, str] = {}
+    for hook in hooks:
+        if (make := getattr(hook, "headers", None)) is not None:
+            headers |= _safely("headers", make, call) or {}
+    return headers
+
+
+def tell_content(
+    hooks: Sequence[Hook],
+    call: int,
+    messages: Sequence[Message],
+    completion: Callable[[], ChatCompletion] | None,
+) -> None:
+    """Tell those hooks that want to know what was asked and said; the log is told nothing."""
+    for hook in hooks:
+        if (listen := getattr(hook, "content", None)) is not None:
+            _safely("content", listen, call, messages, completion and completion())
+
+
+def _safely(what: str, hook: Callable[..., Any], *told: Any) -> Any:
+    try:
+        return hook(*told)
+    except Exception:  # whatever it is, the caller's answer is worth more
+        logger.exception("a hook failed on %s", what)
 
 
 def brief(error: ErnieError) -> str:

@@ -62,7 +62,7 @@ class KeyPool:
         if twice is not None:
             places = [str(n) for n, name in enumerate(names, start=1) if name == twice]
             raise ConfigError(f"keys: {' and '.join(places)} of the pool are the same key")
-        self.lanes = KeyLanes(self._keys)
+        self.lanes: KeyLanes = KeyLanes(self._keys)
 
     def health(self) -> list[KeyHealth]:
         """How each key is at the moment, in the order of the pool."""
@@ -101,7 +101,7 @@ class PoolTokens:
     """A pool as one client uses it: with the tokens that its pairs of keys became."""
 
     def __init__(self, pool: KeyPool, tokens: "Mapping[IamKeys, IamTokens]") -> None:
-        self.lanes = pool.lanes
+        self.lanes: KeyLanes = pool.lanes
         self.tokens = tokens
         self._pool = pool
 

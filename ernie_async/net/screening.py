@@ -21,7 +21,7 @@ from ernie_async.types.request import ChatRequest
 
 __all__ = ["filter_prompt", "judge", "judge_prompt", "screen_completion"]
 
-logger = logging.getLogger("ernie_async")
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 # Clauses of one text under way at a time.
 CONCURRENCY = 2

@@ -91,10 +91,11 @@ class ChunkSource:
         self._desk = desk
         self._request = request
         self._part = request  # what is being answered: the request, or one to go on with it
-        self.answer = self.came = Accumulator(n=request.n)
-        self.gauge = ReadGauge(desk.read_buffer)
+        self.came: Accumulator = Accumulator(n=request.n)
+        self.answer: Accumulator = self.came
+        self.gauge: ReadGauge = ReadGauge(desk.read_buffer)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.phase = "new"
+        self.phase: str = "new"
         self.resumes: tuple[StreamResumed, ...] = ()
         self._ledger = EventLedger()
         self._call: Call | None = None
@@ -431,6 +432,8 @@ class ChunkSource:
             error=error,
             usage=usage,
             request_id=self.request_id,
+            answer=self.came.head,
+            completion=(lambda: self.came.completion(usage)) if self.came.chunks else None,
         )
 
     def _close_attempt(self) -> None:

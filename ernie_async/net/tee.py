@@ -140,7 +140,7 @@ class Tee:
         self._reading: asyncio.Task[None] | None = None
         self._is_over = False
         self._failure: ErnieError | None = None
-        self.room = asyncio.Event()
+        self.room: asyncio.Event = asyncio.Event()
 
     @property
     def may_join(self) -> bool:

@@ -268,8 +268,8 @@ class Reply:
         self._response = response
         self._content = response.content
         self._failure: ErnieError | None = None
-        self.loop = asyncio.get_running_loop()
-        self.status = response.status
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
 
     @property

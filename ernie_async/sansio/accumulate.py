@@ -9,7 +9,7 @@ from typing import Any
 from ernie_async.sansio.chunk_template import is_plain
 from ernie_async.sansio.tool_calls import call_index
 from ernie_async.types.chunk import ChatChunk, ChunkChoice
-from ernie_async.types.completion import ChatCompletion, SearchResult
+from ernie_async.types.completion import AnswerHead, ChatCompletion, SearchResult
 from ernie_async.types.tools import ToolCallDelta
 from ernie_async.types.usage import Usage
 
@@ -159,7 +159,7 @@ class Accumulator:
         self._usage: Usage | None = None
         self._earlier_usage: Usage | None = None
         self._handed_over: Usage | None = None  # of this, what other models used
-        self.chunks = 0
+        self.chunks: int = 0
 
     def feed(self, *chunks: ChatChunk) -> None:
         """Take the next chunks."""
@@ -253,6 +253,13 @@ class Accumulator:
         """The service's id of the answer; `None` if none came yet."""
         answer_id: str | None = self._fields.get("id")
         return answer_id
+
+    @property
+    def head(self) -> AnswerHead:
+        """What may be known of the answer without reading it."""
+        chosen = [self._choices[at].fields.get("finish_reason") for at in sorted(self._choices)]
+        reasons = tuple(reason for reason in chosen if reason)
+        return AnswerHead(self.id, self._fields.get("model"), reasons)
 
     @property
     def text(self) -> str:

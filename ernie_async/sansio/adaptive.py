@@ -79,7 +79,7 @@ class ConcurrencyControl:
         self._ceiling_until = now
         self._paces: deque[float] = deque(maxlen=PACE_ANSWERS)
         self._best_pace = float("inf")
-        self.epoch = 0
+        self.epoch: int = 0
 
     @property
     def limit(self) -> int:

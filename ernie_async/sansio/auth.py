@@ -62,7 +62,7 @@ class ApiKey:
     def __init__(self, key: str, *, source: str = "argument") -> None:
         secret = MaskedStr(_without_bearer(key))
         del key  # a traceback that shows what names hold has nothing to show
-        self.source = source  # first, so that a half-made key can be shown in a traceback
+        self.source: str = source  # first, so that a half-made key can be shown in a traceback
         _refuse_wrong_kind(secret, source)
         self._secret = secret
 
@@ -120,13 +120,15 @@ class IamKeys:
         iam_url: str = DEFAULT_IAM_URL,
         source: str = "argument",
     ) -> None:
-        self.source = source  # first, so that a half-made pair can be shown in a traceback
-        self.access_key = MaskedStr(access_key.strip())
-        self.secret_key = MaskedStr(secret_key.strip())
-        self.session_token = None if session_token is None else MaskedStr(session_token.strip())
+        self.source: str = source  # first, so that a half-made pair can be shown in a traceback
+        self.access_key: MaskedStr = MaskedStr(access_key.strip())
+        self.secret_key: MaskedStr = MaskedStr(secret_key.strip())
+        self.session_token: MaskedStr | None = (
+            None if session_token is None else MaskedStr(session_token.strip())
+        )
         del access_key, secret_key, session_token
-        self.token_seconds = token_seconds
-        self.iam_url = iam_url.strip().rstrip("/")
+        self.token_seconds: int = token_seconds
+        self.iam_url: str = iam_url.strip().rstrip("/")
         self._check()
 
     def _check(self) -> None:

@@ -111,8 +111,8 @@ class Circuit:
         self._n_opened = 0  # in a row
         self._n_good = 0
         self.state: CircuitState = "closed"
-        self.epoch = 0
-        self.last_failure = ""
+        self.epoch: int = 0
+        self.last_failure: str = ""
 
     def opens_in(self, now: float) -> float:
         """Seconds until a request may go; 0.0 if one may go now."""
@@ -195,7 +195,7 @@ class Breaker:
     """
 
     def __init__(self, policy: BreakerPolicy | None = None) -> None:
-        self.policy = policy or BreakerPolicy()
+        self.policy: BreakerPolicy = policy or BreakerPolicy()
         self._circuits: dict[tuple[str, str | None], Circuit] = {}
 
     def circuit(self, base_url: str, model: str | None, now: float) -> Circuit:

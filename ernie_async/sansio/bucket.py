@@ -76,8 +76,8 @@ class TokenBucket:
     __slots__ = ("_changed", "_level", "_stamp", "capacity", "rate")
 
     def __init__(self, rate: float, capacity: float, now: float) -> None:
-        self.rate = rate
-        self.capacity = capacity
+        self.rate: float = rate
+        self.capacity: float = capacity
         self._level = capacity
         self._stamp = now
         self._changed = now

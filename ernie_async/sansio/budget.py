@@ -44,10 +44,10 @@ class Tally:
                 raise ConfigError(f"{name}: expected a number, at least 0, got {value!r}")
         if tokens is None and cost is None:
             raise ConfigError("budget: expected tokens=, cost= or both; without it nothing ends")
-        self.limit_tokens = tokens
-        self.limit_cost = cost
-        self.tokens = 0
-        self.units = 0
+        self.limit_tokens: int | None = tokens
+        self.limit_cost: float | None = cost
+        self.tokens: int = 0
+        self.units: int = 0
 
     @property
     def cost(self) -> float:

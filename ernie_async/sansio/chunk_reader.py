@@ -48,7 +48,7 @@ class ChunkReader:
         self._template: ChunkTemplate | None = None
         self._misses = 0  # templates that were made since one was of use
         self.failure: ErnieError | None = None
-        self.is_done = False
+        self.is_done: bool = False
 
     @property
     def heartbeats(self) -> int:

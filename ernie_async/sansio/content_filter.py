@@ -113,9 +113,9 @@ class ContentFilter:
             action=action,
         )
         self._replacement = replacement
-        self.checkers = tuple(checkers)
+        self.checkers: tuple[TextChecker, ...] = tuple(checkers)
         self.mode: FilterMode = mode
-        self.channels = frozenset(channels)
+        self.channels: frozenset[Channel] = frozenset(channels)
 
     @classmethod
     def from_terms(cls, terms: Iterable[str | Term], **settings: Unpack[FilterSettings]) -> Self:

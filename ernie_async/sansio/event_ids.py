@@ -28,7 +28,7 @@ class EventLedger:
         self._earlier: set[int] = set()
         self._is_checked = True
         self._answer_id: str | None = None
-        self.last_event_id = ""
+        self.last_event_id: str = ""
         self.retry: int | None = None
 
     def begin_replay(self) -> None:

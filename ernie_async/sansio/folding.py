@@ -82,7 +82,7 @@ class Folding:
 
     def __init__(self, *, skips_separators: bool) -> None:
         self._skips_separators = skips_separators
-        self.table = _Table(self)
+        self.table: _Table = _Table(self)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _make_folding, (self._skips_separators,)

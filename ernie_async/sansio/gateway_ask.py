@@ -12,6 +12,7 @@ from pydantic_core import from_json
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.sansio.chat_request import chat_request
+from ernie_async.sansio.media_hosts import check_media
 from ernie_async.sansio.on_disconnect import read_policy
 from ernie_async.types.request import ChatRequest
 
@@ -31,11 +32,13 @@ class AskRules:
         models: These only; empty for any.
         max_tokens: The longest answer, in tokens; `None` for no limit.
         on_disconnect: The policies that a request may choose.
+        media_hosts: Hosts inside the operator's network that pictures and videos may be on.
     """
 
     models: Collection[str] = ()
     max_tokens: int | None = None
     on_disconnect: Collection[str] = ("cancel", "linger")
+    media_hosts: Collection[str] = ()
 
 
 class Ask(NamedTuple):
@@ -89,6 +92,7 @@ def read_ask(
         raise ConfigError(f"{name}: no such field")
     _limit(fields, rules, model)
     request = chat_request(messages, fields)
+    check_media(request.messages, rules.media_hosts)
     is_stream = is_stream or wants_stream
     if is_stream:
         _check_stream(request)

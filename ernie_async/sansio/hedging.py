@@ -51,7 +51,7 @@ class HedgePlan:
     __slots__ = ("_saved", "_seen", "policy")
 
     def __init__(self, policy: Hedging) -> None:
-        self.policy = policy
+        self.policy: Hedging = policy
         self._seen: dict[Hashable, deque[tuple[float, float]]] = {}  # (when, seconds)
         self._saved = 1.0
 

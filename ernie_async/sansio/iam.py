@@ -58,8 +58,8 @@ class BearerToken:
 
     def __init__(self, secret: str, *, renew_at: float, ends_at: float) -> None:
         self._secret = MaskedStr(secret)
-        self.renew_at = renew_at
-        self.ends_at = ends_at
+        self.renew_at: float = renew_at
+        self.ends_at: float = ends_at
 
     def header(self) -> MaskedStr:
         """The value of the `Authorization` header."""

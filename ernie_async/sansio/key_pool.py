@@ -48,8 +48,8 @@ class PooledKey:
         if not isinstance(given, str | ApiKey | IamKeys):
             kind = type(given).__name__
             raise ConfigError(f"key: expected a str, an ApiKey or IamKeys, got {kind}")
-        self.key = ApiKey(given) if isinstance(given, str) else given
-        self.account = account or self.key.account
+        self.key: ApiKey | IamKeys = ApiKey(given) if isinstance(given, str) else given
+        self.account: str = account or self.key.account
 
     def __repr__(self) -> str:
         if not hasattr(self, "account"):  # shown by a traceback of its own construction
@@ -85,8 +85,8 @@ class _Rest:
 
     def __init__(self) -> None:
         self._n = 0
-        self.until = 0.0
-        self.reason = ""
+        self.until: float = 0.0
+        self.reason: str = ""
 
     def begin(
         self, now: float, bounds: tuple[float, float], asked: float | None, reason: str
@@ -113,13 +113,13 @@ class Lane:
     __slots__ = ("account", "held", "key", "label", "name", "rest", "used")
 
     def __init__(self, number: int, pooled: PooledKey) -> None:
-        self.key = pooled.key
-        self.account = pooled.account
-        self.name = pooled.key.account
-        self.label = f"key {number} ({self.name[:8]})"
+        self.key: ApiKey | IamKeys = pooled.key
+        self.account: str = pooled.account
+        self.name: str = pooled.key.account
+        self.label: str = f"key {number} ({self.name[:8]})"
         self.held: list[None] = []
         self.rest: _Rest | None = None  # in quarantine, or out of it and not proven yet
-        self.used = 0
+        self.used: int = 0
 
     def __repr__(self) -> str:
         return f"Lane({self.label!r})"
@@ -129,7 +129,9 @@ class KeyLanes:
     """All keys of a pool. May be shared by clients, loops and threads."""
 
     def __init__(self, keys: Sequence[PooledKey]) -> None:
-        self.lanes = tuple(Lane(number, key) for number, key in enumerate(keys, start=1))
+        self.lanes: tuple[Lane, ...] = tuple(
+            Lane(number, key) for number, key in enumerate(keys, start=1)
+        )
         # Of an account and a model, as quotas are.
         self._cooling: dict[tuple[str, str | None], _Rest] = {}
         self._n_chosen = 0

@@ -42,16 +42,18 @@ class Lane:
     )
 
     def __init__(self, limits: Limits, now: float) -> None:
-        self.limits = limits
+        self.limits: Limits = limits
         rpm, tpm, calls = limits.requests_per_minute, limits.tokens_per_minute, limits.concurrency
         self._requests = TokenBucket.per_minute(rpm, limits.burst, now) if rpm else None
         self._tokens = TokenBucket.per_minute(tpm, None, now) if tpm else None
         self._pause = Pause()
         self._hold = 0.0
         self._most = None if isinstance(calls, Adaptive) else calls
-        self.control = ConcurrencyControl(calls, now) if isinstance(calls, Adaptive) else None
-        self.in_flight = 0
-        self.line = Line()
+        self.control: ConcurrencyControl | None = (
+            ConcurrencyControl(calls, now) if isinstance(calls, Adaptive) else None
+        )
+        self.in_flight: int = 0
+        self.line: Line = Line()
         self.told: tuple[float | None, float | None] = (None, None)
 
     @property

@@ -100,8 +100,8 @@ class Ledger:
 
     def __init__(self, prices: Callable[[], Prices]) -> None:
         self._prices = prices
-        self.totals = Totals()
-        self.correction = PromptCorrection()
+        self.totals: Totals = Totals()
+        self.correction: PromptCorrection = PromptCorrection()
 
     @property
     def prices(self) -> Prices:

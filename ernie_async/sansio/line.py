@@ -28,12 +28,12 @@ class Ticket:
     __slots__ = ("epoch", "granted_at", "is_batch", "missing", "pause", "tokens")
 
     def __init__(self, tokens: int, *, is_batch: bool = False) -> None:
-        self.tokens = tokens
-        self.is_batch = is_batch
-        self.epoch = 0
-        self.pause = 0
-        self.granted_at = 0.0
-        self.missing = (0.0, 0.0)
+        self.tokens: int = tokens
+        self.is_batch: bool = is_batch
+        self.epoch: int = 0
+        self.pause: int = 0
+        self.granted_at: float = 0.0
+        self.missing: tuple[float, float] = (0.0, 0.0)
 
 
 class Line:

@@ -80,7 +80,7 @@ class Matcher:
         folding: Folding,
         action: Action,
     ) -> None:
-        self.folding = folding
+        self.folding: Folding = folding
         self._rules: dict[str, tuple[str, Action]] = {}
         for number, term in enumerate(terms):
             self._add(Term(term) if isinstance(term, str) else term, number, action)
@@ -91,10 +91,10 @@ class Matcher:
         ]
         actions: set[Action] = {pattern.action for pattern in self._patterns}
         actions.update(action for _, action in self._rules.values())
-        self.actions = actions
-        self.span = max((pattern.span for pattern in self._patterns), default=0)
+        self.actions: set[Action] = actions
+        self.span: int = max((pattern.span for pattern in self._patterns), default=0)
         beginnings = self._table.beginnings.union(*(one.starts for one in self._patterns))
-        self.may_begin_with_mark = bool(self._patterns) or any(map(is_extending, beginnings))
+        self.may_begin_with_mark: bool = bool(self._patterns) or any(map(is_extending, beginnings))
         self.first: re.Pattern[str] | None = None
         if all(pattern.starts for pattern in self._patterns) and beginnings:
             self.first = re.compile(f"[{''.join(map(re.escape, sorted(beginnings)))}]")

@@ -53,7 +53,7 @@ class OutputType(Generic[T]):
         except (PydanticUserError, RecursionError) as error:
             raise ConfigError(f"into: no JSON schema for {shorten(into)}: {error}") from None
         self.into = into
-        self.is_list = get_origin(into) is list or into is list
+        self.is_list: bool = get_origin(into) is list or into is list
         self._is_object = schema.get("type") == "object"
         if not self._is_object:
             definitions = schema.pop("$defs", None)

@@ -130,7 +130,7 @@ class JSONReader:
 
     def __init__(self, shape: Shape, *, on_item: Callable[[bytes], None] | None = None) -> None:
         self.value: Any = MISSING
-        self.is_over = False
+        self.is_over: bool = False
         self._shape = shape
         self._on_item = on_item
         self._frames: list[_Frame] = []

@@ -22,8 +22,8 @@ class Pause:
     __slots__ = ("_probing_until", "number", "until")
 
     def __init__(self) -> None:
-        self.number = 0
-        self.until = 0.0
+        self.number: int = 0
+        self.until: float = 0.0
         self._probing_until = 0.0
 
     def is_over(self, now: float) -> bool:

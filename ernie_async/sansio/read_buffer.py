@@ -63,10 +63,10 @@ class ReadGauge:
         self._bounds = bounds
         self._at: float | None = None
         self._arrived = 0
-        self.latency = 0.0
-        self.bandwidth = 0.0
-        self.most = bounds.maximum
-        self.size = self.most  # until something is known
+        self.latency: float = 0.0
+        self.bandwidth: float = 0.0
+        self.most: int = bounds.maximum
+        self.size: int = self.most  # until something is known
 
     def note(self, now: float, arrived: int, waited: float) -> None:
         """Tell of a read.

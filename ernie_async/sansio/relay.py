@@ -125,9 +125,9 @@ class ChunkRelay:
 
     def __init__(self, *, max_chars: int) -> None:
         self._max_chars = max_chars
-        self.chars = 0
-        self.is_full = False
-        self.is_closed = False
+        self.chars: int = 0
+        self.is_full: bool = False
+        self.is_closed: bool = False
         self.finish_reason: str | None = None
         self.search_results: Any = None
 

@@ -156,9 +156,9 @@ class AnswerLog:
     ) -> None:
         self.stream_id = stream_id
         self.epoch = epoch
-        self.status = "running"
-        self.last_seq = 0
-        self.n_bytes = 0
+        self.status: str = "running"
+        self.last_seq: int = 0
+        self.n_bytes: int = 0
         self.end: dict[str, Any] | None = None
         self._max_events, self._max_bytes = max_events, max_bytes
         self._window: deque[StreamEvent] = deque()

@@ -19,6 +19,7 @@ from ernie_async.types.messages import Message
 __all__ = [
     "Body",
     "Request",
+    "Ways",
     "is_error",
     "is_event_stream",
     "read_answer",
@@ -73,9 +74,13 @@ class Request(NamedTuple):
     priority: Literal["interactive", "batch"] = "interactive"
     max_wait: float | None = None
     user: str | None = None
-    fallback: tuple[Callable[[], tuple[Any, "Request"]], ...] = ()
+    fallback: "Ways" = ()
     shared_as: Hashable = None
     is_once: bool = False
+
+
+# Of who asks and what, for each of other models.
+Ways = tuple[Callable[[], tuple[Any, Request]], ...]
 
 
 def read_answer(

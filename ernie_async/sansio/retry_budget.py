@@ -29,8 +29,8 @@ class RetryBudget:
     __slots__ = ("_recent", "floor", "ratio")
 
     def __init__(self, ratio: float, floor: int, now: float) -> None:
-        self.ratio = ratio
-        self.floor = floor
+        self.ratio: float = ratio
+        self.floor: int = floor
         self._recent = Recent(WINDOW_SECONDS, now)  # calls, and retries that did not succeed
 
     def note_call(self, now: float) -> None:

@@ -33,7 +33,7 @@ class Shape:
         self._model: type[BaseModel] | None = None
         self._item: Any = None
         if bare is str:
-            self.kind = "text"
+            self.kind: str = "text"
         elif origin is list and arguments:
             self.kind, self._item = "list", arguments[0]
         elif origin is dict and arguments and arguments[0] is str:

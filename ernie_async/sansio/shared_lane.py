@@ -43,9 +43,9 @@ class SharedTicket(Ticket):
 
     def __init__(self, tokens: int, *, is_batch: bool = False) -> None:
         super().__init__(tokens, is_batch=is_batch)
-        self.arrived = 0.0
-        self.gives_up_at = inf
-        self.full_at = (inf, inf)
+        self.arrived: float = 0.0
+        self.gives_up_at: float = inf
+        self.full_at: tuple[float, float] = (inf, inf)
 
 
 T = TypeVar("T", bound=SharedTicket)
@@ -143,9 +143,9 @@ class SharedLane(Generic[T]):
 
     def __init__(self, limits: Limits, *, beat: float, now: float) -> None:
         self.limits = limits
-        self.line = Line()
-        self.in_flight = 0
-        self.is_in_line = False
+        self.line: Line = Line()
+        self.in_flight: int = 0
+        self.is_in_line: bool = False
         self.told: tuple[float | None, float | None] = (None, None)
         calls = limits.concurrency
         self._control = ConcurrencyControl(calls, now) if isinstance(calls, Adaptive) else None

@@ -75,10 +75,10 @@ class EventDecoder:
     )
 
     def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
-        self.max_event_bytes = max_event_bytes
-        self.last_event_id = ""
+        self.max_event_bytes: int = max_event_bytes
+        self.last_event_id: str = ""
         self.retry: int | None = None
-        self.comments = 0
+        self.comments: int = 0
         self.failure: DecodeError | None = None
         self._fresh = True  # nothing decoded yet: a byte order mark may come
         self._pending = bytearray()  # an unfinished line

@@ -56,8 +56,8 @@ class TermTable:
         self._stems = sorted(stems)
         self._heads = {term[:2] for term in (*self._terms, *self._stems)}
         self._singles = {term for term in self._terms if len(term) == 1}
-        self.longest = max(map(len, self._terms), default=0)
-        self.beginnings = frozenset(head[0] for head in self._heads)
+        self.longest: int = max(map(len, self._terms), default=0)
+        self.beginnings: frozenset[str] = frozenset(head[0] for head in self._heads)
 
     def may_begin(self, text: str, at: int) -> bool:
         """Whether it is worth while to look closely; quick, and sometimes wrong about a `True`."""

@@ -7,6 +7,8 @@
 No key, no network, no patching. It knows nothing of the client: any HTTP client may talk to it.
 """
 
+from ernie_async.testing.cassette import Cassette
+from ernie_async.testing.faults import FAULTS, Fault
 from ernie_async.testing.script import (
     Step,
     cut,
@@ -19,11 +21,18 @@ from ernie_async.testing.script import (
 )
 from ernie_async.testing.seen import Seen
 from ernie_async.testing.server import MockErnie
+from ernie_async.testing.tape import CassetteError
+from ernie_async.testing.virtual_clock import VirtualClock
 
 __all__ = [
+    "FAULTS",
+    "Cassette",
+    "CassetteError",
+    "Fault",
     "MockErnie",
     "Seen",
     "Step",
+    "VirtualClock",
     "cut",
     "error_event",
     "heartbeats",

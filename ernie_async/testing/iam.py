@@ -33,7 +33,7 @@ class TokenOffice:
         self._access_key = MaskedStr(access_key)
         self._secret_key = MaskedStr(secret_key)
         self._good: dict[str, datetime] = {}
-        self.issued = 0
+        self.issued: int = 0
         self.seconds: float | None = None
 
     def accepts(self, header: str | None) -> bool:

@@ -186,24 +186,29 @@ async def send_raw(step: Raw, exchange: Exchange) -> web.StreamResponse:
 async def hang_up(
     exchange: Exchange, response: web.StreamResponse, *, how: str
 ) -> web.StreamResponse:
-    """Break off, once the operating system has taken what was written."""
+    """Break off, as the script says."""
     exchange.seen.ended = "cut"
     if how == "end" and response.prepared:
         await response.write_eof()
         return response
-    transport = exchange.request.transport
+    await break_off(exchange.request, is_reset=how == "reset")
+    return response
+
+
+async def break_off(request: web.BaseRequest, *, is_reset: bool = False) -> None:
+    """Break the connection, once the operating system has taken what was written."""
+    transport = request.transport
     if transport is None:
-        return response
+        return
     while transport.get_write_buffer_size():  # noqa: ASYNC110 - asyncio tells nobody when it is 0
         await asyncio.sleep(0.001)
-    if how == "reset":
+    if is_reset:
         # Lingering for zero seconds turns the goodbye into a RST.
         linger = struct.pack("ii", 1, 0)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         transport.abort()
     else:
         transport.close()
-    return response
 
 
 async def silence() -> None:

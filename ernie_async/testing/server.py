@@ -11,17 +11,17 @@ import string
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 import anyio
 from aiohttp import web
-from anyio.from_thread import start_blocking_portal
 
 from ernie_async.testing import render
 from ernie_async.testing.endpoints import Route, find_route, takes_method
 from ernie_async.testing.iam import TOKEN_PATH, TokenOffice
+from ernie_async.testing.in_thread import InThread
 from ernie_async.testing.play import Exchange, play, send_json, send_whole
 from ernie_async.testing.script import ErrorEvent, Raw, Refuse, Reply, Step
 from ernie_async.testing.seen import Asked, Seen, Shelf, check_chat, parse_body
@@ -69,7 +69,7 @@ class CountingServer(web.Server):
         self._book.numbers.pop(handler, None)
 
 
-class MockErnie:
+class MockErnie(InThread):
     """A server that speaks Qianfan V2: chat as JSON and SSE, and the endpoints around it.
 
     Enter it with `async with`, and it runs in the same event loop; or with `with`, and it runs in
@@ -99,10 +99,10 @@ class MockErnie:
     ) -> None:
         self.requests: list[Seen] = []
         """The newest 10,000 requests of every kind, oldest first."""
-        self.requests_made = 0
+        self.requests_made: int = 0
         self._port = port
         self._api_key = api_key
-        self.tokens = None if iam_keys is None else TokenOffice(*iam_keys)
+        self.tokens: TokenOffice | None = None if iam_keys is None else TokenOffice(*iam_keys)
         """What makes short-lived tokens; None without `iam_keys`."""
         self._requests_per_minute = requests_per_minute
         self._concurrency = concurrency
@@ -116,7 +116,6 @@ class MockErnie:
         self._running: dict[asyncio.Task[Any], Seen] = {}
         self._connections = Connections()
         self._runner: web.ServerRunner | None = None
-        self._thread = ExitStack()
 
     @property
     def base_url(self) -> str:
@@ -182,9 +181,9 @@ class MockErnie:
         Raises:
             TimeoutError: The server is still busy; the message says with what.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while self._running or (connections and self.open_connections):
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 busy = [f"{s.method} {s.path}" for s in list(self._running.values())]
                 raise TimeoutError(
                     f"after {timeout:g} s still answering {busy or 'nothing'}, "
@@ -220,25 +219,10 @@ class MockErnie:
             await runner.cleanup()
             await self.wait_idle(STOP_SECONDS, connections=True)
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal("asyncio"))
-            stack.enter_context(portal.wrap_async_context_manager(self))
-            self._thread = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._thread.close()
-
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Record a request and answer it. The connection may be lost at any `await`."""
         number = self._connections.numbers.get(request.protocol, 0)
-        seen = Seen(request.method, request.path, request.headers, time.monotonic(), number)
+        seen = Seen(request.method, request.path, request.headers, monotonic(), number)
         self._remember(seen)
         task = asyncio.current_task()
         assert task is not None

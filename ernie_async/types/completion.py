@@ -15,7 +15,7 @@ from ernie_async.types.tools import ToolCall
 from ernie_async.types.usage import Timing, Usage
 from ernie_async.types.wire import AnswerModel
 
-__all__ = ["ChatCompletion", "Choice", "Citation", "SearchResult"]
+__all__ = ["NO_ANSWER", "AnswerHead", "ChatCompletion", "Choice", "Citation", "SearchResult"]
 
 
 # The service's safety class "the conversation must end; the text may be shown".
@@ -62,6 +62,23 @@ class Choice(AnswerModel):
     ban_round: int | None = None
 
 
+class AnswerHead(NamedTuple):
+    """What may be known of an answer without reading it.
+
+    Attributes:
+        id: The service's id of it.
+        model: The model that answered, as the service names it.
+        finish_reasons: Why it stopped, of each choice that came to an end.
+    """
+
+    id: str | None = None
+    model: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+
+
+NO_ANSWER = AnswerHead()
+
+
 class ChatCompletion(AnswerModel):
     """The model's answer, streamed or not, with what it cost.
 
@@ -102,6 +119,12 @@ class ChatCompletion(AnswerModel):
     def finish_reason(self) -> str | None:
         """Why the model stopped; see `Choice`."""
         return self.choices[0].finish_reason if self.choices else None
+
+    @property
+    def head(self) -> AnswerHead:
+        """What may be known of it without reading it."""
+        reasons = tuple(c.finish_reason for c in self.choices if c.finish_reason)
+        return AnswerHead(self.id, self.model, reasons)
 
     def cost(self, prices: Prices | None = None) -> float | None:
         """What the answer cost, in CNY; `None` if the table does not have its model.

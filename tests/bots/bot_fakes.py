@@ -1,43 +1,20 @@
-"""A chat platform without a network, and an event loop in which hours pass in a moment."""
+"""A chat platform without a network, in virtual time."""
 
 import asyncio
-import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ernie_async.bots.platforms import Platform
 from ernie_async.bots.transport import Caps, FloodError, Transport
+from ernie_async.testing import VirtualClock
 
 T = TypeVar("T")
 
 
-class _Jump(selectors.SelectSelector):
-    """Instead of waiting, moves the clock."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "everything waits, and nothing will happen"
-        self.now += max(timeout, 0)
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._jump = _Jump()
-        super().__init__(self._jump)
-
-    def time(self) -> float:
-        return self._jump.now
-
-
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
+    return VirtualClock(start=0).run(main)
 
 
 TELEGRAM = Platform(

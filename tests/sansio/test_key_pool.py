@@ -237,6 +237,8 @@ def test_a_key_can_be_cooled_for_no_fault_of_its_own() -> None:
     lanes.cool(cooled, "the line is slow", 11.0)
     lanes.cool(other, "the line is slow", 12.0)
     assert lanes.choose("m", None, 12.0) is None
-    assert lanes.ready_in("m", 12.0) > 0
-    ready = 12.0 + lanes.ready_in("m", 12.0)
-    assert lanes.choose("m", None, ready) is not None
+    assert lanes.ready_in("m", 12.0) == COOL_SECONDS[0] - 2.0, "the second was the same trouble"
+    ready = 10.0 + COOL_SECONDS[0]
+    assert lanes.choose("m", None, ready) is cooled
+    lanes.cool(cooled, "the line is slow", ready)
+    assert lanes.choose("m", None, ready + 2.0) is other
