@@ -426,3 +426,15 @@ def test_chunks_that_share_a_template_add_up_like_those_of_a_parser() -> None:
     parsed = accumulated(*map(read_chunk, events))
     assert accumulated(*made).completion() == parsed.completion()
     assert parsed.text == "".join(map(str, range(2 * JOIN_AFTER)))
+
+
+def test_what_may_be_known_of_an_answer_is_known_without_its_text() -> None:
+    assert tuple(Accumulator().head) == (None, None, ())
+    answer = accumulated(
+        {"id": "as-1", "model": "m", **piece("secret", index=1, finish_reason="length")},
+        piece("secret", index=0),
+        piece("secret", index=2, finish_reason="stop"),
+    )
+    assert tuple(answer.head) == ("as-1", "m", ("length", "stop"))
+    answer.feed(ChatChunk.model_validate(piece(finish_reason="tool_calls")))
+    assert answer.head[2] == ("tool_calls", "length", "stop")

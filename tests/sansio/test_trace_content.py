@@ -5,6 +5,7 @@ from typing import Any
 
 from ernie_async import ChatCompletion, ImagePart, ImageURL, Message, system, tool_result, user
 from ernie_async.sansio.trace_content import input_messages, output_messages
+from ernie_async.types.content import VideoPart, VideoURL
 
 CALL = {
     "id": "c1",
@@ -35,6 +36,15 @@ def test_a_picture_is_an_address_and_never_its_bytes() -> None:
         {"type": "text", "content": "看"},
         {"type": "uri", "modality": "image", "uri": "https://example.com/a.png"},
         {"type": "blob", "modality": "image", "mime_type": "image/png"},
+    ]
+
+
+def test_so_is_a_video() -> None:
+    there = VideoPart(video_url=VideoURL(url="https://example.com/a.mp4"))
+    here = VideoPart(video_url=VideoURL(url="data:video/mp4;base64,QUJD"))
+    assert asked(user([there, here]))[0]["parts"] == [
+        {"type": "uri", "modality": "video", "uri": "https://example.com/a.mp4"},
+        {"type": "blob", "modality": "video", "mime_type": "video/mp4"},
     ]
 
 
