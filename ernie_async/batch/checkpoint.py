@@ -104,7 +104,7 @@ def read_back(out: Path, err: Path, *, repair: bool, only_failed: bool = False) 
         out: The results.
         err: The dead letters.
         repair: Move unreadable lines aside instead of giving up.
-        only_failed: Dead letters that were renamed stand for lines to be run.
+        only_failed: All dead letters stand for lines to be run, and none for one that is over.
 
     Raises:
         BatchError: A line cannot be read, or a result is there twice.
@@ -123,14 +123,15 @@ def read_back(out: Path, err: Path, *, repair: bool, only_failed: bool = False) 
         before.ok += 1
         before.cost += record.cost
         before.tokens += record.tokens
-    for path in rotated(err) if only_failed else [err]:
+    for path in [*rotated(err), err]:
         for number, record, _ in read_records(path):
             if isinstance(record, ValueError):
                 raise _unreadable(path, number, record)
-            if not only_failed:
-                before.failed += 1
             before.cost += record.cost
             before.tokens += record.tokens
+            if path != err and not only_failed:
+                continue  # what was renamed has been done again, or waits to be done
+            before.failed += not only_failed
             if record.custom_id is not None and not is_settled_by_line(record):
                 before.ids.note(record.custom_id, State.FAILED)
             elif not only_failed:

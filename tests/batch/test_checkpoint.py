@@ -80,9 +80,15 @@ def test_rotation_takes_the_next_number(tmp_path) -> None:
         write_lines(err, [failed(name, "timeout")])
         rotate(err)
     assert [path.name for path in rotated(err)] == ["out.errors.jsonl.1", "out.errors.jsonl.2"]
+    paid = {**failed("c", "content_filter"), "x_ernie": {"code": "content_filter", "cost": 0.5}}
+    write_lines(err, [paid])
     before = read_back(tmp_path / "out.jsonl", err, repair=False, only_failed=True)
-    assert before.failed == 0
-    assert before.ids.take("a") == before.ids.take("b") == Known(State.FAILED, None)
+    assert (before.failed, before.cost) == (0, 0.5)
+    assert {before.ids.take(name) for name in "abc"} == {Known(State.FAILED, None)}
+    before.ids.close()
+    rotate(err)
+    before = read_back(tmp_path / "out.jsonl", err, repair=False)
+    assert (before.failed, before.cost, before.ids.take("a")) == (0, 0.5, None)
     before.ids.close()
 
 

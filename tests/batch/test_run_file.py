@@ -448,13 +448,18 @@ async def test_shards_do_all_lines_once(client, server, source, tmp_path) -> Non
 async def test_estimate_sends_nothing(client, server, source, out) -> None:
     write_input(source, 10)
     write_lines(source, [b"bad"])
-    runner = BatchRunner(client, rpm=60, prices=Prices({"m": Price(input=1, output=1)}))
+    runner = BatchRunner(client, rpm=600, prices=Prices({"m": Price(input=1, output=1)}))
     told = await runner.estimate_file(source, out)
-    assert (told.lines, told.bad, told.seconds) == (10, 1, 10)
+    assert (told.lines, told.bad, told.seconds) == (10, 1, 1)
     assert told.answer_tokens == 5120
     assert told.cost > 0
     assert server.requests == []
     assert not out.exists()
+    server.script(*[refuse(400)] * 3)
+    await runner.run_file(source, out)
+    told = await BatchRunner(client).estimate_file(source, out, FileOptions(only_failed=True))
+    assert (told.lines, told.bad) == (3, 1)
+    assert not out.with_name("out.errors.jsonl.1").exists()
 
 
 async def test_standard_output_has_no_checkpoint(client, source) -> None:
