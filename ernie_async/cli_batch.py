@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from json import loads
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -114,6 +115,12 @@ def read_shard(text: str | None) -> tuple[int, int] | None:
     if not (i.isdecimal() and n.isdecimal()):
         raise ConfigError(f"--shard: expected i/n such as 0/16, got {text}")
     return int(i), int(n)
+
+
+def shard_path(output: str, i: int, n: int) -> str:
+    """Where machine i of n writes, if all of them shall write to `out.jsonl`."""
+    path = Path(output)
+    return str(path.with_name(f"{path.stem}-{i:05}-of-{n:05}{path.suffix}"))
 
 
 @Parameter(name="*")
@@ -239,7 +246,8 @@ def run(
         on_changed: If a line that is done now asks something else: error, keep or rerun.
         delivery: at-least-once; or at-most-once: what was under way at a crash is not asked again.
         fsync: When lines are safe from a loss of power: interval, always or never.
-        shard: Only the lines of machine i of n, such as 0/16.
+        shard: Only the lines of machine i of n, such as 0/16, into OUT-00000-of-00016. Limits of
+            rate and budget are those of all machines: each has its share.
         dry_run: Ask nothing; tell what it would take.
         progress: auto, plain, json or none.
         report: Write a page with plots.
@@ -264,13 +272,18 @@ def run(
         shard=read_shard(shard),
     )
     table = None if prices is None else read_prices(prices)
-    target = "-" if output == STDIN else output
+    target, n_machines = "-" if output == STDIN else output, 1
+    if options.shard is not None:
+        n_machines = options.shard[1]
+        target = target if target == "-" else shard_path(target, *options.shard)
+    if target == "-" and not dry_run:
+        note("standard output has no checkpoint: what is done cannot be gone on with")
     with connected(service) as (runner, client):
         settings: dict[str, Any] = {
-            "rpm": rpm,
-            "tpm": tpm,
-            "max_cost": max_cost,
-            "max_total_tokens": max_total_tokens,
+            "rpm": rpm and rpm / n_machines,
+            "tpm": tpm and tpm / n_machines,
+            "max_cost": max_cost and max_cost / n_machines,
+            "max_total_tokens": max_total_tokens and ceil(max_total_tokens / n_machines),
             "prices": None if table is None else table.prices,
             "retry": replace(RETRY, attempts=attempts),
             "deadline": read_seconds(deadline, "deadline"),
@@ -348,9 +361,17 @@ def merge(
     from ernie_async.batch.merge import merge as put_together  # noqa: PLC0415
 
     given = reading.options()
-    given.pop("kind")
-    reader = LineReader(**given)
-    found = asyncio.run(put_together(outputs, output, source=input, reader=reader, ordered=ordered))
+    kind = given.pop("kind")
+    found = asyncio.run(
+        put_together(
+            outputs,
+            output,
+            source=input,
+            kind=kind,
+            reader=LineReader(**given),
+            ordered=ordered,
+        )
+    )
     if json:
         print_json(found._asdict())
     else:

@@ -80,7 +80,9 @@ def test_standard_output_takes_results(call, source) -> None:
     assert sorted(json.loads(line)["custom_id"] for line in told.splitlines()) == [
         f"r{i}" for i in range(5)
     ]
-    assert json.loads(err.splitlines()[0])["total"] in {None, 5}
+    said, *objects = err.splitlines()
+    assert "no checkpoint" in said
+    assert json.loads(objects[0])["total"] in {None, 5}
 
 
 def test_dry_run_asks_nothing(call, source, out, server) -> None:
@@ -140,11 +142,16 @@ def test_prices_are_those_of_the_file(call, source, out, tmp_path) -> None:
 def test_shards_are_merged(call, source, tmp_path, server) -> None:
     write_lines(source, [b"broken"])
     server.script(refuse(400))
-    outputs = [tmp_path / f"out-{i}.jsonl" for i in range(3)]
-    for i, out in enumerate(outputs):
-        call("run", source, "-o", out, "--shard", f"{i}/3", "--concurrency", 1)
+    for i in range(3):
+        out = tmp_path / "out.jsonl"
+        call("run", source, "-o", out, "--shard", f"{i}/3", "--concurrency", 1, "--rpm", 600)
+    outputs = [tmp_path / f"out-0000{i}-of-00003.jsonl" for i in range(3)]
+    summary = json.loads(outputs[0].with_name(f"{outputs[0].name}.summary.json").read_text())
+    assert summary["limits"]["rpm"] == 200
+    # As a shell gives them: the dead letters, too.
+    assert len(found := sorted(tmp_path.glob("out-*.jsonl"))) == 6
     merged = tmp_path / "all.jsonl"
-    code, told, _ = call("merge", *outputs, "-o", merged, "--input", source, "--ordered")
+    code, told, _ = call("merge", *found, "-o", merged, "--input", source, "--ordered")
     assert (code, told) == (0, "4 results, 2 dead letters, 0 double, 0 missing\n")
     assert ids(merged) == sorted(ids(merged))
     again = [*outputs, outputs[0]]
@@ -154,6 +161,12 @@ def test_shards_are_merged(call, source, tmp_path, server) -> None:
     write_input(source, 2, start=5)
     code, told, _ = call("merge", *outputs, "-o", tmp_path / "3.jsonl", "--input", source)
     assert (code, told.endswith("2 missing\n")) == (1, True)
+    rows = tmp_path / "rows.txt"
+    rows.write_text("custom_id,prompt\nr0,x\nr9,x\n")
+    code, told, _ = call(
+        "merge", *outputs, "-o", tmp_path / "4.jsonl", "--input", rows, "--kind", "csv"
+    )
+    assert (code, told.endswith("1 missing\n")) == (1, True)
     assert call("merge", *outputs, "-o", merged)[0] == 1
 
 
