@@ -149,7 +149,8 @@ def test_shards_are_merged(call, source, tmp_path, server) -> None:
     summary = json.loads(outputs[0].with_name(f"{outputs[0].name}.summary.json").read_text())
     assert summary["limits"]["rpm"] == 200
     # As a shell gives them: the dead letters, too.
-    assert len(found := sorted(tmp_path.glob("out-*.jsonl"))) == 6
+    found = sorted(tmp_path.glob("out-*.jsonl"))
+    assert len(found) == 6
     merged = tmp_path / "all.jsonl"
     code, told, _ = call("merge", *found, "-o", merged, "--input", source, "--ordered")
     assert (code, told) == (0, "4 results, 2 dead letters, 0 double, 0 missing\n")

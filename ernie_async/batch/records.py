@@ -126,7 +126,9 @@ def record_id(now: float, chance: int) -> str:
 
 def write_record(result: BatchResult, name: str) -> bytes:
     """The line for a result, whole."""
-    return to_json(record_fields(result, name)) + b"\n"
+    fields = record_fields(result, name)
+    # What stood in the metadata of a table may be no JSON.
+    return to_json(fields, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True) + b"\n"
 
 
 def record_fields(result: BatchResult, name: str) -> dict[str, Any]:

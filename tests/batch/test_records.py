@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -105,6 +106,13 @@ def test_a_record_is_read_back() -> None:
 def test_what_is_no_record(raw) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - in whose words is all the same
         read_record(raw)
+
+
+def test_metadata_that_is_no_json_stops_nothing() -> None:
+    odd = {"nan": float("nan"), "raw": b"\xff", "day": date(2026, 1, 2), "it": object}
+    failed = BatchResult(custom_id="a", number=1, key="k", code="x", metadata=odd)
+    told = json.loads(write_record(failed, "x"), parse_constant=pytest.fail)["metadata"]
+    assert (told["nan"], told["raw"], told["day"]) == (None, "_w==", "2026-01-02")
 
 
 def test_ids_sort_by_time() -> None:
