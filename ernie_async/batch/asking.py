@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH, Line
+from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH, Fault, Line
+from ernie_async.batch.records import BatchResult
 from ernie_async.calling import ask
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError, DeadlineError, DecodeError, ErnieError
@@ -81,6 +82,36 @@ class Answer:
     limits: RateHeaders | None = None
     seconds: float = 0.0
     is_sent: bool = True
+
+    def result_for(
+        self, line: Line | Fault, code: str | None = None, message: str = "", **more: Any
+    ) -> BatchResult:
+        """What it means for a line.
+
+        Args:
+            line: The line.
+            code: What went wrong; `None` if nothing.
+            message: The same for people.
+            more: Further fields of the result.
+        """
+        usage = self.usage
+        return BatchResult(
+            custom_id=line.custom_id,
+            number=line.number,
+            key=line.key,
+            metadata=line.metadata,
+            code=code,
+            message=message,
+            status=self.status,
+            request_id=self.request_id,
+            body=self.body,
+            latency=self.seconds,
+            finished_at=time(),
+            cost=self.cost,
+            prompt_tokens=0 if usage is None else usage.prompt_tokens,
+            completion_tokens=0 if usage is None else usage.completion_tokens,
+            **more,
+        )
 
 
 class Asker:

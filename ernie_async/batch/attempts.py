@@ -4,7 +4,6 @@ Knows limiters and what they have to be told. What becomes of a line is decided 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Protocol, Self
 
 from ernie_async.batch.asking import Answer, Asker, Need
@@ -17,29 +16,17 @@ __all__ = ["AnyAttempts", "Attempts"]
 
 
 class AnyAttempts(Protocol):
-    """Makes attempts at lines, between entering and leaving it."""
+    """Makes attempts at lines, between entering and leaving it.
 
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether it is worth estimating the tokens of a line."""
-        ...
+    Attributes:
+        need: Estimates what a line will take.
+        has_price: Says whether it is known what a line costs.
+        counts_tokens: Whether it is worth estimating the tokens of a line.
+    """
 
-    @property
-    def waiting(self) -> int:
-        """Attempts that have begun, and wait in a line elsewhere."""
-        ...
-
-    def need(self, line: Line) -> Need:
-        """Estimate what a line will take."""
-        ...
-
-    def has_price(self, line: Line) -> bool:
-        """Whether it is known what the line costs."""
-        ...
-
-    def views(self) -> Sequence[LimiterSnapshot]:
-        """How things stand at the limiters."""
-        ...
+    need: Callable[[Line], Need]
+    has_price: Callable[[Line], bool]
+    counts_tokens: bool
 
     async def make(self, line: Line, need: Need, begin: Callable[[], Awaitable[None]]) -> Answer:
         """Make one attempt, when there is room for it.
@@ -51,21 +38,27 @@ class AnyAttempts(Protocol):
         """
         ...
 
+    def view(self) -> LimiterSnapshot:
+        """How things stand at the limiters."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Attempts that have begun, and wait in a line elsewhere."""
+        return 0
+
     def stop(self) -> None:
         """Send nothing more. What was begun and not sent is answered with `is_sent` false."""
 
-    async def __aenter__(self) -> Self: ...
+    async def __aenter__(self) -> Self:
+        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, *error: object) -> None:
+        return None
 
 
-class Attempts:
-    """Those of this process.
+class Attempts(AnyAttempts):
+    """Those of this process. To stop them, cancel who makes them.
 
     Args:
         asker: Makes them.
@@ -78,15 +71,10 @@ class Attempts:
     ) -> None:
         self.need = asker.need
         self.has_price = asker.has_price
-        self.waiting = 0
         self.counts_tokens = any(limiter.counts_tokens for limiter in limiters)
         self._asker = asker
         self._limiters = limiters
         self._max_retry_after = max_retry_after
-
-    def views(self) -> list[LimiterSnapshot]:
-        """How things stand at the limiters."""
-        return [limiter.snapshot() for limiter in self._limiters]
 
     async def make(self, line: Line, need: Need, begin: Callable[[], Awaitable[None]]) -> Answer:
         """Make one attempt, when the limiters let it pass; see `AnyAttempts`."""
@@ -113,19 +101,9 @@ class Attempts:
                 else:
                     permit.give_back()
 
-    def stop(self) -> None:
-        """Whoever makes an attempt cancels it."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
+    def view(self) -> LimiterSnapshot:
+        """How things stand at the limiters."""
+        return LimiterSnapshot.of_all([limiter.snapshot() for limiter in self._limiters])
 
 
 def _tell_of(permit: AnyPermit, answer: Answer, max_retry_after: float) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from secrets import randbits
 from typing import Any, Literal
 
-from ernie_async.batch.agenda import Order
 from ernie_async.batch.appending import AppendFile, Fsync
 from ernie_async.batch.checkpoint import (
     Before,
@@ -35,6 +34,7 @@ from ernie_async.batch.inputs import (
 from ernie_async.batch.journal import Journal, journal_path, read_journal
 from ernie_async.batch.lines import DEFAULT_URL, Fault, Line, LineReader, duplicate, shard_of
 from ernie_async.batch.lock import OutputLock
+from ernie_async.batch.order import Order
 from ernie_async.batch.progress import Progress
 from ernie_async.batch.records import UNDONE, BatchResult, record_id, write_record
 from ernie_async.batch.stopping import BatchError, StopReason
@@ -286,6 +286,7 @@ class FileRun:
                     line.metadata,
                 )
             case State.SEEN:
+                assert isinstance(line, Line)  # only they are taken note of
                 return duplicate(line)
 
     def has_room(self) -> bool:

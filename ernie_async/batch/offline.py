@@ -7,20 +7,20 @@ written like the results of a run; what it does not bring remains to be done, he
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, closing
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from ernie_async.batch.asking import Answer, read_body_of
+from ernie_async.batch.failures import code_of
 from ernie_async.batch.file_run import FileRun
 from ernie_async.batch.lines import CHAT_PATH, IMAGES_PATH, Line
 from ernie_async.batch.manifest import Manifest, Part, manifest_path, state_of
 from ernie_async.batch.progress import Progress
-from ernie_async.batch.records import BatchResult, code_of
+from ernie_async.batch.records import BatchResult
 from ernie_async.batch.stopping import BatchError
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
@@ -235,41 +235,28 @@ class OfflineLane:
 def _read_result(line: Line, raw: bytes, prices: Prices) -> BatchResult:
     """What a line of the service's results says of a line of ours."""
     fields = from_json(raw)
-    result = BatchResult(
-        custom_id=line.custom_id,
-        number=line.number,
-        key=line.key,
-        attempts=1,
-        finished_at=time(),
-        metadata=line.metadata,
-    )
     if "output" in fields and "response" not in fields:  # the older form of the console
         message = {"role": "assistant", "content": str(fields["output"])}
         fields["response"] = {"status_code": 200, "body": {"choices": [{"message": message}]}}
     response = fields.get("response")
     if not isinstance(response, dict):
         told = fields.get("error")
-        error = told if isinstance(told, dict) else {"message": str(told)}
-        message_text = str(error.get("message", ""))
-        return replace(result, code=str(error.get("code", "internal")), message=message_text)
-    answer = Answer(status=int(response.get("status_code") or 0), body=response.get("body"))
-    code = None
+        error = told if isinstance(told, dict) else {"message": told}
+        code, reason = str(error.get("code", "internal")), str(error.get("message", ""))
+        return Answer().result_for(line, code, reason, attempts=1)
+    answer = Answer(
+        status=int(response.get("status_code") or 0),
+        request_id=response.get("request_id"),
+        body=response.get("body"),
+    )
+    code_or_none = None
     try:
         read_body_of(line.path, answer, to_json(answer.body), {})
     except ErnieError as failure:
-        code = code_of(failure)
-    usage = answer.usage
-    cost = None if usage is None else prices.cost(line.model, usage)
-    return replace(
-        result,
-        code=code,
-        status=answer.status,
-        body=answer.body,
-        request_id=response.get("request_id"),
-        cost=None if cost is None else cost * PRICE_SHARE,
-        prompt_tokens=0 if usage is None else usage.prompt_tokens,
-        completion_tokens=0 if usage is None else usage.completion_tokens,
-    )
+        code_or_none = code_of(failure)
+    if answer.usage is not None and (cost := prices.cost(line.model, answer.usage)) is not None:
+        answer.cost = cost * PRICE_SHARE
+    return answer.result_for(line, code_or_none, attempts=1)
 
 
 def _remote_line(line: Line) -> dict[str, Any]:

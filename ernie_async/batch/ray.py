@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from math import ceil
 from threading import Event, Thread
@@ -111,18 +110,18 @@ class Crew:
         """Attempts in line, here or at the limiters of workers."""
         return max(0, len(self._ledger) - sum(told.under_way for told in self._told.values()))
 
-    def views(self) -> list[LimiterSnapshot]:
+    def view(self) -> LimiterSnapshot:
         """How things stand at these limiters, as workers told last."""
         views = [told.view for told in self._told.values()]
         if not views:
-            return []
+            return LimiterSnapshot()
         limits = [view.concurrency for view in views if view.concurrency is not None]
-        return [LimiterSnapshot.of_all(views)._replace(concurrency=sum(limits) or None)]
+        return LimiterSnapshot.of_all(views)._replace(concurrency=sum(limits) or None)
 
     async def make(self, line: Line, need: Need, begin: Callable[[], Awaitable[None]]) -> Answer:
         """Have a worker make an attempt; see `AnyAttempts`."""
         await begin()
-        return await self._ledger.make(replace(line, metadata=None), need)
+        return await self._ledger.make(line._replace(metadata=None), need)
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -303,7 +302,7 @@ class RayRunner(BatchRunner):
     ) -> None:
         super().__init__(client, **settings)
         check_workers(workers)
-        self._n_workers = min(workers, self._rules.workers)
+        self._n_workers = min(workers, self._rules.concurrency)
         self._address = address
         self._cpus = cpus
         own, *of_client = self._limiters
@@ -336,7 +335,7 @@ class RayRunner(BatchRunner):
             setup,
             Asker(self._client, self._prices, is_once=is_once),
             n_workers=self._n_workers,
-            room=ceil(self._rules.workers / self._n_workers),
+            room=ceil(self._rules.concurrency / self._n_workers),
             cpus=self._cpus,
             address=self._address,
         )

@@ -6,32 +6,18 @@ in it.
 
 from base64 import b32hexencode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 from ernie_async.batch.lines import ABSENT
-from ernie_async.errors import (
-    APIError,
-    BlockedError,
-    ConfigError,
-    ConnectError,
-    DeadlineError,
-    DecodeError,
-    ErnieError,
-    NoKeyError,
-    RateLimitError,
-    RefusedError,
-)
 
 __all__ = [
     "UNDONE",
     "Attempt",
     "BatchResult",
     "Record",
-    "code_of",
     "is_settled_by_line",
     "read_record",
     "record_fields",
@@ -59,8 +45,7 @@ class Attempt(NamedTuple):
     status: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchResult:
+class BatchResult(NamedTuple):
     """What became of one line.
 
     Attributes:
@@ -239,26 +224,3 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _number(value: Any, kind: type[Any]) -> Any:
     return kind(value) if isinstance(value, int | float) else kind(0)
-
-
-def code_of(error: ErnieError) -> str:
-    """Our code for a failed attempt."""
-    match error:
-        case DeadlineError():
-            return "timeout"
-        case ConfigError():
-            return "invalid_request"
-        case BlockedError() | RefusedError():
-            return "content_filter"
-        case RateLimitError() | NoKeyError():
-            return "rate_limited"
-        case APIError(code=str(code)):
-            return code
-        case APIError(status=status):
-            return f"http_{status}"
-        case DecodeError():
-            return "invalid_answer"
-        case ConnectError():
-            return "connection"
-        case _:
-            return "internal"

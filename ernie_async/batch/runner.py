@@ -132,7 +132,7 @@ class BatchRunner:
             "retry": asdict(retry),
         }
         self._rules = Rules(
-            workers=workers,
+            concurrency=workers,
             window=min(WINDOW_FACTOR * workers, MAX_WINDOW) if window is None else window,
             retry=retry,
             deadline=deadline,
@@ -330,7 +330,7 @@ class BatchRunner:
         is_once = more.get("journal") is not None
         flow = Flow(
             self._attempts(is_once=is_once),
-            self._rules if not is_once else self._rules.once(),
+            self._rules,
             budget=budget,
             losses=Losses(self._max_errors),
             progress=progress,

@@ -6,7 +6,8 @@ And how a run that stopped is told to a shell.
 from dataclasses import dataclass
 from typing import Literal
 
-from ernie_async.errors import AuthError, ConfigError, ErnieError, NotFoundError, QuotaError
+from ernie_async.batch.failures import hopeless
+from ernie_async.errors import ConfigError, ErnieError
 
 __all__ = [
     "EXIT_CODES",
@@ -148,13 +149,6 @@ class Losses:
         ):
             return "auth"
         return "errors" if self._max_errors.is_passed(self._failed, self._over) else None
-
-
-def hopeless(error: ErnieError | None) -> str | None:
-    """What a refusal says that all lines will meet; `None` if it is none of these."""
-    if not isinstance(error, AuthError | NotFoundError | QuotaError):
-        return None
-    return f"{type(error).__name__} {error.status} {error.code}"
 
 
 class Budget:

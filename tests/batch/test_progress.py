@@ -32,11 +32,11 @@ def test_counts_rates_and_money() -> None:
     progress = Progress(100.0, total=400, rpm=600, tpm=6000)
     progress.skipped = 100
     for n in range(1, 101):
-        progress.sent(100 + n / 10)
+        progress.requests += 1
         progress.over(over(n, cost=0.1), 100 + n / 10)
     progress.over(over(7, code="timeout"), 110)
     progress.over(over(8, code="cancelled"), 110)
-    progress.refused(110)
+    progress.refused += 1
     told = progress.snapshot(Gauges(4, 8, "rate"), 110.0)
     assert (told["done"], told["ok"], told["failed"], told["undone"]) == (201, 100, 1, 1)
     assert told["rps_60s"] == pytest.approx(10.1)

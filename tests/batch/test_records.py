@@ -8,21 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async import (
-    APIError,
-    AuthError,
-    BlockedError,
-    ConfigError,
-    ConnectError,
-    DeadlineError,
-    DecodeError,
-    RateLimitError,
-    RefusedError,
-)
 from ernie_async.batch.records import (
     Attempt,
     BatchResult,
-    code_of,
     is_settled_by_line,
     read_record,
     record_id,
@@ -119,24 +107,6 @@ def test_ids_sort_by_time() -> None:
     ids = [record_id(moment, 2**80 - 1 - int(moment)) for moment in (0.001, 1.0, 1e9, 2e9)]
     assert ids == sorted(ids)
     assert len({len(name) for name in ids}) == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (DeadlineError("x"), "timeout"),
-        (ConnectError("x"), "connection"),
-        (DecodeError("x"), "invalid_answer"),
-        (RateLimitError("x", code="rpm_rate_limit_exceeded"), "rate_limited"),
-        (RefusedError("x", code="system_unsafe"), "content_filter"),
-        (BlockedError("x"), "content_filter"),
-        (AuthError("x", code="invalid_iam_token"), "invalid_iam_token"),
-        (APIError("x", status=418), "http_418"),
-        (ConfigError("x"), "invalid_request"),
-    ],
-)
-def test_codes(error, code) -> None:
-    assert code_of(error) == code
 
 
 json_values = st.recursive(
