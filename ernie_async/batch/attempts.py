@@ -4,7 +4,8 @@ Knows limiters and what they have to be told. What becomes of a line is decided 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, Self
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Protocol
 
 from ernie_async.batch.asking import Answer, Asker, Need
 from ernie_async.batch.lines import Line
@@ -16,7 +17,7 @@ __all__ = ["AnyAttempts", "Attempts"]
 
 
 class AnyAttempts(Protocol):
-    """Makes attempts at lines, between entering and leaving it.
+    """Makes attempts at lines.
 
     Attributes:
         need: Estimates what a line will take.
@@ -49,12 +50,11 @@ class AnyAttempts(Protocol):
 
     def stop(self) -> None:
         """Send nothing more. What was begun and not sent is answered with `is_sent` false."""
+        return
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        return None
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """What has to be entered before the first attempt, and left after the last."""
+        return nullcontext()
 
 
 class Attempts(AnyAttempts):

@@ -147,7 +147,7 @@ class Flow:
         if self._rules.deadline is not None:
             self._call_later(self._rules.deadline, self.stop, "deadline")
         try:
-            async with self._attempts, asyncio.TaskGroup() as group:
+            async with self._attempts.opened(), asyncio.TaskGroup() as group:
                 self._feeder = group.create_task(self._feed(items))
                 for _ in range(self._rules.concurrency):
                     group.create_task(self._work())
