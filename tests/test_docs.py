@@ -56,7 +56,7 @@ from ernie_async import (
     videos,
 )
 from ernie_async import embedding as embedding_desk
-from ernie_async.batch import FileOptions, appending, flow, offline, records, runner, stopping
+from ernie_async.batch import FileOptions, flow, offline, records, runner, stopping, writing
 from ernie_async.batch.inputs import MAX_LINE_BYTES
 from ernie_async.bots import memory, pacing, plan, platform, platforms, sender, stores
 from ernie_async.gateway import GatewaySettings, StreamLimits
@@ -525,7 +525,7 @@ FACTS = {
     "docs/guides/batch.md": [
         f"more than {MAX_LINE_BYTES // 2**20} MiB",
         f"no more than {FileOptions().order_window:,} lines",
-        f"every {appending.INTERVAL_LINES:,} lines or {appending.INTERVAL_SECONDS:g} s",
+        f"every {writing.INTERVAL_LINES:,} lines or {writing.INTERVAL_SECONDS:g} s",
         f"under way {runner.GRACE_SECONDS:g} s",
         f"from {runner.ADAPTIVE.start} up to {runner.ADAPTIVE.max}",
         f"at most {flow.CAUTIOUS} calls are under way",

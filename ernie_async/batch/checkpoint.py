@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from ernie_async.batch.ids import Ids, State
 from ernie_async.batch.records import Record, is_settled_by_line, read_record
 from ernie_async.batch.stopping import BatchError
+from ernie_async.batch.writing import replacing
 
 __all__ = [
     "Before",
@@ -156,7 +156,7 @@ def drop_records(
     if not any(is_dropped(record) for _, record, _ in read_records(path)):
         return 0
     dropped = 0
-    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as kept:
+    with replacing(path) as kept:
         for _, record, raw in read_records(path):
             if not is_dropped(record):
                 kept.write(raw)
@@ -165,10 +165,6 @@ def drop_records(
             if aside is not None:
                 with path.with_name(f"{path.name}.{aside}").open("ab") as file:
                     file.write(raw)
-        kept.flush()
-        os.fsync(kept.fileno())
-    Path(kept.name).chmod(path.stat().st_mode)
-    Path(kept.name).replace(path)
     return dropped
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from secrets import randbits
 from typing import Any, Literal
 
-from ernie_async.batch.appending import AppendFile, Fsync
 from ernie_async.batch.checkpoint import (
     Before,
     drop_records,
@@ -21,7 +20,7 @@ from ernie_async.batch.checkpoint import (
     read_back,
     rotate,
 )
-from ernie_async.batch.flow import Flow, Item
+from ernie_async.batch.flow import Item
 from ernie_async.batch.ids import Ids, State
 from ernie_async.batch.inputs import (
     MAX_LINE_BYTES,
@@ -38,6 +37,7 @@ from ernie_async.batch.order import Order
 from ernie_async.batch.progress import Progress
 from ernie_async.batch.records import UNDONE, BatchResult, record_id, write_record
 from ernie_async.batch.stopping import BatchError, StopReason
+from ernie_async.batch.writing import AppendFile, Fsync
 from ernie_async.errors import ConfigError
 
 __all__ = ["FileOptions", "FileRun"]
@@ -330,16 +330,6 @@ class FileRun:
     def held(self) -> int:
         """Results that wait for one before them, and are lost if the run stops here."""
         return self._held
-
-    async def keep_synced(self, flow: Flow) -> None:
-        """Make what is written durable as the options say, until cancelled."""
-        files = [file for file in (self._results, self._letters) if file is not None]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for file in files:
-                    group.create_task(file.keep_synced())
-        except* OSError as errors:
-            flow.stop("io", errors.exceptions[0])
 
     def _forget_journal(self) -> None:
         # Before the lock is released: the next run has a journal of its own.

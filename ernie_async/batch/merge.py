@@ -6,12 +6,12 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ernie_async.batch.appending import AppendFile
 from ernie_async.batch.checkpoint import errors_path, read_records
 from ernie_async.batch.inputs import InputKind, kind_of, read_lines
 from ernie_async.batch.lines import Fault, Line, LineReader
 from ernie_async.batch.records import Record
 from ernie_async.batch.stopping import BatchError
+from ernie_async.batch.writing import AppendFile
 
 __all__ = ["Merged", "merge"]
 

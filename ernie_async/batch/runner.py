@@ -275,10 +275,9 @@ class BatchRunner:
             await results.aclose()
 
     async def _run_beside(self, run: FileRun, flow: Flow, on_progress: OnProgress | None) -> None:
-        """Run the flow, and beside it what counts lines, syncs files and tells how it goes."""
+        """Run the flow, and beside it what counts lines and tells how it goes."""
         async with asyncio.TaskGroup() as group:
             beside = [
-                group.create_task(run.keep_synced(flow)),
                 group.create_task(run.count(flow.progress)),
                 group.create_task(_look(flow, on_progress)),
             ]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from pydantic_core import to_json
@@ -11,6 +10,7 @@ from pydantic_core import to_json
 from ernie_async.batch.progress import Gauges, Progress, Sample
 from ernie_async.batch.records import iso
 from ernie_async.batch.stopping import EXIT_CODES, StopReason
+from ernie_async.batch.writing import replacing
 
 __all__ = ["BatchReport", "make_report", "summary_path", "write_summary"]
 
@@ -129,11 +129,5 @@ def write_summary(out: Path, report: BatchReport) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    with NamedTemporaryFile(dir=out.parent, prefix=out.name, delete=False) as file:
-        try:
-            file.write(to_json(report.summary, indent=2) + b"\n")
-            file.close()
-            Path(file.name).replace(summary_path(out))
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with replacing(summary_path(out)) as file:
+        file.write(to_json(report.summary, indent=2) + b"\n")
