@@ -191,7 +191,6 @@ def run(
     *,
     output: Annotated[str, Parameter(alias="-o")],
     reading: Reading = Reading(),
-    errors: Path | None = None,
     concurrency: str | None = None,
     rpm: Annotated[float | None, Positive] = None,
     tpm: Annotated[float | None, Positive] = None,
@@ -226,8 +225,6 @@ def run(
             Parquet.
         output: Where results go; - for standard output.
         reading: How the input is read.
-        errors: Where lines go that failed; OUT.errors.jsonl, with OUT's ending replaced, if not
-            given.
         concurrency: Calls at once: a number, or auto, or auto:4..128 to find it out within bounds.
         rpm: Requests per minute.
         tpm: Tokens per minute.
@@ -254,13 +251,12 @@ def run(
         engine: Where the calls are made.
         service: Whom to ask.
     """
-    from ernie_async.batch.file_run import FileOptions  # noqa: PLC0415 - a wing
+    from ernie_async.batch.options import FileOptions  # noqa: PLC0415 - a wing
     from ernie_async.batch.runner import RETRY  # noqa: PLC0415
     from ernie_async.batch.settings import read_concurrency, read_prices  # noqa: PLC0415
 
     options = FileOptions(
         **reading.options(),
-        errors=errors,
         ordered=ordered,
         delivery=delivery,
         fsync=fsync,

@@ -27,7 +27,8 @@ Output = Annotated[Path, Parameter(alias="-o")]
 
 def file_run(client: AsyncClient, source: Path, output: Path, reading: Reading) -> "FileRun":
     """The input and output of a lane, read as by `batch run`."""
-    from ernie_async.batch.file_run import FileOptions, FileRun  # noqa: PLC0415 - a wing
+    from ernie_async.batch.file_run import FileRun  # noqa: PLC0415 - a wing
+    from ernie_async.batch.options import FileOptions  # noqa: PLC0415
     from ernie_async.batch.rows import known_models  # noqa: PLC0415
 
     return FileRun(source, output, FileOptions(**reading.options()), known_models(client))

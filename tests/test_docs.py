@@ -624,7 +624,7 @@ def test_exit_codes_are_those_of_the_code(page: str) -> None:
 
 def test_options_of_files_are_documented() -> None:
     page = page_text("docs/guides/batch.md").replace("--", " ").replace("-", "_")
-    own = {"kind", "url", "defaults", "errors", "order_window", "fresh", "max_line_bytes"}
+    own = {"kind", "url", "defaults", "order_window", "fresh", "max_line_bytes"}
     assert missing(set(FileOptions.__dataclass_fields__) - own, page) == []
 
 

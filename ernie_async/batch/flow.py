@@ -24,7 +24,9 @@ from ernie_async.errors import APIError, ConfigError, ErnieError, NoKeyError, Ra
 from ernie_async.sansio.load import is_quota
 from ernie_async.sansio.retry import RetryPolicy
 
-__all__ = ["Flow", "Item", "Rules"]
+__all__ = ["Flow", "Item", "Rules", "Tell"]
+
+Tell = Callable[[BatchResult], Awaitable[None]]
 
 # Until one line has succeeded, no more calls than this are made at once: a wrong key shall not cost
 # as many of them as there are workers.
@@ -103,7 +105,7 @@ class Flow:
         budget: Budget,
         losses: Losses,
         progress: Progress,
-        tell: Callable[[BatchResult], Awaitable[None]],
+        tell: Tell,
         journal: Journal | None = None,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:

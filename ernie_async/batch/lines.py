@@ -24,6 +24,7 @@ __all__ = [
     "Line",
     "LineReader",
     "duplicate",
+    "fault_of",
     "find_path",
     "key_of",
     "raw_key",
@@ -266,10 +267,14 @@ def raw_key(raw: bytes) -> str:
     return blake2b(raw).hexdigest()[:16]
 
 
-def duplicate(line: Line) -> Fault:
+def fault_of(line: Line | Fault, code: str, message: str) -> Fault:
+    """The dead letter for a line that could be asked, were it not for this."""
+    return Fault(line.number, code, message, line.key, line.custom_id, line.metadata)
+
+
+def duplicate(line: Line | Fault) -> Fault:
     """The dead letter for a line whose name was met before."""
-    text = f"{line.custom_id!r} names an earlier line"
-    return Fault(line.number, "duplicate_custom_id", text, line.key, line.custom_id, line.metadata)
+    return fault_of(line, "duplicate_custom_id", f"{line.custom_id!r} names an earlier line")
 
 
 def shard_of(custom_id: str, n_shards: int) -> int:

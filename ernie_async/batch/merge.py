@@ -9,8 +9,6 @@ from typing import BinaryIO, NamedTuple
 from ernie_async.batch.checkpoint import errors_path, read_records
 from ernie_async.batch.inputs import InputKind, kind_of, read_lines
 from ernie_async.batch.lines import Fault, Line, LineReader
-from ernie_async.batch.records import Record
-from ernie_async.batch.stopping import BatchError
 from ernie_async.batch.writing import AppendFile
 
 __all__ = ["Merged", "merge"]
@@ -102,9 +100,7 @@ async def merge(
 
 def _index(path: Path, is_error: int, number: int) -> Iterator[tuple[object, ...]]:
     start = 0
-    for line, record, raw in read_records(path):
-        if not isinstance(record, Record):
-            raise BatchError(f"{path}: line {line}: {record}", "damaged")
+    for record, raw in read_records(path):
         yield record.custom_id, record.number, is_error, number, start, len(raw)
         start += len(raw)
 

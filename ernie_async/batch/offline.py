@@ -87,7 +87,7 @@ class OfflineLane:
                 await self._begin(part, window, is_new=False)
         n_lines = 0
         async with AsyncExitStack() as stack:
-            await run.open(stack)
+            await stack.enter_async_context(run.opened())
             folder = Path(stack.enter_context(TemporaryDirectory(dir=self._out.parent)))
             async for path, file, n, last in self._files(run, folder):
                 sent = await self._client.files.upload(file, purpose="batch")
@@ -202,7 +202,7 @@ class OfflineLane:
         ]
         progress = Progress(monotonic())
         async with AsyncExitStack() as stack:
-            await run.open(stack)
+            await stack.enter_async_context(run.opened())
             folder = Path(stack.enter_context(TemporaryDirectory(dir=self._out.parent)))
             db = stack.enter_context(closing(sqlite3.connect("", isolation_level=None)))
             db.execute("CREATE TABLE found (id TEXT PRIMARY KEY, file TEXT, start INT, size INT)")

@@ -261,7 +261,7 @@ class RayRunner(BatchRunner):
 
             share = 1 / self._n_workers
             self._shares[0] = RedisLimiter(redis, own.limits, name=REDIS_NAME, share=share)
-        self._limits |= {"engine": "ray", "workers": self._n_workers, "redis": redis is not None}
+        self._told |= {"engine": "ray", "workers": self._n_workers, "redis": redis is not None}
 
     async def run_file(self, *args: Any, **options: Any) -> BatchReport:
         """As of a `BatchRunner`; connects to the cluster first.

@@ -4,39 +4,34 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from time import monotonic
-from types import TracebackType
 from typing import Any, Self
 
-from ernie_async.batch.flow import Flow, Item
+from ernie_async.batch.flow import Flow, Item, Tell
 from ernie_async.batch.records import BatchResult
 from ernie_async.batch.stopping import StopReason
 
-__all__ = ["BatchResults", "new_queue"]
-
-# Results; at the end what went wrong, or nothing.
-Results = asyncio.Queue[BatchResult | BaseException | None]
-
-
-def new_queue() -> Results:
-    """Where a flow puts its results: one waits here, others in the workers that have made them."""
-    return Results(1)
+__all__ = ["BatchResults"]
 
 
 class BatchResults:
     """An async iterator of `BatchResult`. Leaving it early breaks off what is under way.
 
     Args:
-        flow: Begins with the first result that is asked for.
+        make_flow: Makes what does the work, given where it puts its results. It begins with the
+            first result that is asked for.
         items: Makes its input.
-        queue: Where it puts its results.
     """
 
     def __init__(
-        self, flow: Flow, items: Callable[[], AsyncGenerator[Item, None]], queue: Results
+        self,
+        make_flow: Callable[[Tell], Flow],
+        items: Callable[[], AsyncGenerator[Item, None]],
     ) -> None:
-        self._flow = flow
+        # One result waits here, others in the workers that have made them; at the end what went
+        # wrong, or nothing.
+        self._queue = asyncio.Queue[BatchResult | BaseException | None](1)
+        self._flow = make_flow(self._queue.put)
         self._items = items
-        self._queue = queue
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
 
@@ -77,12 +72,7 @@ class BatchResults:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:
@@ -96,13 +86,13 @@ class BatchResults:
 async def _fill(
     flow: Flow,
     items: Callable[[], AsyncGenerator[Item, None]],
-    queue: Results,
+    queue: "asyncio.Queue[BatchResult | BaseException | None]",
 ) -> None:
     end: BaseException | None = None
     try:
         async with aclosing(items()) as each:
             await flow.run(each)
         end = flow.failure if flow.reason in {"input", "damaged", "internal"} else None
-    except Exception as error:  # noqa: BLE001 - it is raised where the results are taken
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where results are taken
         end = error
     await queue.put(end)

@@ -168,7 +168,6 @@ class Budget:
         self,
         max_cost: float | None,
         max_tokens: int | None,
-        *,
         cost: float = 0.0,
         tokens: int = 0,
     ) -> None:

@@ -1,7 +1,7 @@
 """How a run ended: for the program that started it, and as a file beside its output."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -62,59 +62,39 @@ class BatchReport:
 def make_report(
     progress: Progress,
     reason: StopReason,
-    *,
-    now: float,
-    began: float,
-    ended: float,
     message: str = "",
+    *,
+    began: float,
+    now: float,
     notes: Mapping[str, int],
-    limits: Mapping[str, Any],
-    earlier: Mapping[str, Any],
+    **more: Mapping[str, Any],
 ) -> BatchReport:
     """The report of a run that is over.
 
     Args:
         progress: What happened.
         reason: Why it ended.
-        now: On the clock of `progress`.
-        began: Seconds since 1970.
-        ended: Seconds since 1970.
         message: What went wrong.
+        began: Seconds since 1970.
+        now: On the clock of `progress`.
         notes: What was odd about the input.
-        limits: What the run was given.
-        earlier: What earlier runs had done.
+        more: Further parts of the summary.
     """
-    code = EXIT_CODES[reason]
-    told = progress.snapshot(Gauges(), now)
-    summary = {
+    summary: dict[str, Any] = {
         "reason": reason,
-        "exit_code": code,
+        "exit_code": EXIT_CODES[reason],
         "resumable": reason not in NOT_RESUMABLE,
         "message": message,
         "started_at": iso(began),
-        "ended_at": iso(ended),
-        **told,
+        "ended_at": iso(began + now - progress.started),
+        **progress.snapshot(Gauges(), now),
         "codes": dict(progress.codes),
-        "notes": dict(notes),
-        "limits": dict(limits),
-        "earlier_runs": dict(earlier),
+        "notes": notes,
+        **more,
     }
+    own = {one.name: summary[one.name] for one in fields(BatchReport) if one.name in summary}
     return BatchReport(
-        reason=reason,
-        exit_code=code,
-        message=message,
-        ok=progress.ok,
-        failed=progress.failed,
-        skipped=progress.skipped,
-        undone=progress.undone,
-        cost=progress.cost,
-        tokens_in=progress.tokens_in,
-        tokens_out=progress.tokens_out,
-        codes=dict(progress.codes),
-        notes=dict(notes),
-        summary=summary,
-        samples=progress.samples,
-        histogram=dict(progress.histogram),
+        **own, summary=summary, samples=progress.samples, histogram=dict(progress.histogram)
     )
 
 

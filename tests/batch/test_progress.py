@@ -90,12 +90,10 @@ def test_the_page_needs_nothing_else(n) -> None:
     report = make_report(
         progress,
         "failures",
-        now=float(n),
         began=0.0,
-        ended=float(n),
+        now=float(n),
         notes={},
         limits={"input": "<script>"},
-        earlier={},
     )
     page = render_page(report)
     tags = Tags()
