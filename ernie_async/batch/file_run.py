@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, c
 from dataclasses import asdict
 from pathlib import Path
 from secrets import randbits
+from threading import Event
 from typing import Any
 
 from ernie_async.batch.checkpoint import (
@@ -237,12 +238,16 @@ class FileRun:
 
     async def count(self, progress: Progress) -> None:
         """Guess the lines of the input, in a thread, until all are read."""
-        if self.options.shard is None and not self.options.only_failed:
-            try:
-                total = await asyncio.to_thread(count_lines, self.source, self._kind)
-            except (OSError, ConfigError):
-                return  # whoever reads it will tell
+        if self.options.shard is not None or self.options.only_failed:
+            return
+        is_over = Event()
+        try:
+            total = await asyncio.to_thread(count_lines, self.source, self._kind, is_over.is_set)
             progress.total = total if progress.total is None else progress.total
+        except (OSError, ConfigError):
+            return  # whoever reads it will tell
+        finally:
+            is_over.set()  # else a thread would count on after the run
 
     # What is written
 

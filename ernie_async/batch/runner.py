@@ -130,6 +130,7 @@ class BatchRunner:
             "max_total_tokens": max_total_tokens,
             "max_errors": max_errors,
         }
+        self._stops: list[StopReason] = []
         self._flows: WeakSet[Flow] = WeakSet()
         self._results: WeakSet[BatchResults] = WeakSet()
         self._models = known_models(client)
@@ -198,11 +199,13 @@ class BatchRunner:
             ConfigError: Options that make no sense.
         """
         run = self._file_run(source, output, options)
-        began = time()
+        began, n_stops = time(), len(self._stops)
         async with AsyncExitStack() as stack:
             journal = await stack.enter_async_context(run.opened())
             spent = run.before.cost, run.before.tokens
             flow = self._flow(run.tell, spent, journal=journal, has_room=run.has_room)
+            for reason in self._stops[n_stops:]:  # while it was opened
+                flow.stop(reason)
             try:
                 await run_beside(run, flow, on_progress)
                 run.is_over = flow.reason is None
@@ -233,11 +236,13 @@ class BatchRunner:
 
     def stop(self, reason: StopReason = "cancelled") -> None:
         """Have all runs begin nothing more. What is under way may finish for `grace` seconds."""
+        self._stops.append(reason)
         for flow in list(self._flows):
             flow.stop(reason)
 
     def cancel(self) -> None:
         """Have all runs break off what is under way, and end."""
+        self._stops.append("cancelled")
         for flow in list(self._flows):
             flow.cancel()
 

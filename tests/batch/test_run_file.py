@@ -83,6 +83,7 @@ async def test_bad_lines_are_dead_letters_and_stop_nothing(client, source, out, 
         (7, "unsupported_url"),
     }
     assert (report.exit_code, report.reason) == (1, "failures")
+    assert report.summary["total"] == 6  # of eight, two are blank
     again = await BatchRunner(client).run_file(source, out, options)
     assert (again.ok, again.failed, again.skipped, again.exit_code) == (0, 0, 6, 1)
     assert len(read_jsonl(err)) == 4
@@ -320,6 +321,17 @@ async def test_stop_lets_calls_finish_and_leaves_the_rest(client, server, source
     assert set(asked(server).values()) == {1}
 
 
+async def test_a_stop_that_comes_early_is_no_less_a_stop(client, server, source, out) -> None:
+    write_input(source, 20)
+    runner = BatchRunner(client)
+    run = asyncio.create_task(runner.run_file(source, out))
+    await asyncio.sleep(0)
+    runner.stop("sigint")
+    report = await run
+    assert (report.exit_code, server.requests_made) == (130, 0)
+    assert (await runner.run_file(source, out)).ok == 20
+
+
 async def test_grace_ends(client, server, source, out) -> None:
     write_input(source, 8)
     server.default(stall(before_headers=True))
@@ -417,9 +429,10 @@ async def test_csv_and_templates(client, server, tmp_path, out, err) -> None:
     text = '\ufeffsku,text\n1,"two\nlines, ""quoted"""\n2,天\n3\n'
     source.write_text(text, encoding="utf-8", newline="")
     options = FileOptions(template="Say: {text}", id_column="sku")
-    await BatchRunner(client).run_file(source, out, options)
+    report = await BatchRunner(client).run_file(source, out, options)
     assert sorted(asked(server)) == ['Say: two\nlines, "quoted"', "Say: 天"]
     assert ids(err) == ["3"]
+    assert report.summary["total"] == report.summary["done"] == 3
 
 
 async def test_parquet(client, server, tmp_path, out) -> None:
