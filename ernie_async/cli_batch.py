@@ -76,8 +76,14 @@ class Reading:
     model: str | None = None
     set: list[str] | None = None
 
-    def options(self) -> dict[str, Any]:
-        """The same for `FileOptions`."""
+    def file_options(self, **more: Any) -> "FileOptions":
+        """The same, and more, for a run."""
+        from ernie_async.batch.options import FileOptions  # noqa: PLC0415 - a wing
+
+        return FileOptions(**self.fields(), **more)
+
+    def fields(self) -> dict[str, Any]:
+        """The same as `FileOptions` has it."""
         defaults: dict[str, Any] = {} if self.model is None else {"model": self.model}
         for given in self.set or ():
             name, is_set, text = given.partition("=")
@@ -251,12 +257,10 @@ def run(
         engine: Where the calls are made.
         service: Whom to ask.
     """
-    from ernie_async.batch.options import FileOptions  # noqa: PLC0415 - a wing
-    from ernie_async.batch.runner import RETRY  # noqa: PLC0415
+    from ernie_async.batch.runner import RETRY  # noqa: PLC0415 - a wing
     from ernie_async.batch.settings import read_concurrency, read_prices  # noqa: PLC0415
 
-    options = FileOptions(
-        **reading.options(),
+    options = reading.file_options(
         ordered=ordered,
         delivery=delivery,
         fsync=fsync,
@@ -356,7 +360,7 @@ def merge(
     from ernie_async.batch.lines import LineReader  # noqa: PLC0415 - a wing
     from ernie_async.batch.merge import merge as put_together  # noqa: PLC0415
 
-    given = reading.options()
+    given = reading.fields()
     kind = given.pop("kind")
     found = asyncio.run(
         put_together(

@@ -50,25 +50,40 @@ def progress_view(kind: ProgressKind, currency: str) -> Iterator[View]:
         ) as live:
             yield lambda told: live.update(_bar(told, currency))
     else:
-        yield _lines(kind, currency)
+        lines = Lines(currency, is_json=kind == "json")
+        yield lines.show
+        lines.close()
 
 
-def _lines(kind: ProgressKind, currency: str) -> View:
-    every = JSON_SECONDS if kind == "json" else PLAIN_SECONDS
-    last = monotonic() - (every if kind == "json" else 0.0)
+class Lines:
+    """Shows a snapshot now and then: as a line for people, or as an object for a program."""
 
-    def show(told: Mapping[str, Any]) -> None:
-        nonlocal last
-        if monotonic() - last < every:
-            return
-        last = monotonic()
-        if kind == "json":
+    def __init__(self, currency: str, *, is_json: bool) -> None:
+        self._currency = currency
+        self._is_json = is_json
+        self._every = JSON_SECONDS if is_json else PLAIN_SECONDS
+        self._next = monotonic() + (0.0 if is_json else self._every)
+        self._unseen: Mapping[str, Any] | None = None
+
+    def show(self, told: Mapping[str, Any]) -> None:
+        """Show it, if it is time."""
+        self._unseen = told
+        if monotonic() >= self._next:
+            self._next = monotonic() + self._every
+            self._write(told)
+
+    def close(self) -> None:
+        """Show the last one to a program; people get a summary."""
+        if self._is_json and self._unseen is not None:
+            self._write(self._unseen)
+
+    def _write(self, told: Mapping[str, Any]) -> None:
+        self._unseen = None
+        if self._is_json:
             sys.stderr.write(dumps(told) + "\n")
             sys.stderr.flush()
         else:
-            note(_line(told, currency))
-
-    return show
+            note(_line(told, self._currency))
 
 
 def _line(told: Mapping[str, Any], currency: str) -> str:

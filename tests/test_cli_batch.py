@@ -83,6 +83,8 @@ def test_standard_output_takes_results(call, source) -> None:
     said, *objects = err.splitlines()
     assert "no checkpoint" in said
     assert json.loads(objects[0])["total"] in {None, 5}
+    last = json.loads(objects[-2])  # before the summary
+    assert (last["done"], last["total"], last["in_flight"]) == (5, 5, 0)
 
 
 def test_dry_run_asks_nothing(call, source, out, server) -> None:

@@ -46,9 +46,9 @@ class Part:
     """
 
     endpoint: str
-    lines: int
-    last_line: int
-    file_id: str
+    lines: int = 0
+    last_line: int = 0
+    file_id: str = ""
     batch_id: str | None = None
     status: str | None = None
     output_file_id: str | None = None

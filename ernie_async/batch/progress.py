@@ -217,7 +217,7 @@ def progress_line(told: dict[str, Any], currency: str = "¥") -> str:
         if told["cost_projected"] is not None:
             money += f" -> ~{currency}{told['cost_projected']:.2f}"
         parts.append(money)
-    elif told["tokens_out"]:
+    if told["tokens_out"]:
         parts.append(f"{told['tokens_in'] + told['tokens_out']:,} tokens")
     if told["p50_ms"] is not None:
         parts.append(f"p50 {told['p50_ms'] / 1000:.1f}s p95 {told['p95_ms'] / 1000:.1f}s")
