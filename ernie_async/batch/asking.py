@@ -247,11 +247,10 @@ async def _screened(desk: Desk, found: ChatCompletion, answer: Answer) -> ChatCo
 
 def readable(raw: bytes) -> Any:
     """A body as JSON, or as text if it is none."""
-    text = raw.decode("utf-8", "replace")
     try:
-        return from_json(text, allow_inf_nan=False)
+        return from_json(raw, allow_inf_nan=False)
     except ValueError:
-        return text
+        return raw.decode("utf-8", "replace")
 
 
 def prompt_text(line: Line) -> str:
