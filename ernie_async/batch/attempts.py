@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
-from ernie_async.batch.asking import Answer, Asker, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.lines import Line
 from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter, AnyPermit, LimiterSnapshot

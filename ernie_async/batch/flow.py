@@ -12,7 +12,8 @@ from random import Random
 from time import monotonic, time
 from typing import Any, NamedTuple
 
-from ernie_async.batch.asking import Answer, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Need
 from ernie_async.batch.attempts import AnyAttempts
 from ernie_async.batch.failures import code_of, may_be_billed, was_refused
 from ernie_async.batch.journal import Journal

@@ -8,7 +8,8 @@ from collections.abc import Awaitable
 from itertools import count
 from typing import Any, TypeVar
 
-from ernie_async.batch.asking import Answer, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Need
 from ernie_async.batch.lines import Line
 from ernie_async.batch.worker import Order, Told
 from ernie_async.errors import ConnectError

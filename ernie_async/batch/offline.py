@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from ernie_async.batch.asking import Answer, read_body_of
+from ernie_async.batch.answers import Answer, read_body_of
 from ernie_async.batch.failures import code_of
 from ernie_async.batch.file_run import FileRun
 from ernie_async.batch.lines import CHAT_PATH, IMAGES_PATH, Line

@@ -24,7 +24,8 @@ except ImportError as error:
         "ernie_async.batch.ray needs ray: pip install 'ernie-async[ray]'", name="ray"
     ) from error
 
-from ernie_async.batch.asking import Answer, Asker, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.attempts import AnyAttempts
 from ernie_async.batch.hand import Hand
 from ernie_async.batch.lines import DEFAULT_URL, Line

@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from ernie_async.batch.asking import Answer, Asker, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.attempts import Attempts
 from ernie_async.batch.lines import Line
 from ernie_async.client import AsyncClient

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ernie_async import AsyncClient, Limits
-from ernie_async.batch.asking import Answer, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Need
 from ernie_async.batch.hand import Hand
 from ernie_async.batch.lines import Line
 from ernie_async.batch.worker import Setup, Worker
