@@ -9,6 +9,7 @@ from ernie_async.batch.checkpoint import (
     read_back,
     rotate,
     rotated,
+    torn_path,
 )
 from ernie_async.batch.ids import Ids, Known, State
 from ernie_async.batch.lock import OutputLock
@@ -42,6 +43,26 @@ def test_tail_is_moved(tmp_path) -> None:
     assert mend_tail(path) == 3_000_000
     assert path.read_bytes() == b""
     assert len(torn.read_bytes()) == 3_000_003
+
+
+def test_a_cut_at_any_byte_loses_one_line_at_most(tmp_path) -> None:
+    out = tmp_path / "out.jsonl"
+    write_lines(out, [done(name) for name in "abcde"])
+    whole = out.read_bytes()
+    third = len(b"".join(whole.splitlines(keepends=True)[:2]))
+    for end in range(third, len(whole) + 1):
+        out.write_bytes(whole[:end])
+        torn_path(out).unlink(missing_ok=True)
+        n_whole = whole.count(b"\n", 0, end)
+        mend_tail(out)
+        torn = torn_path(out).read_bytes() if torn_path(out).exists() else b""
+        assert out.read_bytes() + torn == whole[:end]
+        before = read_back(out, tmp_path / "none")
+        assert before.ok == n_whole
+        assert [before.ids.key(name) for name in "abcde"] == ["k"] * n_whole + [None] * (
+            5 - n_whole
+        )
+        before.ids.close()
 
 
 def test_what_was_done_is_known(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import sys
 from pathlib import Path
 from time import monotonic
@@ -87,6 +88,29 @@ async def test_bad_lines_are_dead_letters_and_stop_nothing(client, source, out, 
     again = await BatchRunner(client).run_file(source, out, options)
     assert (again.ok, again.failed, again.skipped, again.exit_code) == (0, 0, 6, 1)
     assert len(read_jsonl(err)) == 4
+
+
+async def test_one_broken_line_in_a_hundred(client, server, source, out, err) -> None:
+    chance = random.Random(7)
+    expected = {"ok": 0, "bad": 0}
+    with source.open("wb") as file:
+        file.write(b"\xef\xbb\xbf")
+        for number in range(1000):
+            line = request_line(f"r{number}", "a\u2028b")
+            raw = json.dumps(line, ensure_ascii=chance.random() < 0.5).encode()
+            if number and chance.random() < 0.01:
+                kinds = [raw[:40], b"[]", b'{"custom_id": 3}', raw.replace(b"r%d" % number, b"r0")]
+                raw = chance.choice(kinds)
+                expected["bad"] += 1
+            else:
+                expected["ok"] += 1
+            file.write(raw + chance.choice([b"\n", b"\r\n", b"\n\r\n"]))
+    report = await BatchRunner(client).run_file(source, out)
+    assert {"ok": report.ok, "bad": report.failed} == expected
+    assert (len(set(ids(out))), len(ids(err))) == (expected["ok"], expected["bad"])
+    assert server.requests_made == expected["ok"]
+    again = await BatchRunner(client).run_file(source, out)
+    assert (again.ok, again.failed, again.skipped) == (0, 0, 1000)
 
 
 async def test_strict_finds_the_first_bad_line_before_any_call(client, server, source, out) -> None:
@@ -382,7 +406,7 @@ async def test_quota_refusals_pause_and_cost_no_attempt(client, server, source, 
     assert {r["x_ernie"]["attempts"] for r in read_jsonl(out)} == {1}
 
 
-@pytest.mark.parametrize(("tpm", "ok"), [(100, 0), (600, 2)])
+@pytest.mark.parametrize(("tpm", "ok"), [(100, 0), (450, 0), (600, 2)])
 async def test_a_request_larger_than_the_minute_fails_at_once(
     client, source, out, err, tpm, ok
 ) -> None:
