@@ -49,10 +49,11 @@ class Asker:
     Args:
         client: Whose connections, key, timeouts and hooks are used.
         prices: What tokens cost; `None` for the client's.
-        is_once: Nothing is ever sent a second time.
+        is_once: See below.
 
     Attributes:
         account: Whose quota is used.
+        is_once: Nothing is ever sent a second time.
 
     Raises:
         ConfigError: The client filters prompts, and a batch sends them as they are.
@@ -71,7 +72,7 @@ class Asker:
         # is sent again, and when, has rules of its own here.
         self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT, breaker=None, retry_budget=None)
         self._prices = desk.ledger.prices if prices is None else prices
-        self._is_once = is_once
+        self.is_once = is_once
 
     def need(self, line: Line) -> Need:
         """Estimate what a line will take."""
@@ -128,7 +129,7 @@ class Asker:
             json_body(line.body),
             {},
             model=line.model,
-            is_once=self._is_once,
+            is_once=self.is_once,
         )
         found = await fetch(desk, request, receive)
         if desk.content_filter is not None and isinstance(found, ChatCompletion):

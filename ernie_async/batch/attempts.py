@@ -18,17 +18,7 @@ __all__ = ["AnyAttempts", "Attempts"]
 
 
 class AnyAttempts(Protocol):
-    """Makes attempts at lines.
-
-    Attributes:
-        need: Estimates what a line will take.
-        has_price: Says whether it is known what a line costs.
-        counts_tokens: Whether it is worth estimating the tokens of a line.
-    """
-
-    need: Callable[[Line], Need]
-    has_price: Callable[[Line], bool]
-    counts_tokens: bool
+    """Makes attempts at lines."""
 
     async def make(self, line: Line, need: Need, begin: Callable[[], Awaitable[None]]) -> Answer:
         """Make one attempt, when there is room for it.
@@ -70,9 +60,6 @@ class Attempts(AnyAttempts):
     def __init__(
         self, asker: Asker, limiters: Sequence[AnyLimiter], max_retry_after: float
     ) -> None:
-        self.need = asker.need
-        self.has_price = asker.has_price
-        self.counts_tokens = any(limiter.counts_tokens for limiter in limiters)
         self._asker = asker
         self._limiters = limiters
         self._max_retry_after = max_retry_after

@@ -13,7 +13,7 @@ from time import monotonic, time
 from typing import Any, NamedTuple
 
 from ernie_async.batch.answers import Answer
-from ernie_async.batch.asking import Need
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.attempts import AnyAttempts
 from ernie_async.batch.failures import code_of, may_be_billed, was_refused
 from ernie_async.batch.journal import Journal
@@ -85,6 +85,8 @@ class Flow:
     Args:
         attempts: Makes them.
         rules: What it obeys.
+        asker: Estimates what lines take.
+        estimates: Whether anybody wants to know that.
         budget: What may be spent.
         losses: Says when there are too many.
         progress: Told of everything.
@@ -103,6 +105,8 @@ class Flow:
         attempts: AnyAttempts,
         rules: Rules,
         *,
+        asker: Asker,
+        estimates: bool,
         budget: Budget,
         losses: Losses,
         progress: Progress,
@@ -120,7 +124,8 @@ class Flow:
         self._tell = tell
         self._journal = journal
         self._has_room = has_room
-        self._counts_tokens = budget.is_limited or attempts.counts_tokens
+        self._asker = asker
+        self._estimates = estimates
         self._chance = Random()
         self._has_succeeded = False
         # Lines: those that were read, those that wait for a moment, those whose moment has come,
@@ -238,9 +243,9 @@ class Flow:
             result = Answer().result_for(line, line.code, line.message, row=row)
             await self._finish(result, None)
             return
-        if self._budget.max_cost is not None and not self._attempts.has_price(line):
+        if self._budget.max_cost is not None and not self._asker.has_price(line):
             raise BatchError(f"max_cost: {line.model!r} has no price", "budget")
-        need = self._attempts.need(line) if self._counts_tokens else Need()
+        need = self._asker.need(line) if self._estimates else Need()
         self._outstanding += 1
         self._fresh.append(Job(line, row, need))
         self._wake_one()

@@ -64,18 +64,12 @@ class Crew(AnyAttempts):
 
     Args:
         setup: What each of them is made of.
-        asker: Estimates what lines take.
         n_workers: How many.
         cpus: That Ray sets aside for each.
         address: Of the cluster.
     """
 
-    def __init__(
-        self, setup: Setup, asker: Asker, *, n_workers: int, cpus: float, address: str | None
-    ) -> None:
-        self.need = asker.need
-        self.has_price = asker.has_price
-        self.counts_tokens = any(limiter.counts_tokens for limiter in setup.limiters)
+    def __init__(self, setup: Setup, *, n_workers: int, cpus: float, address: str | None) -> None:
         self.hands: list[Hand] = []
         self._setup = setup
         self._n_workers = n_workers
@@ -273,17 +267,16 @@ class RayRunner(BatchRunner):
         await connect(self._address)
         return await super().run_file(*args, **options)
 
-    def _attempts(self, *, is_once: bool) -> AnyAttempts:
+    def _attempts(self, asker: Asker) -> AnyAttempts:
         setup = Setup(
             client=portable_client(self._client),
             limiters=self._shares,
             prices=self._prices,
-            is_once=is_once,
+            is_once=asker.is_once,
             max_retry_after=self._rules.retry.max_retry_after,
         )
         return Crew(
             setup,
-            Asker(self._client, self._prices, is_once=is_once),
             n_workers=self._n_workers,
             cpus=self._cpus,
             address=self._address,

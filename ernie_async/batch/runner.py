@@ -276,9 +276,8 @@ class BatchRunner:
                 write_summary(run.out, report)
         return report
 
-    def _attempts(self, *, is_once: bool) -> AnyAttempts:
+    def _attempts(self, asker: Asker) -> AnyAttempts:
         """Where the attempts of one run are made."""
-        asker = Asker(self._client, self._prices, is_once=is_once)
         return Attempts(asker, self._limiters, self._rules.retry.max_retry_after)
 
     def _flow(
@@ -290,10 +289,15 @@ class BatchRunner:
         has_room: Callable[[], bool] = lambda: True,
     ) -> Flow:
         told = self._told
+        asker = Asker(self._client, self._prices, is_once=journal is not None)
+        budget = Budget(told["max_cost"], told["max_total_tokens"], *spent)
+        is_counted = any(limiter.counts_tokens for limiter in self._limiters)
         flow = Flow(
-            self._attempts(is_once=journal is not None),
+            self._attempts(asker),
             self._rules,
-            budget=Budget(told["max_cost"], told["max_total_tokens"], *spent),
+            asker=asker,
+            estimates=budget.is_limited or is_counted,
+            budget=budget,
             losses=Losses(self._max_errors),
             progress=Progress(monotonic(), rpm=told["rpm"], tpm=told["tpm"]),
             tell=tell,

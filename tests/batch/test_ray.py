@@ -86,8 +86,8 @@ def busy_runner(client, concurrency):
     class Runner(RayRunner):
         crew = None
 
-        def _attempts(self, *, is_once):
-            self.crew = super()._attempts(is_once=is_once)
+        def _attempts(self, asker):
+            self.crew = super()._attempts(asker)
             return self.crew
 
     return Runner(client, workers=4, cpus=1, concurrency=concurrency)
