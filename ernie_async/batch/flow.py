@@ -230,7 +230,7 @@ class Flow:
             self.stop(error.reason, error)
         except (OSError, ConfigError) as error:
             self.stop("input", error)
-        except Exception as error:  # noqa: BLE001 - of the caller's iterator, and raised to him
+        except Exception as error:  # noqa: BLE001 - his iterator's, raised where he takes results
             self.stop("internal", error)
         finally:
             self._is_read = True

@@ -94,6 +94,7 @@ async def merge(
         failed, _ = await _write(db, files, errors_path(out), is_error=True, ordered=ordered)
         missing = None
         if source is not None:
+            db.execute("CREATE INDEX by_line ON records (line)")  # of those that have no id
             missing = _count_missing(db, read_lines(source, kind or kind_of(source), reader))
     return Merged(ok, failed, double, missing)
 

@@ -27,9 +27,8 @@ class BatchResults:
         make_flow: Callable[[Tell], Flow],
         items: Callable[[], AsyncGenerator[Item, None]],
     ) -> None:
-        # One result waits here, others in the workers that have made them; at the end what went
-        # wrong, or nothing.
-        self._queue = asyncio.Queue[BatchResult | BaseException | None](1)
+        # One result waits here, others in the workers that have made them; `None` is the end.
+        self._queue = asyncio.Queue[BatchResult | None](1)
         self._flow = make_flow(self._queue.put)
         self._items = items
         self._task: asyncio.Task[None] | None = None
@@ -51,15 +50,16 @@ class BatchResults:
     async def __anext__(self) -> BatchResult:
         if self._is_over:
             raise StopAsyncIteration
+        queue = self._queue
         if self._task is None:
-            self._task = asyncio.create_task(_fill(self._flow, self._items, self._queue))
-        result = await self._queue.get()
-        if isinstance(result, BatchResult):
+            self._task = asyncio.create_task(_fill(self._flow, self._items))
+            self._task.add_done_callback(lambda _: tell_the_end(queue))
+        result = None if self._task.done() and queue.empty() else await queue.get()
+        if result is not None:
             return result
         self._is_over = True
-        await self._task
-        if result is not None:
-            raise result
+        if not self._task.cancelled():  # by `aclose`, while somebody waited here
+            await self._task
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -83,16 +83,14 @@ class BatchResults:
                 loop.call_soon_threadsafe(self._task.cancel)
 
 
-async def _fill(
-    flow: Flow,
-    items: Callable[[], AsyncGenerator[Item, None]],
-    queue: "asyncio.Queue[BatchResult | BaseException | None]",
-) -> None:
-    end: BaseException | None = None
-    try:
-        async with aclosing(items()) as each:
-            await flow.run(each)
-        end = flow.failure if flow.reason in {"input", "damaged", "internal"} else None
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where results are taken
-        end = error
-    await queue.put(end)
+def tell_the_end(queue: "asyncio.Queue[BatchResult | None]") -> None:
+    """Tell who waits for a result. If one is there, he does not wait, and will look for himself."""
+    if queue.empty():
+        queue.put_nowait(None)
+
+
+async def _fill(flow: Flow, items: Callable[[], AsyncGenerator[Item, None]]) -> None:
+    async with aclosing(items()) as each:
+        await flow.run(each)
+    if flow.failure is not None and flow.reason in {"input", "damaged", "internal"}:
+        raise flow.failure
