@@ -31,7 +31,7 @@ except ImportError as error:
     ) from error
 
 from ernie_async.errors import ConfigError, LimiterError, shorten
-from ernie_async.net.admission import LimiterSnapshot, Priority
+from ernie_async.net.admission import LimiterSnapshot, Priority, is_batch
 from ernie_async.net.courier import Courier, SharedPermit
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.sansio.adaptive import Adaptive
@@ -175,32 +175,17 @@ class RedisLimiter:
         priority: Priority = "interactive",
         max_wait: float | None = None,
     ) -> SharedPermit:
-        """Ask for room for one call.
-
-        Args:
-            tokens: An estimate of what the call will use, prompt and answer together.
-            model: Whose quota it uses; `None` for a call that names no model.
-            account: Whose quota it uses; no secret.
-            priority: `"batch"` lets those of this process that are `"interactive"` go before it;
-                after eight of them it has a turn.
-            max_wait: Seconds in line after which it is not worth it any more; `None` for no end.
-
-        Returns:
-            A permit, to be awaited or entered. A wait that is cancelled takes nothing.
+        """Ask for room for one call, as `Limiter.admit` does; priorities hold within a process.
 
         Raises:
-            ConfigError: When it is awaited: the call would use more tokens than a minute's quota.
-            DeadlineError: When it is awaited: the wait was, or would be, longer than `max_wait`.
             LimiterError: When it is awaited: Redis is down, and `when_down` is `"refuse"`.
         """
-        is_batch = priority == "batch"
-        if not is_batch and priority != "interactive":
-            raise ConfigError(
-                f"priority: expected 'interactive' or 'batch', got {shorten(priority)}"
-            )
         lane = account, model
         return SharedPermit(
-            lambda: self._member().courier(lane), tokens, is_batch=is_batch, max_wait=max_wait
+            lambda: self._member().courier(lane),
+            tokens,
+            is_batch=is_batch(priority),
+            max_wait=max_wait,
         )
 
     def snapshot(self, model: str | None = None, account: str = "") -> LimiterSnapshot:
@@ -212,14 +197,14 @@ class RedisLimiter:
         """
         now = monotonic()
         views = [
-            _view(courier.lane, now)._replace(in_flight=courier.in_flight)
+            LimiterSnapshot.of_lane(courier.lane, now)._replace(in_flight=courier.in_flight)
             for member in list(self._members.values())
             for (of_account, of_model), courier in list(member.couriers.items())
             if model in (None, of_model) and account in ("", of_account)
         ]
         waiting_here = self._local.snapshot(model, account).waiting
         if not views:
-            views = [_view(self._lane(), monotonic())]
+            views = [LimiterSnapshot.of_lane(self._lane(), monotonic())]
         together = LimiterSnapshot.of_all(views)
         return together._replace(waiting=together.waiting + waiting_here)
 
@@ -457,19 +442,6 @@ def _part(limits: Limits, share: float) -> Limits:
         tokens_per_minute=None if tpm is None else tpm * share,
         burst=None if limits.burst is None else max(1.0, limits.burst * share),
         concurrency=max(1, int(calls * share)) if isinstance(calls, int) else calls,
-    )
-
-
-def _view(lane: SharedLane[SharedPermit], now: float) -> LimiterSnapshot:
-    requests, tokens = lane.levels(now)
-    return LimiterSnapshot(
-        in_flight=lane.in_flight,
-        waiting=len(lane.line),
-        requests=requests,
-        tokens=tokens,
-        concurrency=lane.concurrency,
-        paused_for=lane.paused_for(now),
-        estimated_wait=lane.wait_of_next(0, now),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="asks for descriptors as Unix does")
 def test_chaos_loses_nothing() -> None:
     done = subprocess.run(

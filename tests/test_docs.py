@@ -6,7 +6,9 @@ that is what the program prints. A block with test functions is run by pytest. B
 read: the options they use must exist.
 """
 
+import ast
 import gc
+import importlib
 import importlib.util
 import inspect
 import json
@@ -28,6 +30,7 @@ import pytest
 import ernie_async
 import ernie_async.testing
 from ernie_async import (
+    Adaptive,
     BreakerPolicy,
     CallOptions,
     ChatRequest,
@@ -50,6 +53,9 @@ from ernie_async import (
     TextChecker,
     Timeouts,
     VideoOptions,
+    batch,
+    bots,
+    gateway,
     images,
     redis,
     standard_prices,
@@ -197,7 +203,7 @@ def test_fragments_are_python() -> None:
     fragments = [block for block in BLOCKS if block.language == "py"]
     assert fragments
     for block in fragments:
-        compile(block.code, block.page, "exec")
+        compile(block.code, block.page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_test_examples_pass(tmp_path: Path) -> None:
@@ -253,6 +259,7 @@ def help_of(command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_options_of_commands_exist() -> None:
     pytest.importorskip("cyclopts")
     for where, words in ernie_commands():
@@ -264,6 +271,7 @@ def test_options_of_commands_exist() -> None:
             assert is_known, f"{where}: ernie-async {command} has no {option}"
 
 
+@pytest.mark.slow
 def test_offline_commands_run() -> None:
     pytest.importorskip("cyclopts")
     # `serve` runs until it is stopped; test_cli_serve does both.
@@ -316,14 +324,25 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in anchors(target), link
 
 
-def test_every_page_can_be_reached_from_the_index() -> None:
-    index = DOCS / "index.md"
-    linked = {
-        (DOCS / link.partition("#")[0]).resolve()
-        for link in LINK.findall(index.read_text(encoding="utf-8"))
-        if not link.startswith("http")
-    }
-    assert {path.resolve() for path in DOCS.rglob("*.md")} - linked == {index.resolve()}
+def links_of(page: Path) -> set[Path]:
+    """The pages that a page leads to."""
+    links = LINK.findall(prose(page.read_text(encoding="utf-8")))
+    targets = {(page.parent / link.partition("#")[0]).resolve() for link in links}
+    return {target for target in targets if target.suffix == ".md"}
+
+
+@pytest.mark.parametrize("start", ["docs/index.md", "docs/zh/index.md"])
+def test_every_page_of_a_language_can_be_reached_from_its_start(start: str) -> None:
+    index = ROOT / start
+    pages = set(index.parent.rglob("*.md"))
+    if index.parent == DOCS:
+        pages -= set((DOCS / "zh").rglob("*.md"))
+    found, waiting = {index}, [index]
+    while waiting:
+        new = (links_of(waiting.pop()) & pages) - found
+        found |= new
+        waiting += new
+    assert sorted(pages - found) == []
 
 
 def test_pages_are_plain() -> None:
@@ -353,11 +372,28 @@ def test_every_public_name_is_documented() -> None:
     assert missing(set(ernie_async.__all__), all_text()) == []
 
 
+def test_every_public_name_is_on_a_reference_page() -> None:
+    pages = "\n".join(path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md"))
+    named = re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE)
+    assert len(set(named)) == len(named)
+    shown = []
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        if module != "ernie_async.batch.ray":  # its library is not here
+            shown.append(getattr(importlib.import_module(module), attribute))
+    # An object may be shown by another name than it is imported by.
+    for module in (ernie_async, batch, bots, gateway, ernie_async.testing):
+        for name in module.__all__:
+            assert any(getattr(module, name) is other for other in shown), (module, name)
+
+
 def test_every_field_is_documented() -> None:
-    requests = page_text("docs/guides/requests.md")
-    assert missing(set(ChatRequest.model_fields), requests) == []
-    assert missing(set(CallOptions.__annotations__), requests) == []
+    for page in ("docs/guides/requests.md", "docs/zh/guides/requests.md"):
+        assert missing(set(ChatRequest.model_fields), page_text(page)) == []
+        assert missing(set(CallOptions.__annotations__), page_text(page)) == []
     observing = page_text("docs/guides/observing.md")
+    records = {record.__name__ for record in get_args(Record)}
+    assert missing(records, page_text("docs/zh/guides/observing.md")) == []
     for record in (*get_args(Record), Timing):
         assert missing(set(record.__annotations__), observing) == []
     filtering = page_text("docs/guides/filtering.md")
@@ -574,6 +610,56 @@ FACTS = {
         f"{WHOLE:g} 秒",
         auth.KEY_PAGE,
     ],
+    "docs/zh/guides/errors-and-retry.md": [
+        *(row.replace(" s |", " 秒 |") for row in wait_rows()),
+        f"最多发 {R.attempts} 次请求",
+        f"要求超过 {R.max_retry_after:g} 秒",
+        f"最多 {R.budget_floor} 次重试",
+        f"{B.window:g} 秒内至少 {B.failures} 个请求失败，且最近 {2 * B.failures} 个里",
+        f"停发约 {B.open_for:g} 秒",
+        f"最长 {B.max_open:g} 秒；连续两个",
+    ],
+    "docs/zh/guides/limits.md": [
+        f"最近 {tokens.OUTPUT_HISTORY} 个回答的 95 百分位，"
+        f"再没有则取 {tokens.OUTPUT_WITHOUT_HISTORY}",
+        f"`chat` 默认 {WHOLE:g} 秒",
+        f"从 {Adaptive().start} 开始试，最多 {Adaptive().max}",
+        f"名额 {redis.LEASE:g} 秒后释放",
+        f"`share` 默认 {redis.SHARE:g}",
+        f"等 Redis 不超过 {redis.TIMEOUT:g} 秒",
+    ],
+    "docs/zh/guides/credentials.md": [
+        f"有效期 {auth.TOKEN_SECONDS} 秒，"
+        f"到期前 {iam.LEAD_SECONDS:g} 到 {2 * iam.LEAD_SECONDS:g} 秒",
+        f"没说则 {key_pool.COOL_SECONDS[0]:g} 秒，逐次加倍，最长 {key_pool.COOL_SECONDS[1]:g} 秒",
+        f"休息 {key_pool.QUARANTINE_SECONDS[0]:g} 秒，逐次加倍，"
+        f"最长 {key_pool.QUARANTINE_SECONDS[1]:g} 秒",
+        *(f"`{name}`" for name in (*auth.KEY_VARIABLES, *auth.IAM_VARIABLES)),
+        f"`{auth.IAM_URL_VARIABLE}`",
+    ],
+    "docs/zh/guides/connections.md": [
+        f"空闲的连接保留 {transport.KEEP_ALIVE_SECONDS:g} 秒，"
+        f"域名缓存 {transport.DNS_CACHE_SECONDS:g} 秒",
+    ],
+    "docs/zh/guides/embeddings.md": [
+        *(
+            f"| {limit.texts} | {f'{limit.characters:,} ' if limit.characters else ''}|"
+            for limit in embedding.LIMITS.values()
+        ),
+        f"同时进行 {embedding_desk.CONCURRENCY} 个请求",
+        f"`{embedding_desk.DEFAULT_MODEL}`（默认）",
+        f"至多 {rerank.LIMITS['bce-reranker-base'].query:,} 字符",
+        f"至多 {rerank.LIMITS['bce-reranker-base'].documents} 篇",
+    ],
+    "docs/zh/guides/images.md": [
+        f"默认的 {WHOLE:g} 秒时限",
+        f"每 {videos.POLL_SECONDS:g} 秒查一次",
+        f"用 `{images.DEFAULT_MODEL}`",
+    ],
+    "docs/zh/guides/models.md": [f"日期 {standard_prices().date}", f"`{servers.DEFAULT_MODEL}`"],
+    "docs/zh/guides/servers.md": [
+        f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
+    ],
     "docs/zh/guides/streaming.md": [
         f"| `connect` | {T.connect:g} 秒 |",
         f"| `first_event` | {T.first_event:g} 秒 |",
@@ -608,7 +694,7 @@ def code_table(language: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("page", "language"), [("docs/guides/errors-and-retry.md", "en"), ("docs/zh/errors.md", "zh")]
+    ("page", "language"), [("docs/errors.md", "en"), ("docs/zh/errors.md", "zh")]
 )
 def test_code_table_is_the_library_s(page: str, language: str) -> None:
     table = code_table(language)
@@ -642,10 +728,9 @@ def test_retry_table_is_the_library_s() -> None:
     # Every class that is raised has its row.
     named = {name for name, _ in told}
     branches = {"APIError", "TransportError", "ErnieError"}
-    unborn = {"OutputError", "ToolLoopError"}
     everything = {
         name
         for name in ernie_async.__all__
         if isinstance(kind := getattr(ernie_async, name), type) and issubclass(kind, ErnieError)
     }
-    assert named == everything - branches - unborn
+    assert named == everything - branches

@@ -96,6 +96,7 @@ async def word_of(worker: "subprocess.Popen[bytes]") -> str:
     return (await asyncio.to_thread(worker.stdout.readline)).decode().strip()
 
 
+@pytest.mark.slow
 async def test_four_processes_together_keep_the_limit_and_get_the_same(
     valkey: ValkeyServer, name: str, server: MockErnie
 ) -> None:

@@ -37,6 +37,7 @@ class Wording:
 
 
 CHINESE = Wording()
+"""What a bot says if nothing else is asked for."""
 
 ENGLISH = Wording(
     busy="I am still answering your last message. One moment, please.",
@@ -51,3 +52,4 @@ ENGLISH = Wording(
     bad_picture="I cannot read this picture. Please send another one, of at most 10 MB.",
     forgotten="All right, let us start over.",
 )
+"""The same in English."""

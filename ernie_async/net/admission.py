@@ -5,14 +5,30 @@
 
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
+from ernie_async.errors import ConfigError, shorten
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.rate_headers import RateHeaders
 
-__all__ = ["AnyLimiter", "AnyPermit", "LimiterSnapshot", "Priority"]
+if TYPE_CHECKING:
+    from ernie_async.sansio.lane import Lane
+    from ernie_async.sansio.shared_lane import SharedLane
+
+__all__ = ["AnyLimiter", "AnyPermit", "Held", "LimiterSnapshot", "Priority", "is_batch"]
 
 Priority = Literal["interactive", "batch"]
+
+
+def is_batch(priority: Priority) -> bool:
+    """Whether a call lets others go before it.
+
+    Raises:
+        ConfigError: That is no priority.
+    """
+    if priority not in ("interactive", "batch"):
+        raise ConfigError(f"priority: expected 'interactive' or 'batch', got {shorten(priority)}")
+    return priority == "batch"
 
 
 class LimiterSnapshot(NamedTuple):
@@ -38,6 +54,20 @@ class LimiterSnapshot(NamedTuple):
     concurrency: int | None = None
     paused_for: float = 0.0
     estimated_wait: float = 0.0
+
+    @classmethod
+    def of_lane(cls, lane: "Lane | SharedLane[Any]", now: float) -> "LimiterSnapshot":
+        """That of one lane."""
+        requests, tokens = lane.levels(now)
+        return cls(
+            in_flight=lane.in_flight,
+            waiting=len(lane.line),
+            requests=requests,
+            tokens=tokens,
+            concurrency=lane.concurrency,
+            paused_for=lane.paused_for(now),
+            estimated_wait=lane.wait_of_next(0, now),
+        )
 
     @classmethod
     def of_all(cls, views: Sequence["LimiterSnapshot"]) -> "LimiterSnapshot":
@@ -124,6 +154,41 @@ class AnyPermit(Protocol):
 
     def learn(self, headers: RateHeaders) -> None:
         """What the answer told of the limits."""
+
+
+class Held:
+    """What permits have in common: they can be entered, and what they hold is let go once."""
+
+    __slots__ = ()
+
+    _held: list[None]  # one item while granted: a list gives it out only once, to any thread
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Wait for room."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return await self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """The call is over."""
+        raise NotImplementedError
+
+    def _let_go(self) -> bool:
+        """Whether it was held till now, and by this thread let go."""
+        try:
+            self._held.pop()
+        except IndexError:
+            return False
+        return True
 
 
 @runtime_checkable

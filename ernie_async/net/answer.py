@@ -156,7 +156,7 @@ async def _answer_to(
 
 def _told_usage(answer: object) -> Usage | None:
     """The usage that an answer tells; `None` if it tells none."""
-    if not isinstance(answer, BaseModel) or "usage" not in answer.model_fields_set:
+    if not isinstance(answer, BaseModel) or "usage" not in answer.__pydantic_fields_set__:
         return None
     usage = answer.__dict__.get("usage")  # one of unknown form is no field
     return usage if isinstance(usage, Usage) and not usage.is_estimate else None

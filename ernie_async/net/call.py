@@ -67,6 +67,8 @@ class Call:
         desk: Who makes the next attempt; changes when another client's model is asked.
         request: What the next attempt asks; changes when a stream is resumed, or another model
             asked.
+        total: Seconds that the whole call may take.
+        ends_at: When it has to be over, on the clock of `time.monotonic`.
         fallback: Ways to ask other models, the next one first.
         charge: What the budgets know of it; `None` outside of any.
         request_id: Once it is over, what the service calls it; until then, what we sent.
@@ -85,6 +87,7 @@ class Call:
         "_waits",
         "charge",
         "desk",
+        "ends_at",
         "failures",
         "fallback",
         "fell_back_from",
@@ -96,6 +99,7 @@ class Call:
         "request_id",
         "sent",
         "started",
+        "total",
     )
 
     def __init__(self, desk: Desk, request: Request) -> None:
@@ -109,6 +113,8 @@ class Call:
         self.loop = asyncio.get_running_loop()
         self.number = next(_numbers)
         self.started = monotonic()
+        self.total = desk.timeouts.total_for(stream=request.is_stream)
+        self.ends_at = None if self.total is None else self.started + self.total
         self.queued = 0.0
         self.first_token: float | None = None
         self.sent = 0
@@ -155,16 +161,6 @@ class Call:
         if desk.pool is None or not is_home:
             return guard, None
         return guard, KeyUse(desk.pool, guard, request.model, request.user)
-
-    @property
-    def total(self) -> float | None:
-        """Seconds the whole call may take."""
-        return self.desk.timeouts.total_for(stream=self.request.is_stream)
-
-    @property
-    def ends_at(self) -> float | None:
-        """When the whole call has to be over, on the clock of `time.monotonic`."""
-        return None if self.total is None else self.started + self.total
 
     def answer_of(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Make attempts as the retry policy allows, and then with other models, if some are named.

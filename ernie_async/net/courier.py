@@ -13,10 +13,10 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Generator
 from time import monotonic
-from types import TracebackType
 from typing import Any, Protocol
 
 from ernie_async.errors import ConfigError, DeadlineError, LimiterError
+from ernie_async.net.admission import Held
 from ernie_async.net.limiter import Permit
 from ernie_async.sansio.rate_headers import RateHeaders
 from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane, SharedTicket
@@ -62,7 +62,7 @@ class Link(Protocol):
         """There is no work any more."""
 
 
-class SharedPermit(SharedTicket):
+class SharedPermit(Held, SharedTicket):
     """Room for one call, from a limiter that processes share. See `net.gate.Permit`.
 
     Attributes:
@@ -100,24 +100,13 @@ class SharedPermit(SharedTicket):
         self._find = find
         self._max_wait = max_wait
         self._is_used = False
-        self._held: list[None] = []  # one item while granted: a list gives it out only once
+        self._held = []
         self._local: Permit | None = None  # of the limiter of this process, if the server was down
         self.on_wait: Callable[[Any], None] | None = None
         self.waited = 0.0
 
     def __await__(self) -> Generator[Any, None, "SharedPermit"]:
         return self._acquire().__await__()
-
-    async def __aenter__(self) -> "SharedPermit":
-        return await self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     async def _acquire(self) -> "SharedPermit":
         if self._is_used:
@@ -206,14 +195,6 @@ class SharedPermit(SharedTicket):
                 self._local.give_back()
             # What the limiter of this process gave was not the server's.
             self._courier.note(SharedLane.ended, self, self._local is None)
-
-    def _let_go(self) -> bool:
-        """Whether it was held till now, and by this thread let go."""
-        try:
-            self._held.pop()
-        except IndexError:
-            return False
-        return True
 
 
 class Courier:

@@ -11,10 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from time import monotonic
-from types import TracebackType
 from typing import Any, TypeVar
 
 from ernie_async.errors import ConfigError, DeadlineError
+from ernie_async.net.admission import Held
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.lane import Lane
 from ernie_async.sansio.line import Ticket
@@ -29,7 +29,7 @@ T = TypeVar("T")
 CATCH_UP = 0.02
 
 
-class Permit(Ticket):
+class Permit(Held, Ticket):
     """Room for one call, from `Limiter.admit`. Await it, or use it in `async with`.
 
     What is told after the call, `settle` and what became of it, has to be told before `release`.
@@ -64,24 +64,13 @@ class Permit(Ticket):
         super().__init__(tokens, is_batch=is_batch)
         self._gate = gate
         self._is_used = False
-        self._held: list[None] = []  # one item while granted: a list gives it out only once
+        self._held = []
         self._max_wait = max_wait
         self.on_wait: Callable[[Permit], None] | None = None
         self.waited = 0.0
 
     def __await__(self) -> Generator[object, None, "Permit"]:
         return self._gate.acquire(self).__await__()
-
-    async def __aenter__(self) -> "Permit":
-        return await self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     @property
     def position(self) -> int:
@@ -135,14 +124,6 @@ class Permit(Ticket):
         """The call was never sent: put back the request and its tokens, and release."""
         if self._let_go():
             self._gate.note(Lane.ended, self, True)
-
-    def _let_go(self) -> bool:
-        """Whether it was held till now, and by this thread let go."""
-        try:
-            self._held.pop()
-        except IndexError:
-            return False
-        return True
 
 
 class Gate:

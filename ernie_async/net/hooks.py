@@ -247,7 +247,10 @@ Record = (
     | ContentFiltered
     | CallEnded
 )
+"""What hooks are told: one record for each moment of a call that somebody may want to see."""
+
 Hook = Callable[[Record], None]
+"""What is given as `hooks=`: called in the event loop, in the middle of the call, so be quick."""
 
 # What an operator wants to see without asking: not everything went as it should.
 NOTABLE = (

@@ -9,11 +9,9 @@ import threading
 from time import monotonic
 from weakref import WeakValueDictionary
 
-from ernie_async.errors import ConfigError, shorten
-from ernie_async.net.admission import LimiterSnapshot, Priority
+from ernie_async.net.admission import LimiterSnapshot, Priority, is_batch
 from ernie_async.net.gate import Gate, Permit
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.lane import Lane
 
 __all__ = ["Limiter", "Permit"]
 
@@ -88,12 +86,7 @@ class Limiter:
         """
         pair = account, model
         gate = self._gates.get(pair) or self._open(pair)
-        is_batch = priority == "batch"
-        if not is_batch and priority != "interactive":
-            raise ConfigError(
-                f"priority: expected 'interactive' or 'batch', got {shorten(priority)}"
-            )
-        return Permit(gate, tokens, is_batch=is_batch, max_wait=max_wait)
+        return Permit(gate, tokens, is_batch=is_batch(priority), max_wait=max_wait)
 
     def snapshot(self, model: str | None = None, account: str = "") -> LimiterSnapshot:
         """How things stand.
@@ -107,7 +100,9 @@ class Limiter:
             for (of_account, of_model), gate in list(self._gates.items())
             if model in (None, of_model) and account in ("", of_account)
         ]
-        return LimiterSnapshot.of_all([gate.look(_view) for gate in gates or [Gate(self.limits)]])
+        return LimiterSnapshot.of_all(
+            [gate.look(LimiterSnapshot.of_lane) for gate in gates or [Gate(self.limits)]]
+        )
 
     def _open(self, pair: tuple[str, str | None]) -> Gate:
         with self._lock:
@@ -119,16 +114,3 @@ class Limiter:
                 self._many = max(MANY_LANES, 2 * len(self._gates))
             known = self._gates.get(pair) or self._forgotten.pop(pair, None)
             return self._gates.setdefault(pair, known or Gate(self.limits))
-
-
-def _view(lane: Lane, now: float) -> LimiterSnapshot:
-    requests, tokens = lane.levels(now)
-    return LimiterSnapshot(
-        in_flight=lane.in_flight,
-        waiting=len(lane.line),
-        requests=requests,
-        tokens=tokens,
-        concurrency=lane.concurrency,
-        paused_for=lane.paused_for(now),
-        estimated_wait=lane.wait_of_next(0, now),
-    )

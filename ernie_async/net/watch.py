@@ -29,9 +29,7 @@ class Watch:
         self._idle = call.desk.timeouts.idle
         self._since: float | None = None
         self._total = call.total
-        self._until: float | None = None
-        if self._total is not None:
-            self._until = call.started + self._total
+        self._until = call.ends_at
         self._handle: asyncio.Handle | None = None
         if self._idle is not None or self._until is not None:
             self._look()

@@ -68,6 +68,10 @@ def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
         )
     fields |= options
     try:
+        return ChatRequest.model_validate(fields)
+    except ValidationError:
+        pass
+    try:
         return ChatRequest.model_validate(_plain_containers(fields))
     except ValidationError as error:
         findings = error.errors(include_url=False)
@@ -77,12 +81,11 @@ def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
 
 def _plain_containers(value: Any) -> Any:
     """Lists and dicts for whatever sequences and mappings came: the models are strict about it."""
-    # Most values are plain ones, and asking an abstract class about each would take thrice as long.
-    if isinstance(value, (str, int, float, bytes, bytearray)):
+    if isinstance(value, (str, bytes, bytearray)):
         return value
-    if isinstance(value, (dict, Mapping)):
+    if isinstance(value, Mapping):
         return {name: _plain_containers(held) for name, held in value.items()}
-    if isinstance(value, (list, tuple, Sequence)):
+    if isinstance(value, Sequence):
         return [_plain_containers(held) for held in value]
     return value
 

@@ -94,7 +94,7 @@ def read_answer(
         answer = model.model_validate_json(body)
     except ValidationError:
         answer = _read_leniently(model, status, headers, body, utc_now)
-    if is_error(answer):
+    if answer.__pydantic_extra__ and is_error(answer):
         raise refusal(status, body, headers, utc_now=utc_now)
     if isinstance(answer, ChatCompletion):
         if not answer.choices:

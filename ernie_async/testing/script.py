@@ -202,6 +202,7 @@ Telling = Reply | Cut | Stall | Heartbeats | ErrorEvent
 """The steps that tell an answer, whole or in part."""
 
 Step = Telling | Refuse | Raw
+"""What the server does with one request."""
 
 reply = Reply
 cut = Cut

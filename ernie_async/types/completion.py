@@ -7,7 +7,7 @@ reason are an open vocabulary, so they are plain strings.
 import re
 from typing import NamedTuple
 
-from pydantic import Field, JsonValue, PrivateAttr
+from pydantic import Field, JsonValue
 
 from ernie_async.types.messages import AnswerMessage
 from ernie_async.types.prices import Prices, standard_prices
@@ -77,9 +77,6 @@ class ChatCompletion(AnswerModel):
     usage: Usage = Field(default_factory=Usage)
     # A failed search was described as an object with an error in it.
     search_results: list[SearchResult] | dict[str, JsonValue] | None = None
-    _request_id: str | None = PrivateAttr(default=None)
-    _timing: Timing = PrivateAttr(default_factory=Timing)
-    _fell_back_from: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def message(self) -> AnswerMessage:
@@ -141,17 +138,19 @@ class ChatCompletion(AnswerModel):
     @property
     def request_id(self) -> str | None:
         """What to quote to the service's support: the answer's own id, else the header's."""
-        return self.id or self._request_id
+        return self.id or (self.__pydantic_private__ or {}).get("request_id")
 
     @property
     def timing(self) -> Timing:
         """Where the time went; all zero for an answer that did not come through a client."""
-        return self._timing
+        timing: Timing = (self.__pydantic_private__ or {}).get("timing") or Timing()
+        return timing
 
     @property
     def fell_back_from(self) -> tuple[str, ...]:
         """Models that were asked before and failed, in order; empty for most answers."""
-        return self._fell_back_from
+        models: tuple[str, ...] = (self.__pydantic_private__ or {}).get("fell_back_from", ())
+        return models
 
     def observed(
         self,
@@ -169,10 +168,10 @@ class ChatCompletion(AnswerModel):
             usage: Its estimate, if the service did not tell.
             fell_back_from: Models that it asked before.
         """
-        self._request_id = request_id
-        self._timing = timing
-        if fell_back_from:
-            self._fell_back_from = fell_back_from
+        # Where pydantic keeps private attributes, which are copied and pickled with the rest. With
+        # a declared one it would take twice as long to read an answer, whoever reads it.
+        seen = {"request_id": request_id, "timing": timing, "fell_back_from": fell_back_from}
+        object.__setattr__(self, "__pydantic_private__", seen)
         if usage is not None:
             object.__setattr__(self, "usage", usage)  # frozen for everybody else
         return self

@@ -61,16 +61,20 @@ class Message(RequestModel):
     @classmethod
     def _from_answer(cls, value: Any) -> Any:
         """Take an answer's message; leave its thinking text out, which the service refuses."""
-        if isinstance(value, AnswerMessage):
+        kept: Mapping[str, Any]
+        if isinstance(value, dict):
+            kept = value
+        elif isinstance(value, AnswerMessage):
             kept = {"role": value.role, "content": value.content, "tool_calls": value.tool_calls}
-            return {name: field for name, field in kept.items() if field is not None}
-        if isinstance(value, Mapping) and value.get("role") == "assistant":
-            return {
-                name: field
-                for name, field in value.items()
-                if field is not None and name not in {"reasoning_content", "reasoning"}
-            }
-        return value
+        else:
+            return value
+        if kept.get("role") != "assistant":
+            return kept
+        return {
+            name: field
+            for name, field in kept.items()
+            if field is not None and name not in {"reasoning_content", "reasoning"}
+        }
 
     @model_validator(mode="after")
     def _fields_fit_role(self) -> Self:
@@ -89,8 +93,8 @@ class Message(RequestModel):
         return self
 
 
-# Anything `messages` may hold: ours, an answer's message, or a plain dict of the same fields.
 MessageInput = Message | AnswerMessage | Mapping[str, Any]
+"""What `messages` may hold: ours, an answer's message, or a plain dict of the same fields."""
 
 
 def system(content: str) -> Message:

@@ -68,6 +68,7 @@ def run_with_kills(server, source, out, *more) -> list[tuple[int, set[str]]]:
     return kills
 
 
+@pytest.mark.slow
 def test_at_least_once(tmp_path) -> None:
     source, out = write_input(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
     with MockErnie() as server:
@@ -85,6 +86,7 @@ def test_at_least_once(tmp_path) -> None:
     assert any(0 < len(done_then) < LINES for _, done_then in kills)
 
 
+@pytest.mark.slow
 def test_at_most_once(tmp_path) -> None:
     source, out = write_input(tmp_path / "in.jsonl", LINES), tmp_path / "out.jsonl"
     with MockErnie() as server:

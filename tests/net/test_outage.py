@@ -44,6 +44,7 @@ def client_of(server: MockErnie, **settings) -> AsyncClient:
 # A thousand calls at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["503", "dropped"])
 async def test_a_thousand_calls_of_one_client_wait_for_the_end_of_an_outage(way: Way) -> None:
     setting = Setting(budget=True, breaker=True)
@@ -52,6 +53,7 @@ async def test_a_thousand_calls_of_one_client_wait_for_the_end_of_an_outage(way:
     assert done.peak <= done.repeated <= allowed(1000, 1)
 
 
+@pytest.mark.slow
 async def test_clients_that_share_a_breaker_repeat_no_more_than_one_of_them_may() -> None:
     setting = Setting(budget=True, breaker=True)
     done = await run(setting, "503", calls=500, clients=250, seconds=2)
@@ -59,17 +61,20 @@ async def test_clients_that_share_a_breaker_repeat_no_more_than_one_of_them_may(
     assert done.repeated <= allowed(500, 1)
 
 
+@pytest.mark.slow
 async def test_without_a_breaker_the_budget_alone_holds() -> None:
     done = await run(Setting(budget=True, breaker=False), "503", calls=1000, clients=1, seconds=1)
     assert done.repeated <= allowed(1000, 1)
     assert done.ok + done.failures["ServerError"] == 1000
 
 
+@pytest.mark.slow
 async def test_clients_with_budgets_of_their_own_keep_to_the_sum_of_them() -> None:
     done = await run(Setting(budget=True, breaker=False), "503", calls=1000, clients=10, seconds=1)
     assert done.repeated <= allowed(1000, 10)
 
 
+@pytest.mark.slow
 async def test_steady_traffic_outlives_an_outage_in_its_middle() -> None:
     retry, policy = scaled(2)
     async with (

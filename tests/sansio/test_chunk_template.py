@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_async.sansio.chunk_reader import MAX_MISSES, ChunkReader
-from ernie_async.sansio.chunk_template import ChunkTemplate, is_plain
+from ernie_async.sansio.chunk_template import PROBE, ChunkTemplate, is_plain
 from ernie_async.sansio.event_ids import EventLedger
 from ernie_async.sansio.rest import read_chunk
 from ernie_async.types.chunk import ChatChunk
@@ -98,13 +98,15 @@ def test_other_bytes_around_events_are_left_to_the_decoder() -> None:
     [
         data("x", usage={"total_tokens": 1}),
         data("x", x_new=1),
-        data(""),
         data("x").replace(b'"flag": 0', b'"flag": 1'),
         data("x").replace(b'"finish_reason": null', b'"finish_reason": "stop"'),
         data("x").replace(b'"index": 0', b'"index": 1'),
         data("line\n"),
-        # The text stands a second time, behind: it is not what makes it.
-        data("as-1", object="as-1"),
+        # The parser could find the probe where it was before.
+        data(PROBE),
+        # Another thing of the same name comes first; of two the last one holds.
+        data("x").replace(b'"role": "assistant"', b'"content": "y"'),
+        data("x").replace(b'"id"', b'"content": "y", "id"'),
     ],
 )
 def test_no_template_is_made_of_what_is_not_plain(event: bytes) -> None:
@@ -112,11 +114,13 @@ def test_no_template_is_made_of_what_is_not_plain(event: bytes) -> None:
 
 
 def test_the_hole_is_where_the_parser_finds_the_text() -> None:
-    # "assistant" is the role as well as the text; with keys twice, the last one holds.
-    event = data("assistant")
-    assert [c.text for c in template(event).read(packet(data("b"))) or []] == ["b"]
-    twice = data("x").replace(b'"content": "x"', b'"content": "y", "content": "x"')
-    assert [c.text for c in template(twice).read(packet(twice)) or []] == ["x"]
+    # The text stands in other places, too, and behind it.
+    for event in data("assistant"), data("as-1", object="as-1"), data("", object="content"):
+        assert [c.text for c in template(event).read(packet(event)) or []] == [
+            read_chunk(event).text
+        ]
+    compact = data("x").replace(b": ", b":").replace(b", ", b",")
+    assert [c.text for c in template(compact).read(packet(compact)) or []] == ["x"]
 
 
 def stream(texts: list[str], **more: Any) -> bytes:

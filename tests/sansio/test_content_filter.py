@@ -123,6 +123,7 @@ def usable(words: Sequence[str], **options: bool) -> list[str]:
     return kept
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(texts, terms, st.lists(st.integers(0, 40), max_size=6), st.booleans())
 @example("e\u0301", ["é"], [1], False)
@@ -146,6 +147,7 @@ def test_pieces_become_what_the_whole_becomes(
         assert fed(content_filter.open(), [text[:cut], text[cut:]], whole) == whole
 
 
+@pytest.mark.slow
 def test_a_thousand_random_lists() -> None:
     chance = random.Random(7)
     for _ in range(1000):
