@@ -11,9 +11,13 @@ import pytest
 
 pytest.importorskip("cyclopts")
 
+from rich.console import Console, Group
+
+from ernie_async.batch.progress import Gauges, Progress
 from ernie_async.batch.settings import read_concurrency, read_prices
 from ernie_async.cli import main
 from ernie_async.cli_batch import read_seconds, read_shard
+from ernie_async.cli_progress import bar_line
 from ernie_async.errors import ConfigError
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.testing import MockErnie, refuse
@@ -210,3 +214,19 @@ def test_settings_as_people_write_them(tmp_path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigError, match="prices"):
             read_prices(path)
+
+
+@pytest.mark.parametrize(
+    ("width", "has_bar"), [(160, True), (141, True), (140, False), (60, False)]
+)
+def test_the_bar_is_one_line_on_any_terminal(width, has_bar) -> None:
+    progress = Progress(0.0, total=100_000, rpm=60_000, tpm=12_000_000)
+    progress.ok, progress.failed, progress.requests = 41_198, 52, 41_250
+    progress.tokens_out, progress.cost = 8_200_000, 12.41
+    told = progress.snapshot(Gauges(24, 31, "rate"), 6000.0)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    with console.capture() as shown:
+        console.print(Group(bar_line(told, "¥", width)))
+    assert shown.get().count("\n") == 1
+    assert ("━" in shown.get()) == has_bar
+    assert "41%" in shown.get()

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from ernie_async.batch.records import UNDONE, BatchResult
 
-__all__ = ["Gauges", "Progress", "Sample", "duration", "progress_line"]
+__all__ = ["Gauges", "Progress", "Sample", "duration", "progress_line", "rounded"]
 
 WaitingFor = Literal["rate", "concurrency", "input", "consumer", "cooldown"]
 
@@ -218,7 +218,7 @@ def progress_line(told: dict[str, Any], currency: str = "¥") -> str:
             money += f" -> ~{currency}{told['cost_projected']:.2f}"
         parts.append(money)
     if told["tokens_out"]:
-        parts.append(f"{told['tokens_in'] + told['tokens_out']:,} tokens")
+        parts.append(f"{rounded(told['tokens_in'] + told['tokens_out'])} tokens")
     if told["p50_ms"] is not None:
         parts.append(f"p50 {told['p50_ms'] / 1000:.1f}s p95 {told['p95_ms'] / 1000:.1f}s")
     if told["waiting_for"] not in {None, "concurrency"}:
@@ -226,6 +226,13 @@ def progress_line(told: dict[str, Any], currency: str = "¥") -> str:
     if told["eta_s"] is not None:
         parts.append(f"eta {duration(told['eta_s'])}")
     return "  ".join(parts)
+
+
+def rounded(number: int) -> str:
+    """A number as people say it, such as `8.2M`."""
+    if number < 10_000:
+        return f"{number:,}"
+    return f"{number / 1e3:,.0f}k" if number < 1_000_000 else f"{number / 1e6:,.1f}M"
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,14 @@ from html.parser import HTMLParser
 import pytest
 
 from ernie_async.batch.page import render_page
-from ernie_async.batch.progress import MAX_SAMPLES, Gauges, Progress, duration, progress_line
+from ernie_async.batch.progress import (
+    MAX_SAMPLES,
+    Gauges,
+    Progress,
+    duration,
+    progress_line,
+    rounded,
+)
 from ernie_async.batch.records import BatchResult
 from ernie_async.batch.summary import make_report
 
@@ -68,6 +75,16 @@ def test_durations() -> None:
         "1m01s",
         "1h00m",
         "2h21m",
+    ]
+
+
+def test_numbers() -> None:
+    assert [rounded(n) for n in (0, 9_999, 10_499, 999_000, 8_249_000)] == [
+        "0",
+        "9,999",
+        "10k",
+        "999k",
+        "8.2M",
     ]
 
 
