@@ -114,7 +114,7 @@ class OfflineLane:
 
     async def _files(self, run: FileRun, folder: Path) -> AsyncIterator[tuple[Path, Part]]:
         """The lines that were not sent, in files that the service takes."""
-        sent = dict.fromkeys(PATHS, 0)
+        sent: dict[str, int] = dict.fromkeys(PATHS, 0)
         for part in self.manifest.parts:  # of an attempt that broke off
             sent[part.endpoint.removeprefix("/v2")] = part.last_line
         growing: dict[str, tuple[Path, Part]] = {}
