@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from secrets import randbits
 from threading import Event
 from typing import Any
 
@@ -31,7 +30,7 @@ from ernie_async.batch.lock import OutputLock
 from ernie_async.batch.options import FileOptions
 from ernie_async.batch.order import Order
 from ernie_async.batch.progress import Progress
-from ernie_async.batch.records import UNDONE, BatchResult, read_record, record_id, write_record
+from ernie_async.batch.records import UNDONE, BatchResult, read_record, write_record
 from ernie_async.batch.stopping import BatchError, StopReason
 from ernie_async.batch.writing import AppendFile
 from ernie_async.errors import ConfigError
@@ -259,15 +258,15 @@ class FileRun:
         """
         assert self._results is not None
         if not result.ok and result.code not in UNDONE and self._letters is not None:
-            await self._letters.append(as_line(result))
+            await self._letters.append(write_record(result))
         if not self.options.ordered:
             if result.ok:
-                await self._results.append(as_line(result))
+                await self._results.append(write_record(result))
         elif result.row is not None and result.code not in UNDONE:
             self.held += result.ok
             for told in self._order.end(result.row, result if result.ok else None):
                 self.held -= 1
-                await self._results.append(as_line(told))
+                await self._results.append(write_record(told))
 
     def why(self, reason: StopReason | None, failed: int) -> StopReason:
         """Why the run ended, dead letters of earlier runs counted in.
@@ -290,8 +289,3 @@ def failing_for(reason: StopReason) -> Iterator[None]:
         yield
     except OSError as error:
         raise BatchError(f"{error.filename}: {error.strerror}", reason) from None
-
-
-def as_line(result: BatchResult) -> bytes:
-    """What is written of a result."""
-    return write_record(result, record_id(result.finished_at, randbits(80)))

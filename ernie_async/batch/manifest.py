@@ -55,11 +55,6 @@ class Part:
     error_file_id: str | None = None
     is_fetched: bool = False
 
-    @property
-    def is_open(self) -> bool:
-        """Whether something is still to come of it."""
-        return not self.is_fetched
-
 
 @dataclass(slots=True)
 class Manifest:

@@ -5,7 +5,7 @@ written like the results of a run; what it does not bring remains to be done, he
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,7 +88,7 @@ class OfflineLane:
         """
         manifest = self.manifest
         if manifest.is_complete:
-            if any(part.is_open for part in manifest.parts):
+            if not all(part.is_fetched for part in manifest.parts):
                 raise BatchError("there are parts under way: fetch them first", "locked")
             self.manifest = manifest = Manifest(manifest.path)
         for part in manifest.parts:
@@ -174,12 +174,7 @@ class OfflineLane:
         Raises:
             ErnieError: The service refused.
         """
-        for part in self.manifest.parts:
-            if part.batch_id is not None and state_of(part.status) == "under way":
-                told = await self._client.request("GET", f"/batches/{part.batch_id}")
-                self._note(part, told)
-        self.manifest.save()
-        return self.manifest.parts
+        return await self._ask_of_open("GET")
 
     async def cancel(self) -> list[Part]:
         """Ask the service to stop what is under way. Its documentation does not tell how.
@@ -187,17 +182,18 @@ class OfflineLane:
         Raises:
             ErnieError: The service refused.
         """
-        for part in await self.refresh():
+        await self.refresh()
+        return await self._ask_of_open("POST", "/cancel")
+
+    async def _ask_of_open(self, method: str, suffix: str = "") -> list[Part]:
+        for part in self.manifest.parts:
             if part.batch_id is not None and state_of(part.status) == "under way":
-                told = await self._client.request("POST", f"/batches/{part.batch_id}/cancel")
-                self._note(part, told)
+                told = await self._client.request(method, f"/batches/{part.batch_id}{suffix}")
+                part.status = str(told.get("status", part.status))
+                part.output_file_id = told.get("output_file_id") or part.output_file_id
+                part.error_file_id = told.get("error_file_id") or part.error_file_id
         self.manifest.save()
         return self.manifest.parts
-
-    def _note(self, part: Part, told: Mapping[str, Any]) -> None:
-        part.status = str(told.get("status", part.status))
-        part.output_file_id = told.get("output_file_id") or part.output_file_id
-        part.error_file_id = told.get("error_file_id") or part.error_file_id
 
     async def fetch(
         self,
@@ -218,7 +214,7 @@ class OfflineLane:
         parts = [
             part
             for part in await self.refresh()
-            if part.is_open and state_of(part.status) != "under way"
+            if not part.is_fetched and state_of(part.status) != "under way"
         ]
         progress = Progress(monotonic())
         run = self._file_run(source, options)

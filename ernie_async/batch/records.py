@@ -1,11 +1,12 @@
 """Lines of a batch as they go out: results and dead letters, in the form of OpenAI's batch files.
 
-Pure. What a line becomes is one piece of bytes that ends with a newline, and no other newline is
+What a line becomes is one piece of bytes that ends with a newline, and no other newline is
 in it.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from secrets import randbits
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -105,19 +106,19 @@ def record_id(now: float, chance: int) -> str:
     return "batch_req_" + "".join([PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
-def write_record(result: BatchResult, name: str) -> bytes:
+def write_record(result: BatchResult, name: str | None = None) -> bytes:
     """The line for a result, whole."""
     fields = record_fields(result, name)
     # What stood in the metadata of a table may be no JSON.
     return to_json(fields, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True) + b"\n"
 
 
-def record_fields(result: BatchResult, name: str) -> dict[str, Any]:
+def record_fields(result: BatchResult, name: str | None = None) -> dict[str, Any]:
     """The same as the object that it is.
 
     Args:
         result: What became of a line.
-        name: The `id` of the record.
+        name: The `id` of the record; `None` for a new one.
     """
     response = None
     if result.status is not None:
@@ -146,7 +147,7 @@ def record_fields(result: BatchResult, name: str) -> dict[str, Any]:
             for attempt in result.errors[-MAX_ATTEMPTS_TOLD:]
         ]
     record: dict[str, Any] = {
-        "id": name,
+        "id": name or record_id(result.finished_at, randbits(80)),
         "custom_id": result.custom_id,
         "response": response,
         "error": error,

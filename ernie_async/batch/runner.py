@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import asdict
 from os import PathLike, fspath
 from pathlib import Path
-from secrets import randbits
 from time import monotonic, time
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
@@ -20,10 +19,10 @@ from ernie_async.batch.journal import Journal
 from ernie_async.batch.lines import DEFAULT_URL, LineReader
 from ernie_async.batch.options import FileOptions
 from ernie_async.batch.progress import Progress
-from ernie_async.batch.records import record_fields, record_id
+from ernie_async.batch.records import record_fields
 from ernie_async.batch.results import BatchResults
 from ernie_async.batch.rows import items_of, known_models
-from ernie_async.batch.stopping import Budget, Losses, MaxErrors, StopReason
+from ernie_async.batch.stopping import Budget, Losses, StopReason
 from ernie_async.batch.summary import BatchReport, make_report, write_summary
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
@@ -120,7 +119,7 @@ class BatchRunner:
             self._limiters.append(client.limiter)
         self._client = client
         self._prices = prices
-        self._max_errors = MaxErrors.parse(max_errors)
+        Losses(max_errors)  # refuses what is no limit
         self._told = {
             **asdict(self._rules),
             "concurrency": most if adaptive is None else asdict(adaptive),
@@ -175,7 +174,7 @@ class BatchRunner:
         """
         async with aclosing(self.map(rows)) as results:
             async for result in results:
-                yield record_fields(result, record_id(result.finished_at, randbits(80)))
+                yield record_fields(result)
 
     async def run_file(
         self,
@@ -298,7 +297,7 @@ class BatchRunner:
             asker=asker,
             estimates=budget.is_limited or is_counted,
             budget=budget,
-            losses=Losses(self._max_errors),
+            losses=Losses(told["max_errors"]),
             progress=Progress(monotonic(), rpm=told["rpm"], tpm=told["tpm"]),
             tell=tell,
             journal=journal,
