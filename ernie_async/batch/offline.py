@@ -49,7 +49,6 @@ class OfflineLane:
         out: The output.
         max_lines: Lines of one file.
         max_bytes: Bytes of one file.
-        prices: What tokens usually cost.
     """
 
     def __init__(
@@ -59,13 +58,11 @@ class OfflineLane:
         *,
         max_lines: int = MAX_LINES,
         max_bytes: int = MAX_BYTES,
-        prices: Prices | None = None,
     ) -> None:
         self._client = client
         self._out = out
         self._max_lines = max_lines
         self._max_bytes = max_bytes
-        self._prices = client._desk.ledger.prices if prices is None else prices
         self.manifest = Manifest.load(manifest_path(out))
 
     async def submit(
@@ -239,7 +236,7 @@ class OfflineLane:
                 if row is None:
                     progress.undone += 1
                     continue
-                result = _read_result(line, _read_at(*row), self._prices)
+                result = _read_result(line, _read_at(*row), self._client._desk.ledger.prices)
                 await run.tell(result)
                 progress.over(result, monotonic())
         for part in parts:

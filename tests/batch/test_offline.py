@@ -97,6 +97,15 @@ async def test_a_lost_answer_sends_nothing_twice(client, server, tmp_path) -> No
     assert len(server._shelf.batches) == 2
 
 
+async def test_no_file_is_larger_than_the_service_takes(client, server, tmp_path) -> None:
+    source, out = write_input(tmp_path / "in.jsonl", 6), tmp_path / "out.jsonl"
+    two_lines = len(source.read_bytes().splitlines()[0]) * 2 + 10
+    lane = OfflineLane(client, out, max_bytes=two_lines)
+    assert await lane.submit(source) == 6
+    assert [part.lines for part in lane.manifest.parts] == [2, 2, 2]
+    assert [part.last_line for part in lane.manifest.parts] == [2, 4, 6]
+
+
 async def test_cancelled_lines_remain_to_be_done(client, server, tmp_path) -> None:
     source, out = write_input(tmp_path / "in.jsonl", 3), tmp_path / "out.jsonl"
     lane = OfflineLane(client, out)
