@@ -63,7 +63,7 @@ from ernie_async import (
 )
 from ernie_async import embedding as embedding_desk
 from ernie_async.batch import FileOptions, flow, offline, records, runner, stopping, writing
-from ernie_async.batch.inputs import MAX_LINE_BYTES
+from ernie_async.batch.inputs import AHEAD_LINES, MAX_LINE_BYTES
 from ernie_async.bots import memory, pacing, plan, platform, platforms, sender, stores
 from ernie_async.gateway import GatewaySettings, StreamLimits
 from ernie_async.net import credentials, screening, transport, watch
@@ -561,6 +561,7 @@ FACTS = {
     "docs/guides/batch.md": [
         f"more than {MAX_LINE_BYTES // 2**20} MiB",
         f"no more than {FileOptions().order_window:,} lines",
+        f"{runner.WINDOW_FACTOR} lines for each of them, and a thread {AHEAD_LINES} more",
         f"every {writing.INTERVAL_LINES:,} lines or {writing.INTERVAL_SECONDS:g} s",
         f"under way {runner.GRACE_SECONDS:g} s",
         f"from {runner.ADAPTIVE.start} up to {runner.ADAPTIVE.max}",

@@ -71,7 +71,8 @@ class BatchRunner:
         deadline: Seconds after which nothing new begins; `None` for no limit.
         max_errors: Lines that may fail: a number, or a share such as `"5%"`; `None` for all.
         grace: Seconds that calls under way get when a run stops.
-        window: Lines that are read and not over; `None` for four times the concurrency.
+        window: Lines that are taken and not over; `None` for four times the concurrency. Of a file,
+            a thread reads up to 64 ahead of them.
     """
 
     def __init__(
