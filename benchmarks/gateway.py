@@ -161,26 +161,29 @@ def cpu(process: subprocess.Popen[str]) -> tuple[float, int]:
     return float(seconds), int(size)
 
 
-def milliseconds(ages: list[int]) -> str:
+def half_and_most(ages: list[int]) -> tuple[float, float]:
+    """The median and the 99th percentile, in milliseconds."""
     cuts = statistics.quantiles(ages, n=100)
-    return f"{cuts[49] / 1e6:6.1f} {cuts[98] / 1e6:6.1f}"
+    return cuts[49] / 1e6, cuts[98] / 1e6
 
 
 def measure(load: Load, seconds: float, cores: tuple[int | None, int | None]) -> str:
     own, other = cores
     pin(other)
     with started("--model", str(load.pause), str(seconds), core=other) as (_, model):
-        floor = asyncio.run(view(model, "/v2/chat/completions", load))
+        direct = half_and_most(asyncio.run(view(model, "/v2/chat/completions", load)))
         with started("--gateway", str(model), core=own) as (gateway, port):
             before, _ = cpu(gateway)
             ages = asyncio.run(view(port, "/v1/chat/completions", load))
             after, size = cpu(gateway)
+    relayed = half_and_most(ages)
     # Over all chunks, those of the opening among them.
     each = (after - before) / (load.streams * round(seconds / load.pause)) * 1e6
-    return (
-        f"| {load.streams} x {1 / load.pause:g}/s | {len(ages)} | {milliseconds(floor)} | "
-        f"{milliseconds(ages)} | {each:.0f} | {size / 1e6:.0f} |"
-    )
+    cells = [f"{load.streams:,} x {1 / load.pause:g}/s", f"{len(ages):,}"]
+    added = tuple(more - less for more, less in zip(relayed, direct, strict=True))
+    cells += [f"{half:.1f}, {most:.1f}" for half, most in (direct, relayed, added)]
+    cells += [f"{each:.0f}", f"{size / 1e6:.0f}"]
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -198,8 +201,9 @@ def main() -> None:
         asyncio.run(be_gateway(given.gateway))
     else:
         print(describe())
-        print("| load | chunks | without: p50, p99 ms | with: p50, p99 ms | CPU us/chunk | MB |")
-        print("|---|---|---|---|---|---|")
+        print("| streams | chunks | direct | relayed | added | CPU per chunk | memory |")
+        print("| | | p50, p99 ms | p50, p99 ms | p50, p99 ms | µs | MB |")
+        print("|---|---|---|---|---|---|---|")
         for load in LOADS:
             print(measure(load, given.seconds, pick_cores()), flush=True)
 

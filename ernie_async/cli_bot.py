@@ -52,44 +52,34 @@ class ScreenTransport(Transport):
         self._flood = flood
         self._started: float | None = None
         self._free_at = 0.0
-        self._live: Live | None = None
+        self.live: Live | None = None  # where every state is shown
 
     async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> int:
-        """Add a message."""
         self._take("send", text)
-        self.messages.append(text)
         self.preview = ""
+        self.messages.append(text)
         self.draw()
         return len(self.messages) - 1
 
-    async def begin(self, text: str, *, reply_to: Any = None) -> int:
-        """Add a message that grows."""
-        return await self.send(text, reply_to=reply_to)
-
     async def edit(self, handle: int, text: str, *, format: Any = None, sequence: int = 0) -> None:
-        """Replace a message."""
         self._take("edit", text)
         self.messages[handle] = text
         self.draw()
 
     async def append(self, handle: int, text: str) -> None:
-        """Add to a message."""
         self._take("append", text)
         self.messages[handle] += text
         self.draw()
 
     async def draft(self, draft_id: int, text: str) -> None:
-        """Show a preview."""
         self._take("draft", text)
         self.preview = text
         self.draw()
 
     async def finish(self, handle: int, text: str) -> None:
-        """Close a message."""
         self._take("finish", "")
 
     async def delete(self, handle: int) -> None:
-        """Remove a message."""
         self._take("delete", "")
         self.messages[handle] = ""
         self.draw()
@@ -105,7 +95,7 @@ class ScreenTransport(Transport):
             self._free_at = now + self._flood
         else:
             self.calls.append(line)
-            self._free_at = now + self.caps.platform.pace(is_private=self.caps.is_private)
+            self._free_at = now + self.caps.interval
             return
         wait = self._free_at - now
         self.calls.append(f"{line}  refused for {wait:.0f} s")
@@ -113,12 +103,8 @@ class ScreenTransport(Transport):
 
     def draw(self) -> None:
         """Show the chat, if it is shown while it grows."""
-        if self._live is not None:
-            self._live.update(self.picture(), refresh=True)
-
-    def show_on(self, live: Live) -> None:
-        """Show every state on this screen from now on."""
-        self._live = live
+        if self.live is not None:
+            self.live.update(self.picture(), refresh=True)
 
     def picture(self) -> RenderableType:
         """The chat as it is."""
@@ -162,11 +148,8 @@ def terminal(
     console = Console()
     with connected(service) as (runner, client), ExitStack() as stack:
         if console.is_terminal:
-            chat.show_on(
-                stack.enter_context(
-                    Live(chat.picture(), console=console, auto_refresh=False, transient=True)
-                )
-            )
+            live = Live(chat.picture(), console=console, auto_refresh=False, transient=True)
+            chat.live = stack.enter_context(live)
         responder = ChatResponder(client, memory=MemoryStore(), mode=mode, cursor=" ▌")
         runner.run(responder.reply(chat, user="you", text=prompt))
     console.print(chat.picture())

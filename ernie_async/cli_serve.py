@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -16,9 +16,8 @@ from cyclopts.validators import Number
 from ernie_async.cli_service import Service, Whole, connected
 from ernie_async.cli_terminal import note
 from ernie_async.errors import ConfigError, ErnieError, shorten
-from ernie_async.sansio.content_filter import ContentFilter, FilterSettings
-from ernie_async.sansio.filter_values import Action
-from ernie_async.settings import ClientOptions
+from ernie_async.sansio.content_filter import ContentFilter
+from ernie_async.sansio.filter_values import Action, FilterMode
 
 if TYPE_CHECKING:
     from ernie_async.gateway import GatewaySettings, Store
@@ -30,10 +29,16 @@ PREFIX = "ERNIE_GATEWAY_"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 DRAIN_SECONDS = 30.0
 
-OWN_MACHINE = {"127.0.0.1", "localhost", "::1"}
-
 # What the file may say besides the gateway's own settings.
-IN_FILE = {"host": str, "port": int, "model": str, "base_url": str, "words": str, "action": str}
+IN_FILE = {
+    "host": str,
+    "port": int,
+    "model": str,
+    "base_url": str,
+    "words": str,
+    "action": str,
+    "mode": str,
+}
 
 
 def serve(
@@ -44,6 +49,7 @@ def serve(
     model: str | None = None,
     words: Path | None = None,
     action: Action | None = None,
+    mode: FilterMode | None = None,
     drain: Annotated[float, Parameter(validator=Number(gte=0))] = DRAIN_SECONDS,
     service: Service = Service(),  # noqa: B008 - frozen
 ) -> int:
@@ -60,11 +66,13 @@ def serve(
         model: For requests that name none.
         words: A file of terms that must not be shown, one on each line.
         action: What to do with them: mask, drop, block or flag.
+        mode: How much to hold back for that: window, full or live.
         drain: Seconds that running answers get to end when it is stopped.
         service: Whom to ask.
     """
-    from ernie_async.gateway import make_app  # noqa: PLC0415 - only who serves pays for it
-    from ernie_async.gateway.serving import run_gateway  # noqa: PLC0415
+    from ernie_async.gateway import make_app
+    from ernie_async.gateway.guard import LOCAL_NAMES
+    from ernie_async.gateway.serving import run_gateway
 
     environ = os.environ
     if config is None and (name := environ.get(f"{PREFIX}CONFIG")):
@@ -73,7 +81,7 @@ def serve(
     host = host or environ.get(f"{PREFIX}HOST") or str(told.get("host", DEFAULT_HOST))
     if port is None:
         port = read_port(environ.get(f"{PREFIX}PORT"), told.get("port", DEFAULT_PORT))
-    if not settings.tenants and host not in OWN_MACHINE:
+    if not settings.tenants and host not in LOCAL_NAMES:
         raise ConfigError(
             f"--host {host}: a gateway without tokens serves 127.0.0.1 only; set "
             f"{PREFIX}TOKEN, or put [[tenants]] into the file"
@@ -81,15 +89,18 @@ def serve(
     if "base_url" in told and not (service.base_url or service.offline or service.local):
         service = replace(service, base_url=told["base_url"])
     model = model or told.get("model")
-    content_filter = make_filter(words or told.get("words"), action or told.get("action"))
+    content_filter = make_filter(
+        words or told.get("words"),
+        action=action or told.get("action"),
+        mode=mode or told.get("mode"),
+    )
     try:
         with connected(service) as (runner, client):
-            options = ClientOptions(content_filter=content_filter)
-            if model is not None:
-                options["model"] = model
+            asker = client if model is None else client.with_options(model=model)
+            store = make_store(environ)
             runner.run(
                 run_gateway(
-                    make_app(client.with_options(**options), settings, store=make_store(environ)),
+                    make_app(asker, settings, store=store, content_filter=content_filter),
                     host=host,
                     port=port,
                     drain=drain,
@@ -112,16 +123,13 @@ def read_config(
     Raises:
         ConfigError: Something cannot be right.
     """
-    from ernie_async.gateway.settings import GatewaySettings, read_settings  # noqa: PLC0415
-    from ernie_async.gateway.tenants import Tenant  # noqa: PLC0415
-    from ernie_async.sansio.tickets import token_hash  # noqa: PLC0415
+    from ernie_async.gateway.settings import GatewaySettings, read_settings
+    from ernie_async.gateway.tenants import Tenant
+    from ernie_async.sansio.tickets import token_hash
 
-    changes: dict[str, Any] = {}
+    settings, told = (GatewaySettings(), {}) if path is None else read_settings(path)
     if secret := read_secret("TICKET_SECRET", environ):
-        changes["ticket_secret"] = secret.encode()
-    settings, told = (
-        (GatewaySettings(**changes), {}) if path is None else read_settings(path, **changes)
-    )
+        settings = replace(settings, ticket_secret=secret.encode())
     for name, value in told.items():
         if name not in IN_FILE:
             raise ConfigError(f"{path}: {name}: no such setting")
@@ -164,23 +172,18 @@ def read_port(text: str | None, default: int) -> int:
     return int(text)
 
 
-def make_filter(words: Path | str | None, action: str | None) -> ContentFilter | None:
+def make_filter(words: Path | str | None, **settings: Any) -> ContentFilter | None:
     """The content filter; `None` without words.
 
     Raises:
-        ConfigError: The words cannot be read, or there are none for the action.
+        ConfigError: The words cannot be read, or there are none for the settings.
     """
-    if words is None:
-        if action is not None:
-            raise ConfigError("--action needs --words")
-        return None
-    known: dict[str, Action] = {name: name for name in get_args(Action)}
-    if action is not None and action not in known:
-        raise ConfigError(f"action: expected {', '.join(known)}, got {shorten(action)}")
-    settings = FilterSettings()
-    if action is not None:
-        settings["action"] = known[action]
-    return ContentFilter.from_file(words, **settings)
+    given = {name: value for name, value in settings.items() if value is not None}
+    if words is not None:
+        return ContentFilter.from_file(words, **given)
+    if given:
+        raise ConfigError(f"--{next(iter(given))} needs --words")
+    return None
 
 
 def make_store(environ: Mapping[str, str]) -> "Store | None":
@@ -193,7 +196,7 @@ def make_store(environ: Mapping[str, str]) -> "Store | None":
     if not url:
         return None
     try:
-        from ernie_async.gateway.redis import RedisStore  # noqa: PLC0415 - an extra of its own
+        from ernie_async.gateway.redis import RedisStore
     except ImportError as error:
         raise ConfigError(f"{PREFIX}REDIS_URL: {error}") from error
     return RedisStore(url)

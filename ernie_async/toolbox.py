@@ -344,7 +344,7 @@ class _Conversation:
             raise ConfigError("n: expected 1, since one conversation is gone on with")
         self.messages = list(self._request.messages)
         self.rounds = 0
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
         self._started: float | None = None
 
     def next_request(self) -> tuple[ChatRequest, ChatOptions]:
@@ -369,7 +369,7 @@ class _Conversation:
 
     async def go_on(self, answer: ChatCompletion) -> bool:
         """Add an answer, call what it wants called; say whether there is something to ask."""
-        self._usage = answer.usage if self._usage is None else self._usage.plus(answer.usage)
+        self.usage = answer.usage if self.usage is None else self.usage.plus(answer.usage)
         message = answer.message
         if message.content or message.tool_calls:
             self.messages.append(Message.model_validate(message))
@@ -379,7 +379,7 @@ class _Conversation:
         return True
 
     def run(self, answer: ChatCompletion) -> ToolRun:
-        return ToolRun(answer, self.messages, self.rounds, self._usage or answer.usage)
+        return ToolRun(answer, self.messages, self.rounds, self.usage or answer.usage)
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
@@ -411,6 +411,13 @@ class ToolStream:
         self._conversation = conversation
         self._stream: ChatStream | None = None
         self._run: ToolRun | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens so far, of all rounds. Of the one under way: see `ChatStream.usage`."""
+        told = self._conversation.usage
+        left = None if self._run is not None or self._stream is None else self._stream.usage
+        return told if left is None else left if told is None else told.plus(left)
 
     def __aiter__(self) -> Self:
         return self

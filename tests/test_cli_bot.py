@@ -23,7 +23,7 @@ def ask(monkeypatch, capsys):
 
     def ask(*arguments: str) -> tuple[int, str, str]:
         with MockErnie() as server:
-            server.script(reply("光合作用。" * 60, chunk_ms=10))
+            server.script(reply("光合作用。" * 60, chunk_ms=4))
             code = main(["bot", "terminal", "讲讲", *arguments, "--base-url", server.base_url])
             return (code, *capsys.readouterr())
 

@@ -60,6 +60,7 @@ def test_file_environment_and_flags(tmp_path: Path) -> None:
         port = 1
         model = "from-file"
         words = "{words}"
+        mode = "full"
 
         [[tenants]]
         name = "web"
@@ -101,7 +102,7 @@ def test_file_environment_and_flags(tmp_path: Path) -> None:
 
 def test_stopping_lets_answers_end() -> None:
     with serving("--offline") as (url, process):
-        body = {**ASK, "stream": True, "messages": [{"role": "user", "content": "x" * 100}]}
+        body = {**ASK, "stream": True, "messages": [{"role": "user", "content": "x" * 30}]}
         request = urllib.request.Request(
             url + "/v1/chat/completions",
             data=json.dumps(body).encode(),
@@ -144,7 +145,9 @@ def test_bad_flags_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for flags, message in (
         (["--config", "nowhere.toml"], "No such file"),
         (["--words", "nowhere.txt"], "No such file"),
-        (["--action", "mask"], "needs --words"),
+        (["--action", "mask"], "--action needs --words"),
+        (["--mode", "live"], "--mode needs --words"),
+        (["--mode", "slow"], "slow"),
         (["--port", "99999"], "port"),
     ):
         assert main(["serve", "--offline", *flags]) == 2

@@ -64,7 +64,7 @@ from ernie_async import (
 from ernie_async import embedding as embedding_desk
 from ernie_async.batch import FileOptions, flow, offline, records, runner, stopping, writing
 from ernie_async.batch.inputs import AHEAD_LINES, MAX_LINE_BYTES
-from ernie_async.bots import memory, pacing, plan, platform, platforms, sender, stores
+from ernie_async.bots import delivery, memory, pace, platform, platforms, sender, stores
 from ernie_async.gateway import GatewaySettings, StreamLimits
 from ernie_async.net import credentials, screening, transport, watch
 from ernie_async.sansio import (
@@ -580,8 +580,8 @@ FACTS = {
     "docs/guides/bots.md": [
         f"up to {sender.FINAL_WAIT:g} s after the end",
         f"for up to {sender.CLOSING_SECONDS:g} s",
-        f"when {plan.FIRST_CHARACTERS} characters are there, or {plan.FIRST_SECONDS:g} s after",
-        f"up to {pacing.MOST_SECONDS:g} s, and each quiet minute",
+        f"when {delivery.FIRST_CHARACTERS} characters are there, or {delivery.FIRST_SECONDS:g} s",
+        f"up to {pace.MOST_SECONDS:g} s, and each quiet minute",
         f"`window` ({memory.WINDOW:,}) tokens less `max_tokens` ({memory.MAX_TOKENS:,})",
         f"keeps {stores.MOST:,} conversations",
         *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),

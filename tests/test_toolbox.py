@@ -208,6 +208,22 @@ async def test_the_answer_is_streamed(server: MockErnie, client: AsyncClient) ->
     assert isinstance(ended, ToolEnded)
     assert (began.call.function.name, began.round, ended.error) == ("add", 1, None)
     assert ended.seconds >= 0
+    assert stream.usage == run.usage
+
+
+async def test_what_was_used_is_known_of_a_stream_that_is_left(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    server.script(asks(("add", {"a": 1, "b": 2})), reply("字" * 100, chunk_ms=5))
+    async with Toolbox([add]).stream(client, "hi") as stream:
+        assert stream.usage is None
+        async for chunk in stream:
+            if chunk.text:
+                break
+        first = stream.usage
+    assert first is not None
+    assert stream.usage is not None
+    assert stream.usage.total_tokens > first.total_tokens > 0
 
 
 async def test_failures_of_the_service_are_raised(server: MockErnie, client: AsyncClient) -> None:

@@ -7,14 +7,15 @@ No bot framework is known here. The adapters `aiogram`, `discord`, `nonebot`, `s
 beside this file are each imported by their own name, and so is `memory_redis`.
 """
 
+from ernie_async.bots.history import MessageTooLongError
 from ernie_async.bots.limits import UserLimiter, Verdict
 from ernie_async.bots.memory import Memory, Store, Turn
+from ernie_async.bots.pace import Traffic
 from ernie_async.bots.platforms import Platform, platform
 from ernie_async.bots.responder import ChatResponder
 from ernie_async.bots.sender import StreamSender
 from ernie_async.bots.splitter import Part, Splitter, split_message
 from ernie_async.bots.stores import MemoryStore, SQLiteStore
-from ernie_async.bots.traffic import Traffic
 from ernie_async.bots.transport import (
     Caps,
     ChatClosedError,
@@ -25,7 +26,6 @@ from ernie_async.bots.transport import (
     Transport,
     UndeliveredError,
 )
-from ernie_async.bots.trim import MessageTooLongError
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.bots.wording import CHINESE, ENGLISH, Wording
 

@@ -4,17 +4,16 @@ Independent of the client's own limiter, which protects the key. Nothing here wa
 denial with a sentence.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
+from math import inf
 from time import monotonic
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ernie_async.bots.durations import parse_rate
 from ernie_async.errors import ConfigError
 
-__all__ = ["SlidingWindow", "UserLimiter", "Verdict"]
-
-Rule = Literal["messages", "tokens", "concurrent", "group"]
+__all__ = ["UserLimiter", "Verdict", "Windows"]
 
 # What to tell somebody who has to wait for an answer to end.
 CONCURRENT_SECONDS = 5.0
@@ -25,73 +24,49 @@ class Verdict(NamedTuple):
 
     Attributes:
         allowed: It may.
-        rule: What it was denied by.
+        rule: What it was denied by: `messages`, `tokens`, `concurrent` or `group`.
         retry_after: Seconds after which it is worth trying again.
     """
 
     allowed: bool
-    rule: Rule | None = None
+    rule: str | None = None
     retry_after: float = 0.0
 
 
-class SlidingWindow:
-    """At most so much in any stretch of time. Pure; time is an argument.
+class Windows:
+    """For each of many: at most so much in any stretch of seconds. Pure; time is an argument."""
 
-    Args:
-        limit: How much.
-        seconds: How long the stretch is.
-    """
+    def __init__(self, rate: tuple[int, float]) -> None:
+        self._limit, self._seconds = rate
+        # Whoever took something last is at the end, so what can be forgotten is in front.
+        self._taken: OrderedDict[Hashable, deque[tuple[float, int]]] = OrderedDict()
 
-    __slots__ = ("_limit", "_seconds", "_taken", "_total")
+    def __len__(self) -> int:
+        """Those of whom something is remembered."""
+        return len(self._taken)
 
-    def __init__(self, limit: int, seconds: float) -> None:
-        self._limit = limit
-        self._seconds = seconds
-        self._taken: deque[tuple[float, int]] = deque()
-        self._total = 0
-
-    def wait(self, now: float) -> float:
+    def wait(self, who: Hashable, now: float) -> float:
         """Seconds until something may be taken; 0 if it may be now."""
-        self._expire(now)
-        excess = self._total - self._limit
-        for at, amount in self._taken:
-            if excess < 0:
-                break
-            excess -= amount
-            if excess < 0:
-                return at + self._seconds - now
+        total = 0
+        for at, amount in reversed(self._taken.get(who, ())):
+            total += amount
+            if total >= self._limit:
+                return max(at + self._seconds - now, 0.0)
         return 0.0
 
-    def take(self, amount: int, now: float) -> None:
+    def take(self, who: Hashable, amount: int, now: float) -> None:
         """Count something; the last one may go beyond the limit, since its size is known late."""
-        self._taken.append((now, amount))
-        self._total += amount
-
-    def is_empty(self, now: float) -> bool:
-        """Whether all that was taken is forgotten."""
-        self._expire(now)
-        return not self._taken
-
-    def _expire(self, now: float) -> None:
-        while self._taken and self._taken[0][0] + self._seconds <= now:
-            self._total -= self._taken.popleft()[1]
-
-
-class _Account:
-    """What one user or group has used."""
-
-    __slots__ = ("n_running", "windows")
-
-    def __init__(self, windows: dict[Rule, SlidingWindow]) -> None:
-        self.windows = windows
-        self.n_running = 0
-
-    def is_empty(self, now: float) -> bool:
-        return not self.n_running and all(w.is_empty(now) for w in self.windows.values())
+        taken = self._taken.setdefault(who, deque())
+        taken.append((now, amount))
+        while taken[0][0] + self._seconds <= now:
+            taken.popleft()
+        self._taken.move_to_end(who)
+        while next(iter(self._taken.values()))[-1][0] + self._seconds <= now:
+            self._taken.popitem(last=False)
 
 
 class UserLimiter:
-    """Limits for each user and each group. Serves one event loop.
+    """Limits for each user and each group, counted in this process. Serves one event loop.
 
     ```python
     limiter = UserLimiter(messages="20/10m", tokens="50k/1d", concurrent=1, group="60/10m")
@@ -122,23 +97,14 @@ class UserLimiter:
     ) -> None:
         if concurrent is not None and concurrent < 1:
             raise ConfigError(f"concurrent: expected at least 1, or None, got {concurrent!r}")
-        self._user_rates: dict[Rule, tuple[int, float]] = {}
-        if messages is not None:
-            self._user_rates["messages"] = parse_rate(messages)
-        if tokens is not None:
-            self._user_rates["tokens"] = parse_rate(tokens)
-        self._group_rates: dict[Rule, tuple[int, float]] = {}
-        if group is not None:
-            self._group_rates["group"] = parse_rate(group)
-        self._concurrent = concurrent
+        rates: dict[str, str | None] = {"messages": messages, "tokens": tokens, "group": group}
+        self._rules: dict[str, Windows] = {
+            rule: Windows(parse_rate(rate)) for rule, rate in rates.items() if rate is not None
+        }
+        self._concurrent = concurrent or inf
+        self._running: Counter[Hashable] = Counter()
         self._exempt = exempt
         self._clock = clock
-        self._users: OrderedDict[Hashable, _Account] = OrderedDict()
-        self._groups: OrderedDict[Hashable, _Account] = OrderedDict()
-
-    def __len__(self) -> int:
-        """Users and groups that are remembered."""
-        return len(self._users) + len(self._groups)
 
     def check(self, user: Hashable, group: Hashable = None) -> Verdict:
         """Whether a message may be answered; if so, it counts, and `charge` has to follow.
@@ -149,23 +115,19 @@ class UserLimiter:
         """
         if self._exempt is not None and self._exempt(user):
             return Verdict(True)
-        now = self._clock()
-        account = self._account(self._users, user, self._user_rates, now)
-        if self._concurrent is not None and account.n_running >= self._concurrent:
+        if self._running[user] >= self._concurrent:
             return Verdict(False, "concurrent", CONCURRENT_SECONDS)
-        accounts = [account]
-        if group is not None and self._group_rates:
-            accounts.append(self._account(self._groups, group, self._group_rates, now))
-        windows = [pair for account in accounts for pair in account.windows.items()]
-        denials = [
-            Verdict(False, rule, wait) for rule, window in windows if (wait := window.wait(now)) > 0
-        ]
-        if denials:
-            return max(denials, key=lambda denial: denial.retry_after)
-        for counted, window in windows:
-            if counted != "tokens":
-                window.take(1, now)
-        account.n_running += 1
+        now = self._clock()
+        asking: dict[str, Hashable] = {"messages": user, "tokens": user, "group": group}
+        rules = [rule for rule in self._rules if asking[rule] is not None]
+        waits = {rule: self._rules[rule].wait(asking[rule], now) for rule in rules}
+        longest = max(waits, key=lambda rule: waits[rule], default=None)
+        if longest is not None and waits[longest] > 0:
+            return Verdict(False, longest, waits[longest])
+        for rule in rules:
+            if rule != "tokens":
+                self._rules[rule].take(asking[rule], 1, now)
+        self._running[user] += 1
         return Verdict(True)
 
     def charge(self, user: Hashable, tokens: int = 0) -> None:
@@ -175,36 +137,10 @@ class UserLimiter:
             user: Who had asked, and was allowed to.
             tokens: What it used.
         """
-        account = self._users.get(user)
-        if account is None:
+        if not self._running[user]:
             return  # exempt
-        account.n_running = max(account.n_running - 1, 0)
-        if tokens and "tokens" in account.windows:
-            account.windows["tokens"].take(tokens, self._clock())
-
-    def _account(
-        self,
-        accounts: OrderedDict[Hashable, _Account],
-        key: Hashable,
-        rates: dict[Rule, tuple[int, float]],
-        now: float,
-    ) -> _Account:
-        # Those that were asked for longest ago are in front: two at a time keep up with one new.
-        for _ in range(2):
-            oldest = next(iter(accounts), None)
-            if oldest is None or oldest == key:
-                break
-            if accounts[oldest].is_empty(now):
-                del accounts[oldest]
-            elif accounts[oldest].n_running:
-                accounts.move_to_end(oldest)
-            else:
-                break
-        account = accounts.get(key)
-        if account is None:
-            windows: dict[Rule, SlidingWindow] = {
-                rule: SlidingWindow(*rate) for rule, rate in rates.items()
-            }
-            account = accounts[key] = _Account(windows)
-        accounts.move_to_end(key)
-        return account
+        self._running[user] -= 1
+        if not self._running[user]:
+            del self._running[user]
+        if tokens and "tokens" in self._rules:
+            self._rules["tokens"].take(user, tokens, self._clock())

@@ -1,17 +1,66 @@
-"""Markdown that is not finished, and Markdown for Telegram.
+"""Markdown that comes in pieces: what belongs together in it, and what is still open at its end.
 
 Pure functions of text. A model's Markdown is never perfect, so nothing here raises.
 """
 
 import re
-from html import escape
+from collections.abc import Iterator
 
-from ernie_async.bots.inline import closes_fence, opens_fence
+__all__ = ["CODE", "CODE_BLOCK", "blocks_of", "close_emphasis", "held_spans", "open_block"]
 
-__all__ = ["close_emphasis", "telegram_html"]
-
+# A block of code between its fences. It may go on behind the end of the text: then `end` is empty.
+CODE_BLOCK = re.compile(
+    r"^(?P<indent>[ \t]*)(?P<mark>(?P<tick>[`~])(?P=tick){2,}+)"
+    r"[ \t]*(?P<language>[^\s`]*)[^`\n]*(?:\n|\Z)"
+    r"(?P<code>.*?)(?P<end>^[ \t]*(?P=mark)(?P=tick)*[ \t\r]*$|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 CODE = re.compile(r"(?<!`)(`++)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+
+# What stays together within a line: code, links, addresses, rows of a table. A line may go on
+# behind the end of the text, and what is open there belongs together too.
+INSIDE = r"(?:[^\[\]\n]|\[[^\[\]\n]*\])*+"
+TARGET = r"(?:[^()\n]|\([^()\n]*\))*+"
+HELD = [
+    re.compile(r"(?<!`)(`++)[^\n]*?(?:(?<!`)\1(?!`)|\Z)"),
+    re.compile(rf"!?\[{INSIDE}(?:\](?:\({TARGET}(?:\)|\Z)|\Z)|\Z)"),
+    re.compile(r"https?://[!-~]+"),
+    re.compile(r"^[ \t]*\|[^\n]*", re.MULTILINE),
+]
+
 MARKS = re.compile(r"\*\*|~~|`+|(?<![\w*])\*(?=\S)|(?<=\S)\*(?![\w*])|__")
+
+
+def blocks_of(text: str) -> list[re.Match[str]]:
+    """The blocks of code in a text."""
+    return list(CODE_BLOCK.finditer(text))
+
+
+def open_block(blocks: list[re.Match[str]], at: int) -> re.Match[str] | None:
+    """The block of code that is open at a place, of those in the text."""
+    for block in blocks:
+        if block.start("code") <= at and (at < block.end() or not block["end"]):
+            return block
+    return None
+
+
+def held_spans(text: str, blocks: list[re.Match[str]]) -> Iterator[tuple[int, int]]:
+    """What belongs together, from where to where: no cut is good in between."""
+    end = 0
+    for block in blocks:
+        yield from _held_in_prose(text, end, block.start())
+        # No fence stands alone: neither the first with nothing behind it, nor the last.
+        yield block.start(), block.start("code") + 1
+        if block["end"]:
+            yield block.start("end") - 1, block.end()
+        end = block.end()
+    yield from _held_in_prose(text, end, len(text))
+
+
+def _held_in_prose(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    for pattern in HELD:
+        for found in pattern.finditer(text, start, end):
+            yield found.span()
 
 
 def close_emphasis(text: str) -> str:
@@ -28,62 +77,3 @@ def close_emphasis(text: str) -> str:
     while open_marks and text.endswith(open_marks[-1]):
         text = text.removesuffix(open_marks.pop())  # opened by the very last character
     return text.rstrip(" ") + "".join(reversed(open_marks)) if open_marks else text
-
-
-LINK = re.compile(r"!?\[([^\[\]\n]+)\]\((https?://[^\s()]*(?:\([^\s()]*\)[^\s()]*)*)\)")
-HTML = [
-    (LINK, r'<a href="\2">\1</a>'),
-    (re.compile(r"\*\*(?=\S)([^\n]+?)(?<=\S)\*\*"), r"<b>\1</b>"),
-    (re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=\S)\*(?![\w*])"), r"<i>\1</i>"),
-    (re.compile(r"~~(?=\S)([^\n]+?)(?<=\S)~~"), r"<s>\1</s>"),
-    (re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE), r"<b>\1</b>"),
-]  # fmt: skip
-
-
-def telegram_html(text: str) -> str:
-    """Markdown as the HTML that Telegram's Bot API understands (`parse_mode` HTML)."""
-    done: list[str] = []
-    prose: list[str] = []
-    code: list[str] = []
-    fence = None
-    for line in text.split("\n"):
-        opened = opens_fence(line) if fence is None else None
-        if fence is not None and closes_fence(line, fence):
-            done.append(_block(fence.opening, code))
-            fence, code = None, []
-        elif fence is not None:
-            code.append(line)
-        elif opened is not None:
-            done += [_prose("\n".join(prose))] if prose else []
-            fence, prose = opened, []
-        else:
-            prose.append(line)
-    if fence is not None:
-        done.append(_block(fence.opening, code))
-    elif prose:
-        done.append(_prose("\n".join(prose)))
-    return "\n".join(done)
-
-
-def _block(opening: str, lines: list[str]) -> str:
-    language = opening.strip().lstrip("`~")
-    code = escape("\n".join(lines), quote=False)
-    if not language:
-        return f"<pre>{code}</pre>"
-    return f'<pre><code class="language-{escape(language)}">{code}</code></pre>'
-
-
-def _prose(text: str) -> str:
-    pieces, end = [], 0
-    for found in CODE.finditer(text):
-        pieces.append(_emphasis(text[end : found.start()]))
-        pieces.append(f"<code>{escape(found[2], quote=False)}</code>")
-        end = found.end()
-    return "".join([*pieces, _emphasis(text[end:])])
-
-
-def _emphasis(text: str) -> str:
-    text = escape(text)
-    for pattern, html in HTML:
-        text = pattern.sub(html, text)
-    return text

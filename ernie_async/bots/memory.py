@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from math import ceil
 from typing import Protocol
 
-from ernie_async.bots.trim import StoredTurn, Trimmed, budget_of, messages_of, trim
-from ernie_async.bots.turns import OnBusy, Turns
+from ernie_async.bots.history import StoredTurn, messages_of, stored, trim
+from ernie_async.bots.turns import QUEUED, OnBusy, Turns
 from ernie_async.errors import ConfigError, ErnieError
 from ernie_async.sansio.ledger import PromptCorrection
 from ernie_async.sansio.tokens import estimate_prompt
@@ -19,7 +19,7 @@ from ernie_async.types.content import ContentPart, TextPart
 from ernie_async.types.messages import Message, assistant, system, user
 from ernie_async.types.usage import Usage
 
-__all__ = ["Key", "Memory", "Store", "Turn", "key_text"]
+__all__ = ["Content", "Key", "Memory", "Store", "Turn"]
 
 logger = logging.getLogger("ernie_async")
 
@@ -27,6 +27,12 @@ logger = logging.getLogger("ernie_async")
 # than what today's models take.
 WINDOW = 16_000
 MAX_TOKENS = 2_000
+
+# Of the window: for what the estimate misses.
+RESERVE = 0.05
+
+# The estimate is corrected by what was learnt, within these bounds.
+LEAST_RATIO, MOST_RATIO = 0.5, 2.0
 
 # Of the turns, when the service says that the prompt is too long after all.
 SHORTENED_BY = 0.25
@@ -38,20 +44,15 @@ Content = str | Sequence[ContentPart]
 Summarise = Callable[[list[Message]], Awaitable[str]]
 
 
-def key_text(key: Key) -> str:
-    """A key as stores take it."""
-    return key if isinstance(key, str) else json.dumps(key, ensure_ascii=False)
-
-
 class Store(Protocol):
-    """Where conversations are kept, each under its key, as JSON."""
+    """Where conversations are kept, each as a text under its key."""
 
-    async def load(self, key: str) -> list[StoredTurn]:
-        """A conversation; empty if there is none, or if it is too old."""
+    async def load(self, key: str) -> str | None:
+        """A conversation; `None` if there is none, or if it is too old."""
         ...
 
-    async def save(self, key: str, turns: list[StoredTurn]) -> None:
-        """Put a whole conversation in the place of what was there."""
+    async def save(self, key: str, text: str) -> None:
+        """Put a conversation in the place of what was there."""
 
     async def delete(self, key: str) -> None:
         """Forget a conversation."""
@@ -62,43 +63,31 @@ class Turn:
 
     Attributes:
         messages: What to ask the model.
-        is_shortened: Whether the service found the prompt too long; see `shorten`.
     """
 
-    def __init__(self, memory: "Memory", history: list[StoredTurn], new: Message) -> None:
+    def __init__(self, memory: "Memory", new: Message) -> None:
         self._memory = memory
         self._new = new
-        self._history = history
-        self._dropped: list[StoredTurn] = []
+        self._history: list[StoredTurn] = []
+        self._committed: list[StoredTurn] | None = None
         self.messages: list[Message] = []
-        self.is_shortened = False
-        self.committed: list[StoredTurn] | None = None
 
-    async def _fit(self) -> None:
-        """Take as much of the history as fits."""
-        memory = self._memory
-        fixed = [*memory.instructions(""), self._new]
-        found: Trimmed = trim(self._history, fixed, memory.budget, memory.estimate)
-        await self._leave_out(found)
-
-    async def _leave_out(self, found: Trimmed) -> None:
-        kept = found.kept
-        if found.dropped and (summary := await self._memory.summary_of(found.dropped)):
-            kept = [{"messages": [], "summary": summary}, *kept]
+    async def _use(self, kept: list[StoredTurn], dropped: list[StoredTurn]) -> None:
+        if dropped and (summary := await self._memory._summary_of(dropped)):
+            kept = [stored([system(summary)]), *kept]
         self._history = kept
-        told = "\n\n".join(turn["summary"] for turn in kept if "summary" in turn)
-        past = [message for turn in kept if "summary" not in turn for message in messages_of(turn)]
-        self.messages = [*self._memory.instructions(told), *past, self._new]
+        past = messages_of(kept)
+        summaries = [str(message.content) for message in past if message.role == "system"]
+        past = [message for message in past if message.role != "system"]
+        self.messages = [*self._memory._instructions(*summaries), *past, self._new]
 
     async def shorten(self) -> bool:
         """Leave out a quarter more of the oldest turns; say whether there was one."""
-        loose = [turn for turn in self._history if not turn.get("pinned")]
-        dropped = loose[: ceil(len(loose) * SHORTENED_BY)]
-        gone = set(map(id, dropped))  # turns may be equal
-        kept = [turn for turn in self._history if id(turn) not in gone]
-        await self._leave_out(Trimmed(kept, dropped))
-        self.is_shortened = self.is_shortened or bool(dropped)
-        return bool(dropped)
+        loose = [n for n, turn in enumerate(self._history) if not turn.get("pinned")]
+        gone = loose[: ceil(len(loose) * SHORTENED_BY)]
+        kept = [turn for n, turn in enumerate(self._history) if n not in gone]
+        await self._use(kept, [self._history[n] for n in gone])
+        return bool(gone)
 
     def commit(self, answer: str | Sequence[Message], *, usage: Usage | None = None) -> None:
         """Say what came of it: it is stored when the block of `Memory.turn` ends without error.
@@ -107,12 +96,10 @@ class Turn:
             answer: The text, or, with tools, all messages behind the user's.
             usage: Of this one request, if known: later estimates learn from it.
         """
-        said = [assistant(answer)] if isinstance(answer, str) else list(answer)
-        messages = [_remembered(self._new), *said]
-        stored = [message.model_dump(mode="json", exclude_none=True) for message in messages]
-        self.committed = [*self._history, {"messages": stored}]
+        said = [assistant(answer)] if isinstance(answer, str) else answer
+        self._committed = [*self._history, stored([_remembered(self._new), *said])]
         if usage is not None and not usage.is_estimate:
-            self._memory.learn(self.messages, usage)
+            self._memory._learn(self.messages, usage.prompt_tokens)
 
 
 class Memory:
@@ -129,13 +116,16 @@ class Memory:
         system: Instructions, always sent.
         window: Tokens of prompt and answer together.
         max_tokens: Of these, kept free for the answer.
-        on_busy: What becomes of a message whose conversation waits for an answer already; see
-            `Turns`.
+        on_busy: What becomes of a message whose conversation waits for an answer already: it waits
+            (`"queue"`), cancels the answer under way (`"replace"`), or is refused (`"reject"`).
         queue: How many messages of one conversation may wait.
         summarise: Makes a summary of turns that are left out, which then stands for them.
 
+    Attributes:
+        turns: Who is being answered.
+
     Raises:
-        ConfigError: The answer leaves no room for a prompt.
+        ConfigError: The answer leaves no room for a prompt; there is no such behaviour.
     """
 
     def __init__(
@@ -146,17 +136,17 @@ class Memory:
         window: int = WINDOW,
         max_tokens: int = MAX_TOKENS,
         on_busy: OnBusy = "queue",
-        queue: int = 3,
+        queue: int = QUEUED,
         summarise: Summarise | None = None,
     ) -> None:
-        self.budget = budget_of(window, max_tokens)
-        if self.budget <= 0:
+        self._budget = window - max_tokens - int(window * RESERVE)
+        if self._budget <= 0:
             raise ConfigError(f"window: expected more than max_tokens ({max_tokens}), got {window}")
         self.turns = Turns(on_busy, queue=queue)
         self._store = store
         self._system = system
         self._summarise = summarise
-        self._correction = PromptCorrection()
+        self._correction = PromptCorrection()  # one model answers, or models that count alike
 
     @asynccontextmanager
     async def turn(self, key: Key, content: Content) -> AsyncIterator[Turn]:
@@ -171,59 +161,65 @@ class Memory:
             BusyError: There is an answer under way, and no waiting for it.
             StoppedError: The answer was stopped, or is not wanted any more.
         """
-        name = key_text(key)
-        async with self.turns.one(name):
-            history = [] if self._store is None else await self._store.load(name)
-            turn = Turn(self, history, user(content))
-            await turn._fit()
+        async with self.turns.one(_text(key)):
+            turn = Turn(self, new := user(content))
+            fixed = [*self._instructions(), new]
+            await turn._use(*trim(await self._load(key), fixed, self._budget, self._estimate))
             yield turn
-            if turn.committed is not None and self._store is not None:
-                await self._store.save(name, turn.committed)
+            if turn._committed is not None:
+                await self._save(key, turn._committed)
 
     def stop(self, key: Key) -> bool:
         """Stop the answer under way; say whether there was one."""
-        return self.turns.stop(key_text(key))
+        return self.turns.stop(_text(key))
 
     async def reset(self, key: Key) -> None:
         """Forget a conversation."""
         if self._store is not None:
-            await self._store.delete(key_text(key))
+            await self._store.delete(_text(key))
 
     async def export(self, key: Key) -> list[Message]:
         """All that is remembered of a conversation."""
-        turns = [] if self._store is None else await self._store.load(key_text(key))
-        return [message for turn in turns for message in messages_of(turn)]
+        return messages_of(await self._load(key))
 
     async def pin(self, key: Key) -> None:
         """Keep the newest turn of a conversation whatever else is left out."""
-        name = key_text(key)
-        if self._store is not None and (turns := await self._store.load(name)):
+        if turns := await self._load(key):
             turns[-1]["pinned"] = True
-            await self._store.save(name, turns)
+            await self._save(key, turns)
 
-    def instructions(self, summary: str) -> list[Message]:
-        """The system message, if there is one."""
-        text = "\n\n".join(part for part in (self._system, summary) if part)
+    async def _load(self, key: Key) -> list[StoredTurn]:
+        text = None if self._store is None else await self._store.load(_text(key))
+        turns: list[StoredTurn] = json.loads(text or "[]")
+        return turns
+
+    async def _save(self, key: Key, turns: list[StoredTurn]) -> None:
+        if self._store is not None:
+            await self._store.save(_text(key), json.dumps(turns, ensure_ascii=False))
+
+    def _instructions(self, *summaries: str) -> list[Message]:
+        text = "\n\n".join(part for part in (self._system, *summaries) if part)
         return [system(text)] if text else []
 
-    def estimate(self, messages: Sequence[Message]) -> int:
-        """Tokens of messages, roughly, corrected by what was learnt."""
-        ratio = min(max(self._correction.ratio(""), 0.5), 2.0)
+    def _estimate(self, messages: Sequence[Message]) -> int:
+        ratio = min(max(self._correction.ratio(None), LEAST_RATIO), MOST_RATIO)
         return ceil(estimate_prompt(messages) * ratio)
 
-    def learn(self, messages: Sequence[Message], usage: Usage) -> None:
-        """Compare an estimate with what the service counted."""
-        self._correction.note("", estimated=estimate_prompt(messages), real=usage.prompt_tokens)
+    def _learn(self, messages: Sequence[Message], real: int) -> None:
+        self._correction.note("", estimated=estimate_prompt(messages), real=real)
 
-    async def summary_of(self, turns: list[StoredTurn]) -> str | None:
-        """What the hook makes of turns that are left out; `None` if there is no hook."""
+    async def _summary_of(self, turns: list[StoredTurn]) -> str | None:
         if self._summarise is None:
             return None
         try:
-            return await self._summarise([m for turn in turns for m in messages_of(turn)])
+            return await self._summarise(messages_of(turns))
         except ErnieError:
             logger.warning("no summary of older messages could be made", exc_info=True)
             return None
+
+
+def _text(key: Key) -> str:
+    return key if isinstance(key, str) else json.dumps(key, ensure_ascii=False)
 
 
 def _remembered(message: Message) -> Message:

@@ -1,10 +1,8 @@
 """A store for conversations in Redis, shared by all processes of a bot (extra `redis`)."""
 
-import json
 from typing import Any, Self
 
 from ernie_async.bots.durations import parse_duration
-from ernie_async.bots.trim import StoredTurn
 
 try:
     from redis.asyncio import Redis
@@ -35,19 +33,14 @@ class RedisStore:
         self._seconds = None if ttl is None else max(round(parse_duration(ttl)), 1)
         self._prefix = prefix
 
-    async def load(self, key: str) -> list[StoredTurn]:
-        """A conversation; empty if there is none."""
+    async def load(self, key: str) -> str | None:
         held = await self._redis.get(self._prefix + key)
-        turns: list[StoredTurn] = [] if held is None else json.loads(held)
-        return turns
+        return None if held is None else held.decode()
 
-    async def save(self, key: str, turns: list[StoredTurn]) -> None:
-        """Put a conversation in the place of what was there."""
-        text = json.dumps(turns, ensure_ascii=False)
+    async def save(self, key: str, text: str) -> None:
         await self._redis.set(self._prefix + key, text, ex=self._seconds)
 
     async def delete(self, key: str) -> None:
-        """Forget a conversation."""
         await self._redis.delete(self._prefix + key)
 
     async def aclose(self) -> None:

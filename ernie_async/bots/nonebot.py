@@ -1,7 +1,5 @@
 """Answer with nonebot2, on every platform that it has an adapter for (extra `nonebot`)."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,18 +39,19 @@ class NonebotTransport(Transport):
         )
 
     async def send(self, text: str, *, reply_to: Any = None, format: Any = None) -> Any:
-        """Send a message to where the event came from."""
-        try:
-            return await self._bot.send(self._event, text.strip("\n"))
-        except NetworkError as error:
-            raise PlatformError(f"no connection: {error!r}") from error
-        except (ActionFailed, ApiNotAvailable) as error:
-            raise ChatClosedError(f"refused: {error!r}") from error
+        return await self._bot.send(self._event, text.strip("\n"))
 
     async def images(self) -> Sequence[str]:
         """Addresses of the pictures in the message."""
-        return [
-            segment.data["url"]
-            for segment in self._event.get_message()
-            if segment.type == "image" and segment.data.get("url")
-        ]
+        pictures = [part for part in self._event.get_message() if part.type == "image"]
+        addresses = [str(part.data.get("url")) for part in pictures]
+        return [address for address in addresses if address.startswith("http")]  # never a path
+
+    def refusal(self, error: Exception) -> Exception | None:
+        """What an error of nonebot2 means."""
+        match error:
+            case NetworkError():
+                return PlatformError(f"no connection: {error!r}")
+            case ActionFailed() | ApiNotAvailable():
+                return ChatClosedError(f"refused: {error!r}")
+        return error

@@ -1,20 +1,19 @@
 """What chat platforms allow: a dated table that the caller can change.
 
-The table is `platforms.json` beside this file, read when it is first needed. Platforms change their
-limits without notice, so the sender also obeys what they answer.
+The table is `platforms.json` beside this file. Platforms change their limits without notice, so the
+sender also obeys what they answer.
 """
 
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pydantic_core import from_json
 
-from ernie_async.bots.units import Unit
+from ernie_async.bots.splitter import Unit
 from ernie_async.errors import ConfigError
 
-__all__ = ["Platform", "platform", "table_date"]
+__all__ = ["Platform", "platform"]
 
 TABLE = Path(__file__).with_name("platforms.json")
 
@@ -50,29 +49,15 @@ class Platform:
     edit_seconds: float | None = None
     max_messages: int | None = None
 
-    def pace(self, *, is_private: bool) -> float:
-        """Seconds between two calls for a chat."""
-        return self.interval if is_private else self.group_interval or self.interval
-
 
 @cache
-def _table() -> Any:
-    return from_json(TABLE.read_bytes())
-
-
 def platform(name: str) -> Platform:
     """What is known of a platform, such as `"telegram"`.
 
     Raises:
         ConfigError: The table does not have it; make a `Platform` of your own.
     """
-    known = _table()["platforms"]
+    known = from_json(TABLE.read_bytes())["platforms"]
     if name not in known:
         raise ConfigError(f"platform: expected one of {', '.join(known)}, got {name!r}")
     return Platform(name=name, **known[name])
-
-
-def table_date() -> str:
-    """When the table was true, as `2026-11-20`."""
-    date: str = _table()["date"]
-    return date

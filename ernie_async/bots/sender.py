@@ -1,26 +1,17 @@
 """Show a text in a chat while it is being written: one worker, one call at a time.
 
 Knows transports and nothing of models: text is pushed, and never waits for the platform. What to
-call is decided in `plan`, when to call in `pacing`.
+call is decided in `delivery`, when to call in `pace`.
 """
 
 import asyncio
-import random
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from ernie_async.bots.plan import AppendPlan, Call, MessagePlan, Plan
-from ernie_async.bots.traffic import Lane, Traffic
-from ernie_async.bots.transport import (
-    ChatClosedError,
-    MarkupError,
-    MessageGoneError,
-    Mode,
-    PlatformError,
-    Transport,
-    UndeliveredError,
-)
+from ernie_async.bots.delivery import GrowingMessage, Messages
+from ernie_async.bots.pace import ChatPace, Traffic
+from ernie_async.bots.transport import Mode, Transport, UndeliveredError
 
 __all__ = ["StreamSender"]
 
@@ -55,7 +46,6 @@ class StreamSender:
             one of its own.
         mode: Instead of the best that the transport can do.
         cursor: Shown behind unfinished text, such as `" ▌"`.
-        reply_to: Handle of the message that the first one answers, if the transport wants it.
         final_wait: Seconds after the end of the text during which its final state is delivered.
         notice: A paragraph, added when the block is left by an error.
 
@@ -70,30 +60,21 @@ class StreamSender:
         traffic: Traffic | None = None,
         mode: Mode | None = None,
         cursor: str = "",
-        reply_to: Any = None,
         final_wait: float = FINAL_WAIT,
         notice: str = NOTICE,
     ) -> None:
-        caps = transport.caps
-        self.mode: Mode = caps.mode(mode)
+        self.mode: Mode = transport.caps.mode(mode)
         self._transport = transport
         self._traffic = traffic or Traffic()
-        self._plan: Plan
+        self._delivery: Messages | GrowingMessage
         if self.mode == "append":
-            self._plan = AppendPlan(caps)
+            self._delivery = GrowingMessage(transport)
         else:
-            self._plan = MessagePlan(caps, self.mode, cursor, draft_id=random.randrange(1, 2**31))
-        self._reply_to = reply_to
+            self._delivery = Messages(transport, self.mode, cursor)
         self._final_wait = final_wait
         self._notice = notice
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._typist: asyncio.Task[None] | None = None
-
-    @property
-    def text(self) -> str:
-        """The wanted text so far."""
-        return self._plan.text
 
     def push(self, delta: str) -> None:
         """Add text. Never waits.
@@ -103,7 +84,7 @@ class StreamSender:
         """
         self._check()
         if delta:
-            self._plan.feed(delta, self._now())
+            self._delivery.feed(delta, self._now())
             self._wake.set()
 
     def set(self, text: str) -> None:
@@ -112,12 +93,12 @@ class StreamSender:
         Raises:
             UndeliveredError: As for `push`.
         """
-        so_far = self._plan.text
+        so_far = self._delivery.text
         if text.startswith(so_far):
             self.push(text[len(so_far) :])
             return
         self._check()
-        self._plan.replace(text, self._now())
+        self._delivery.replace(text, self._now())
         self._wake.set()
 
     def add(self, sentence: str) -> None:
@@ -126,7 +107,7 @@ class StreamSender:
         Raises:
             UndeliveredError: As for `push`.
         """
-        self.push(f"\n\n{sentence}" if self._plan.text.strip() else sentence)
+        self.push(f"\n\n{sentence}" if self._delivery.text.strip() else sentence)
 
     async def finish(self) -> str:
         """Deliver the final state and return the text.
@@ -135,15 +116,15 @@ class StreamSender:
             UndeliveredError: That was not possible within `final_wait`; it has the `rest`.
         """
         assert self._worker is not None, "a sender is used in `async with`"
-        self._plan.close()
+        self._delivery.close()
         self._wake.set()
         await asyncio.wait({self._worker}, timeout=self._final_wait)
         self._check()
         if not self._worker.done():
             raise UndeliveredError(
-                f"not delivered within {self._final_wait:g} s", rest=self._plan.rest
+                f"not delivered within {self._final_wait:g} s", rest=self._delivery.rest
             )
-        return self._plan.text
+        return self._delivery.text
 
     async def __aenter__(self) -> Self:
         self._worker = asyncio.create_task(self._work())
@@ -160,9 +141,9 @@ class StreamSender:
             if error is None:
                 await self.finish()
             elif not self._worker.done():
-                if isinstance(error, Exception) and not self._plan.is_closed:
+                if isinstance(error, Exception) and not self._delivery.is_closed:
                     self.add(self._notice)
-                self._plan.close()
+                self._delivery.close()
                 self._wake.set()
                 await asyncio.wait({self._worker}, timeout=CLOSING_SECONDS)
         finally:
@@ -180,85 +161,39 @@ class StreamSender:
         if isinstance(error, UndeliveredError):
             raise error
         if error is not None:
-            raise UndeliveredError(f"not delivered: {error}", rest=self._plan.rest) from error
+            raise UndeliveredError(f"not delivered: {error}", rest=self._delivery.rest) from error
 
     async def _work(self) -> None:
         async with self._traffic.lane(self._transport.caps) as lane:
-            self._typist = asyncio.create_task(self._type(lane))
+            typist = asyncio.create_task(self._type(lane.pace))
             try:
-                while True:
-                    await self._until_due()
-                    if not await self._step(lane) and self._plan.is_closed:
-                        return
+                while await self._is_due():
+                    await lane.call(self._delivery.step)
+                    if self._delivery.is_visible:
+                        typist.cancel()
             finally:
-                await self._stop_typing()
+                await _end(typist)
 
-    async def _until_due(self) -> None:
-        while (wait := self._plan.wait(self._now())) is None or wait > 0:
+    async def _is_due(self) -> bool:
+        """Wait until there may be a call to make; say whether any will ever be."""
+        while not self._delivery.is_over:
+            wait = self._delivery.wait(self._now())
+            if wait is not None and wait <= 0:
+                return True
             self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._wake.wait()
+        return False
 
-    async def _step(self, lane: Lane) -> bool:
-        """Make one call; say whether there was one to make."""
-        if self._plan.is_closed and self._plan.next(self._now()) is None:
-            return False  # not even a place in line is needed
-        call = None
-        try:
-            async with lane.turn():
-                call = self._plan.next(self._now())  # now, since the text has grown meanwhile
-                if call is None:
-                    return False
-                result = await lane.call(self._make(call))
-        except ChatClosedError:
-            raise
-        except PlatformError as error:
-            assert call is not None
-            is_plain = call.format is None
-            if isinstance(error, MarkupError if is_plain else ()) or (
-                isinstance(error, MessageGoneError) and call.kind in {"send", "begin"}
-            ):
-                raise  # it makes no sense, and would again
-            self._plan.failed(call, error)
-        else:
-            self._plan.done(call, result, self._now())
-            if self._plan.is_visible:
-                await self._stop_typing()
-        return True
-
-    async def _make(self, call: Call) -> Any:
-        to = self._transport
-        if call.kind in {"send", "begin"}:
-            reply_to = None if self._plan.is_visible else self._reply_to
-            if call.kind == "begin":
-                return await to.begin(call.text, reply_to=reply_to)
-            return await to.send(call.text, reply_to=reply_to, format=call.format)
-        if call.kind == "edit":
-            return await to.edit(call.handle, call.text, format=call.format, sequence=call.number)
-        if call.kind == "append":
-            return await to.append(call.handle, call.text)
-        if call.kind == "draft":
-            return await to.draft(call.number, call.text)
-        if call.kind == "finish":
-            return await to.finish(call.handle, call.text)
-        return await to.delete(call.handle)
-
-    async def _type(self, lane: Lane) -> None:
+    async def _type(self, pace: ChatPace) -> None:
         every = self._transport.caps.platform.typing_seconds
-        if every is None or self.mode not in TYPING_MODES:
-            return
-        while True:
-            wait = lane.pace.wait(self._now())
+        while every is not None and self.mode in TYPING_MODES:
+            wait = pace.wait(self._now())
             if wait == 0:
                 with suppress(Exception):  # it is a courtesy
                     await self._transport.typing()
             await asyncio.sleep(wait or every)
-
-    async def _stop_typing(self) -> None:
-        typist, self._typist = self._typist, None
-        if typist is not None:
-            await _end(typist)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -1,23 +1,44 @@
 """Cut a long text into messages that a platform takes, without hurting its Markdown.
 
-Pure: text goes in, parts come out. A part that was handed out never changes, however the text goes
-on, and it does not matter in which pieces the text came: a cut is decided only once the text behind
-it cannot change the decision any more. The work is linear in the length of the text.
+Pure: text goes in, parts come out. A cut looks at as much text as a message holds and a little
+more, and is made only once so much is there. So a part that was handed out never changes, however
+the text goes on, and it does not matter in which pieces the text came.
 """
 
-from collections.abc import Iterator
-from itertools import accumulate
-from typing import NamedTuple
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
-from ernie_async.bots.cuts import BLOCK, END, HARD, Place, Start, places
-from ernie_async.bots.inline import Fence, closes_fence, opens_fence
-from ernie_async.bots.units import Unit, measure, widths
+from ernie_async.bots.clusters import is_joined
+from ernie_async.bots.markup import blocks_of, held_spans, open_block
 from ernie_async.errors import ConfigError
 
-__all__ = ["Part", "Splitter", "split_message"]
+__all__ = ["Part", "Splitter", "Unit", "measure", "split_message"]
 
-# Room for one character of any kind, in any unit.
-LEAST_LIMIT = 4
+Unit = Literal["utf16", "chars", "bytes"]
+
+# Of a character, in any unit; so a limit has room for one.
+WIDEST = 4
+
+# Characters behind the end of a message that are looked at before it is cut.
+LOOK_AHEAD = 64
+
+# Where to cut, best first; then anywhere.
+BLANK_LINE = re.compile(r"\n(?:[ \t\r]*\n)+")
+BREAKS = [
+    re.compile(r"\n"),
+    re.compile(r"[。！？；][。！？；\"'”’」』）)】\]》]*|[.!?;][\"'”’」』）)】\]》]*[ \t\u3000]+"),
+    re.compile(r"(?<=\S)[ \t\u3000]+"),
+]
+
+
+def measure(text: str, unit: Unit) -> int:
+    """How long a text is, as a platform counts."""
+    if unit == "chars":
+        return len(text)
+    if unit == "utf16":
+        return len(text.encode("utf-16-le", "surrogatepass")) // 2
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 class Part(NamedTuple):
@@ -51,15 +72,13 @@ class Splitter:
     """
 
     def __init__(self, limit: int, unit: Unit = "chars") -> None:
-        if limit < LEAST_LIMIT:
-            raise ConfigError(f"limit: expected at least {LEAST_LIMIT}, got {limit!r}")
+        if limit < WIDEST:
+            raise ConfigError(f"limit: expected at least {WIDEST}, got {limit!r}")
         self._limit = limit
         self._unit: Unit = unit
+        self._opening = ""  # of the next part
         self._text = ""  # what is in no part yet
-        self._size = 0
-        self._fence: Fence | None = None  # open where it begins
-        self._is_line_start = True
-        self._look_at = 0  # how long the text has to be before it is worth looking again
+        self._size = 0  # of both
 
     def feed(self, delta: str) -> list[Part]:
         """Add text; return the parts that are certain now."""
@@ -68,137 +87,106 @@ class Splitter:
         for n in range(0, len(delta), step):
             self._text += delta[n : n + step]
             self._size += measure(delta[n : n + step], self._unit)
-            parts += self._ripe()
-        return parts
-
-    def _ripe(self) -> list[Part]:
-        parts = []
-        while self._size > self._room and len(self._text) >= self._look_at:
-            place = self._cut(is_final=False)
-            if place is None:
-                # An eighth more before the next look: no matter how small the deltas are, each
-                # character is looked at a few times only.
-                self._look_at = len(self._text) + self._limit // 8
-                break
-            parts.append(self._seal(place))
+            while (
+                self._size >= self._limit + LOOK_AHEAD
+                and len(self._text) >= self._n_fitting(self._limit) + LOOK_AHEAD
+            ):
+                parts.append(self._seal(self._cut()))
         return parts
 
     def close(self) -> list[Part]:
         """Return what is left: no part if nothing is."""
-        parts = []
-        while self._text:
-            place = self._cut(is_final=True)
-            assert place is not None
-            parts.append(self._seal(place))
-        return parts
+        return list(iter(self.seal_now, None))
 
     def seal_block(self) -> Part | None:
         """Cut at the first blank line outside of code, if there is one in the text so far."""
-        for place in self._places(self._reach(len(self._text) - 1), is_final=False):
-            if place.quality == BLOCK and self._text[: place.at].strip():
-                return self._seal(place)
+        known = self._opening + self._text[: self._n_fitting(self._limit)]
+        for at in _blank_lines(known, blocks_of(known)):
+            if at < len(known) and known[:at].strip():  # else there may be more blank lines
+                return self._seal(at - len(self._opening))
         return None
 
     def seal_now(self) -> Part | None:
         """Cut at the end of the text so far, or at the best place if it is longer than a part."""
-        place = self._cut(is_final=True) if self._text else None
-        return None if place is None else self._seal(place)
+        if not self._text:
+            return None
+        return self._seal(len(self._text) if self._fits(len(self._text)) else self._cut())
 
     @property
     def rest(self) -> Part:
         """What is in no part yet, as a part for a preview: as much of it as one message holds."""
-        fence, text = self._fence, self._text[: self._reach(len(self._text))]
-        for n, line in enumerate(text.split("\n")):
-            if fence is not None and closes_fence(line, fence):
-                fence = None
-            elif fence is None and (n or self._is_line_start):
-                fence = opens_fence(line)
-        closing = self._closing(fence, text)
-        while measure(text + closing, self._unit) > self._room:
-            text = text[:-1]
-        return Part(self._opening, text, closing)
+        return self._part(self._most())[0]
 
-    @property
-    def _opening(self) -> str:
-        return "" if self._fence is None or self._is_bulky(self._fence) else self._fence.opening
+    def _part(self, n: int) -> tuple[Part, str]:
+        """The first characters of the text as a part, and the opening of the next one."""
+        known = self._opening + self._text[:n]
+        opening = closing = ""
+        block = open_block(blocks_of(known), len(known))
+        if block is not None:
+            mark = block["indent"] + block["mark"]
+            opening, closing = f"{mark}{block['language']}\n", f"\n{mark}"
+            if measure(opening + closing, self._unit) >= self._limit // 2:
+                opening = closing = ""  # no room would be left for what is in it
+            elif known.endswith("\n"):
+                closing = mark
+        return Part(self._opening, self._text[:n], closing), opening
 
-    @property
-    def _room(self) -> int:
-        return self._limit - measure(self._opening, self._unit)
-
-    def _is_bulky(self, fence: Fence) -> bool:
-        """Whether the fences would leave no room for what is in them."""
-        return measure("".join(fence), self._unit) + 1 > self._limit // 2
-
-    def _closing(self, fence: Fence | None, text: str) -> str:
-        if fence is None or self._is_bulky(fence):
-            return ""
-        return fence.closing if text.endswith("\n") or not text else f"\n{fence.closing}"
-
-    def _reach(self, most: int) -> int:
-        """How many characters fit, at most `most`."""
-        if self._size <= self._room:
-            return max(most, 0)
-        total, room = 0, self._room
-        for n, width in enumerate(widths(self._text[: max(most, 0)], self._unit)):
-            total += width
-            if total > room:
-                return n
-        return max(most, 0)
-
-    def _seal(self, place: Place) -> Part:
-        body = self._text[: place.at]
-        part = Part(self._opening, body, self._closing(place.fence, body))
-        self._text = self._text[place.at :]
-        self._size -= measure(body, self._unit)
-        self._fence = place.fence
-        self._is_line_start = body.endswith("\n")
-        self._look_at = 0
+    def _seal(self, n: int) -> Part:
+        part, self._opening = self._part(n)
+        self._text = self._text[n:]
+        self._size = measure(self._opening + self._text, self._unit)
         return part
 
-    def _places(self, reach: int, *, is_final: bool) -> Iterator[Place]:
-        known = self._text[: reach + self._limit]
-        is_all = is_final or len(self._text) >= reach + self._limit
-        start = Start(self._fence, self._is_line_start)
-        is_end = is_final and reach == len(self._text)
-        return places(known, reach, start, self._fits, is_all=is_all, is_end=is_end)
+    def _fits(self, n: int) -> bool:
+        return measure(self._part(n)[0].text, self._unit) <= self._limit
 
-    def _fits(self, text: str) -> bool:
-        return measure(text, self._unit) <= self._limit
+    def _n_fitting(self, limit: int) -> int:
+        """How many characters of the text are within a limit, behind the opening."""
+        room = limit - measure(self._opening, self._unit)
+        n = max(min(len(self._text), room), 0)
+        while (excess := measure(self._text[:n], self._unit) - room) > 0 and n:
+            n -= -(-excess // WIDEST)
+        return n
 
-    def _cut(self, *, is_final: bool) -> Place | None:
-        """The best place; `None` if what is to come may matter."""
-        reach = self._reach(len(self._text))
-        sizes = [0, *accumulate(widths(self._text[:reach], self._unit))]
-        half = self._limit / 2 - (self._limit - self._room)
-        good: list[Place] = []  # the latest of each quality, behind the first half
-        early: Place | None = None
-        torn: list[Place] = []
-        for place in self._places(reach, is_final=is_final):
-            if place.at < 0:
-                return None
-            text = self._text[: place.at]
-            if place.fence is not None:
-                closing = measure(self._closing(place.fence, text[-1:]), self._unit)
-                if sizes[place.at] + closing > self._room:
-                    continue
-            if place.is_inside:
-                torn.append(place)
-            elif sizes[place.at] >= half or place.quality == END:
-                good.append(place)
-            else:
-                early = place
-        if good:
-            return max(good, key=lambda place: (place.quality, place.at))
-        if early is not None:
-            return early
-        late = [place for place in torn if sizes[place.at] >= half] or torn
-        if late:
-            return max(late, key=lambda place: (place.quality, place.at))
-        # One character with more marks than a message holds.
-        closing = measure(self._closing(self._fence, "x"), self._unit)
-        at = max(n for n in range(1, reach + 1) if sizes[n] + closing <= self._room or n == 1)
-        return Place(at, HARD, True, self._fence)
+    def _most(self) -> int:
+        """How many characters are a part, wherever that ends."""
+        n = self._n_fitting(self._limit)
+        while n > 1 and not self._fits(n):
+            n -= 1
+        return n
+
+    def _cut(self) -> int:
+        """The best place: how many characters are in front of it."""
+        lead, reach = len(self._opening), self._n_fitting(self._limit)
+        half = max(self._n_fitting(self._limit // 2), 1)
+        known = self._opening + self._text[: reach + LOOK_AHEAD]
+        blocks = blocks_of(known)
+        held = bytearray(len(known) + 1)
+        for start, end in held_spans(known, blocks):
+            if measure(known[start:end], self._unit) <= self._limit:
+                held[start + 1 : end] = b"\1" * (end - start - 1)
+        anywhere = range(lead + 1, lead + reach + 1)
+        kinds: list[Sequence[int]] = [list(_blank_lines(known, blocks))]
+        kinds += [[found.end() for found in pattern.finditer(known)] for pattern in BREAKS]
+        searches = [*((places, lead + half) for places in (*kinds, anywhere)), (anywhere, lead + 1)]
+        for may_tear in (False, True):
+            for places, least in searches:
+                for at in reversed(places):
+                    if (
+                        least <= at <= lead + reach
+                        and (may_tear or not held[at])
+                        and not is_joined(known, at)
+                        and self._fits(at - lead)
+                    ):
+                        return at - lead
+        return self._most()  # one character with more marks than a message holds
+
+
+def _blank_lines(known: str, blocks: list[re.Match[str]]) -> Iterator[int]:
+    """The places behind blank lines that are not in code."""
+    for found in BLANK_LINE.finditer(known):
+        if open_block(blocks, found.end()) is None:
+            yield found.end()
 
 
 def split_message(text: str, limit: int, unit: Unit = "chars") -> list[str]:

@@ -1,6 +1,5 @@
 """Stores for conversations: in memory, and in a file of SQLite."""
 
-import json
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any, Self
 import anyio.to_thread
 
 from ernie_async.bots.durations import parse_duration
-from ernie_async.bots.trim import StoredTurn
 from ernie_async.errors import ConfigError
 
 __all__ = ["MemoryStore", "SQLiteStore"]
@@ -50,21 +48,16 @@ class MemoryStore:
         """Conversations that are kept."""
         return len(self._kept)
 
-    async def load(self, key: str) -> list[StoredTurn]:
-        """A conversation; empty if there is none."""
+    async def load(self, key: str) -> str | None:
         self._expire()
-        kept = self._kept.get(key)
-        turns: list[StoredTurn] = [] if kept is None else json.loads(kept[1])
-        return turns
+        return self._kept[key][1] if key in self._kept else None
 
-    async def save(self, key: str, turns: list[StoredTurn]) -> None:
-        """Put a conversation in the place of what was there."""
-        self._kept[key] = (self._clock() + self._seconds, json.dumps(turns, ensure_ascii=False))
+    async def save(self, key: str, text: str) -> None:
+        self._kept[key] = self._clock() + self._seconds, text
         self._kept.move_to_end(key)
         self._expire()
 
     async def delete(self, key: str) -> None:
-        """Forget a conversation."""
         self._kept.pop(key, None)
 
     def _expire(self) -> None:
@@ -93,26 +86,22 @@ class SQLiteStore:
         self._database: sqlite3.Connection | None = None
         self._line = anyio.CapacityLimiter(1)  # a connection serves one thread at a time
 
-    async def load(self, key: str) -> list[StoredTurn]:
-        """A conversation; empty if there is none."""
+    async def load(self, key: str) -> str | None:
         rows = await self._run(
-            "SELECT turns FROM conversations WHERE key = ? AND (until IS NULL OR until > ?)",
-            (key, time()),
+            "SELECT text FROM conversations WHERE key = ? AND (until IS NULL OR until > ?)",
+            key,
+            time(),
         )
-        turns: list[StoredTurn] = json.loads(rows[0][0]) if rows else []
-        return turns
+        return rows[0][0] if rows else None
 
-    async def save(self, key: str, turns: list[StoredTurn]) -> None:
-        """Put a conversation in the place of what was there; forget what is too old."""
+    async def save(self, key: str, text: str) -> None:
         until = None if self._seconds is None else time() + self._seconds
-        row = (key, json.dumps(turns, ensure_ascii=False), until)
-        await self._run("REPLACE INTO conversations VALUES (?, ?, ?)", row)
+        await self._run("REPLACE INTO conversations VALUES (?, ?, ?)", key, text, until)
         if until is not None:
-            await self._run("DELETE FROM conversations WHERE until <= ?", (time(),))
+            await self._run("DELETE FROM conversations WHERE until <= ?", time())
 
     async def delete(self, key: str) -> None:
-        """Forget a conversation."""
-        await self._run("DELETE FROM conversations WHERE key = ?", (key,))
+        await self._run("DELETE FROM conversations WHERE key = ?", key)
 
     async def aclose(self) -> None:
         """Close the file."""
@@ -126,16 +115,15 @@ class SQLiteStore:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _run(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
+    async def _run(self, statement: str, *values: Any) -> list[Any]:
         return await anyio.to_thread.run_sync(self._execute, statement, values, limiter=self._line)
 
     def _execute(self, statement: str, values: tuple[Any, ...]) -> list[Any]:
         if self._database is None:
             self._database = sqlite3.connect(self._path, check_same_thread=False)
-            with self._database:
-                self._database.execute(
-                    "CREATE TABLE IF NOT EXISTS conversations "
-                    "(key TEXT PRIMARY KEY, turns TEXT NOT NULL, until REAL)"
-                )
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS conversations "
+                "(key TEXT PRIMARY KEY, text TEXT NOT NULL, until REAL)"
+            )
         with self._database:
             return self._database.execute(statement, values).fetchall()

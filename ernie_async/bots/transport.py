@@ -3,9 +3,9 @@
 Knows no platform: an adapter is one class, which translates the errors of its framework.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from ernie_async.bots.platforms import Platform
 from ernie_async.errors import ConfigError, ErnieError
@@ -22,6 +22,8 @@ __all__ = [
     "Transport",
     "UndeliveredError",
 ]
+
+T = TypeVar("T")
 
 # From the best to the least.
 Mode = Literal["draft", "card", "append", "edit", "sentence", "final"]
@@ -89,47 +91,54 @@ class Caps:
     is_private: bool = True
     markup: Literal["none", "final", "always"] = "none"
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two calls for the chat."""
+        group_interval = None if self.is_private else self.platform.group_interval
+        return group_interval or self.platform.interval
+
     def mode(self, wanted: Mode | None = None) -> Mode:
         """The best mode, or the one that is wanted.
 
         Raises:
             ConfigError: The transport cannot do that.
         """
-        able: list[Mode] = [
-            m for m in MODES if m in self.modes and (m != "draft" or self.is_private)
-        ]
-        if not able or (wanted is not None and wanted not in able):
+        can_draft = self.is_private
+        able: list[Mode] = [m for m in MODES if m in self.modes and (m != "draft" or can_draft)]
+        if wanted is None and able:
+            return able[0]
+        if wanted not in able:
             raise ConfigError(f"mode: expected one of {', '.join(able)}, got {wanted!r}")
-        return wanted or able[0]
+        return wanted
 
 
 class Transport:
     """One chat, or one message to answer. Write the methods that the modes of `caps` need.
 
-    Every method raises a `PlatformError` of the right kind if the platform refuses; "not modified"
-    is no error. A `handle` is whatever names a message for this transport.
+    Every method raises a `PlatformError` of the right kind if the platform refuses, or what
+    `refusal` makes one of. A `handle` is whatever names a message for this transport.
+
+    Attributes:
+        caps: What it can do.
+        reply_to: Names the message to answer, if the first message should say so.
     """
 
     caps: Caps
+    reply_to: Any = None
 
     async def send(self, text: str, *, reply_to: Any = None, format: Format | None = None) -> Any:
         """Send a new message; return its handle."""
         raise NotImplementedError
 
-    async def begin(self, text: str, *, reply_to: Any = None) -> Any:
-        """Send the beginning of a message that is appended to; return its handle."""
-        raise NotImplementedError
-
     async def edit(
-        self,
-        handle: Any,
-        text: str,
-        *,
-        format: Format | None = None,
-        sequence: int = 0,
+        self, handle: Any, text: str, *, format: Format | None = None, sequence: int = 0
     ) -> None:
         """Replace a message. `sequence` grows with every call, for cards."""
         raise NotImplementedError
+
+    async def begin(self, text: str, *, reply_to: Any = None) -> Any:
+        """Send the beginning of a message that is appended to; return its handle."""
+        return await self.send(text, reply_to=reply_to)
 
     async def append(self, handle: Any, text: str) -> None:
         """Add to a message."""
@@ -153,3 +162,19 @@ class Transport:
     async def images(self) -> Sequence[bytes | str]:
         """The pictures of the message to answer: files as bytes, or addresses."""
         return ()
+
+    def refusal(self, error: Exception) -> Exception | None:
+        """What an error of the framework means; `None` if it is none, such as "not modified"."""
+        return error
+
+    async def attempt(self, call: Awaitable[T]) -> T | None:
+        """Make a call whose errors are ours."""
+        try:
+            return await call
+        except Exception as error:
+            meant = self.refusal(error)
+            if meant is error:
+                raise
+            if meant is not None:
+                raise meant from error
+            return None

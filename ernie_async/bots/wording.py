@@ -9,18 +9,7 @@ __all__ = ["CHINESE", "ENGLISH", "Wording"]
 class Wording:
     """The sentences of a bot. Change some with `dataclasses.replace`.
 
-    Attributes:
-        busy: An answer is being written already.
-        limited: Too many messages; `{seconds}` is how long to wait.
-        too_long: The message does not fit into the model.
-        failed: No answer, or no more of it; `{request_id}` is for the service's support.
-        blocked: The answer must not be shown.
-        stopped: The user stopped it.
-        nothing_to_stop: There is no answer under way.
-        left_out: Older messages were not sent to the model.
-        no_key: The bot has no key.
-        bad_picture: A picture is too large, or none.
-        forgotten: The conversation was reset.
+    `{seconds}` is how long to wait; `{request_id}` is for the service's support.
     """
 
     busy: str = "上一条消息还在回答中，请稍候。"

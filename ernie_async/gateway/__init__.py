@@ -6,13 +6,13 @@ Starlette and FastAPI, and `gateway.redis` for several processes.
 """
 
 from ernie_async.gateway.app import GATEWAY, aiohttp_sse, make_app
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.hub import StreamHub
 from ernie_async.gateway.live import LiveStream, StreamLimits, Viewer
 from ernie_async.gateway.production import StreamEnded
 from ernie_async.gateway.settings import GatewaySettings
 from ernie_async.gateway.stores import MemoryStore, Store
 from ernie_async.gateway.tenants import Tenant
+from ernie_async.sansio.relay import GatewayError
 
 __all__ = [
     "GATEWAY",

@@ -15,23 +15,23 @@ from aiohttp import web
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
 from ernie_async.gateway.desk import GatewayDesk
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.frames import (
-    SSE_HEADERS,
     Framing,
     chunk_framing,
     cursor_of,
     event_framing,
     frames,
+    sse_headers,
 )
-from ernie_async.gateway.guard import LOCAL, Guard, json_answer
+from ernie_async.gateway.guard import Guard, json_answer
 from ernie_async.gateway.live import LiveStream
 from ernie_async.gateway.production import OnEnd
 from ernie_async.gateway.settings import GatewaySettings
 from ernie_async.gateway.socket import ChatSocket
 from ernie_async.gateway.stores import Store
+from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.openai_frames import ChunkFrames
-from ernie_async.sansio.relay import Fault, usage_payload
+from ernie_async.sansio.relay import Fault, GatewayError, usage_payload
 from ernie_async.sansio.replay import Cursor
 from ernie_async.sansio.tickets import fingerprint, is_ticket, make_ticket
 
@@ -54,6 +54,7 @@ def make_app(
     settings: GatewaySettings | None = None,
     *,
     store: Store | None = None,
+    content_filter: ContentFilter | None = None,
     on_end: Sequence[OnEnd] = (),
 ) -> web.Application:
     """The gateway as an application.
@@ -64,27 +65,35 @@ def make_app(
         client: Asks the model. It is not closed here.
         settings: `None` for an open gateway, which serves its own machine only.
         store: Where answers are kept for other processes; `None` for this one alone.
+        content_filter: What must not be shown. In mode `live`, streams of events show text at once
+            and take back what is found; chats in OpenAI's form, which cannot, use `window`.
         on_end: Told what each answer came to.
+
+    Raises:
+        ConfigError: A setting cannot be right.
     """
     settings = GatewaySettings() if settings is None else settings
-    desk = GatewayDesk(client, settings, store=store, on_end=on_end)
-    guard = Guard(desk.tenants, is_open=not settings.tenants, origins=settings.origins)
+    desk = GatewayDesk(client, settings, store=store, content_filter=content_filter, on_end=on_end)
+    guard = Guard(desk.tenants, settings.origins)
     app = web.Application(middlewares=[guard.stand_before], client_max_size=settings.body)
     app[GATEWAY] = desk
     app.on_response_prepare.append(guard.add_headers)
     routes = Routes(desk, guard)
-    app.router.add_post("/v1/chat/completions", routes.chat)
-    app.router.add_get("/v1/models", routes.models)
-    app.router.add_post("/v1/streams", routes.start)
-    app.router.add_get("/v1/streams/{id}/events", routes.events)
-    app.router.add_get("/v1/streams/{id}", routes.snapshot)
-    app.router.add_post("/v1/streams/{id}/cancel", routes.cancel)
-    app.router.add_get("/v1/ws", routes.socket)
-    app.router.add_get("/healthz", routes.health)
-    app.router.add_get("/readyz", routes.ready)
-    app.router.add_get("/metrics", routes.metrics)
-    if settings.has_page:
-        app.router.add_get("/", routes.page)
+    app.add_routes(
+        [
+            web.get("/", routes.page),
+            web.post("/v1/chat/completions", routes.chat),
+            web.get("/v1/models", routes.models),
+            web.post("/v1/streams", routes.start),
+            web.get("/v1/streams/{id}", routes.snapshot),
+            web.get("/v1/streams/{id}/events", routes.events),
+            web.post("/v1/streams/{id}/cancel", routes.cancel),
+            web.get("/v1/ws", routes.socket),
+            web.get("/healthz", routes.health),
+            web.get("/readyz", routes.ready),
+            web.get("/metrics", routes.metrics),
+        ]
+    )
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         await desk.hub.ready()
@@ -112,13 +121,14 @@ async def aiohttp_sse(
         cursor: Instead of what the request says.
 
     Raises:
-        GatewayError: The client's cursor cannot be read.
+        ConfigError: The client's cursor cannot be read.
     """
     if cursor is None:
         cursor = cursor_of(request.headers, request.query)
     if stream.log.has_seen_all(cursor):
         return web.Response(status=204)  # what stops a browser from coming back again
-    response = web.StreamResponse(headers={**SSE_HEADERS, "X-Stream-Id": stream.stream_id})
+    http = f"{request.version.major}.{request.version.minor}"
+    response = web.StreamResponse(headers=sse_headers(stream, http=http))
     with stream.view(cursor) as viewer:
         await response.prepare(request)
         async with aclosing(frames(viewer, framing or event_framing(stream))) as pieces:
@@ -164,11 +174,13 @@ class Routes:
             answer = await desk.answer(ask, tenant)
             told = answer.model_dump(mode="json", exclude_unset=True)
             return json_answer({**told, "usage": usage_payload(answer.usage)})
-        mark = fingerprint(tenant.encode(), body)
+        mark = fingerprint(b"chat", tenant.encode(), body)
         cursor = cursor_of(request.headers, {})
         if cursor is None:
             policy = desk.settings.chat_on_disconnect
-            stream, _ = await desk.start(ask, tenant, on_disconnect=policy, fingerprint=mark)
+            stream, _ = await desk.start(
+                ask, tenant, on_disconnect=policy, takes_back=False, fingerprint=mark
+            )
         else:
             stream = await desk.hub.open_cursor(cursor, tenant=tenant, fingerprint=mark)
             if not stream.log.knows(cursor):  # chunks cannot say that everything comes anew
@@ -191,7 +203,7 @@ class Routes:
             message = "Idempotency-Key: expected 1 to 200 characters"
             raise GatewayError(Fault(400, "invalid_request", message))
         stream, is_new = await desk.start(
-            desk.read(body),
+            desk.read(body, is_stream=True),
             tenant,
             on_disconnect=desk.settings.stream_on_disconnect,
             key=key,
@@ -236,10 +248,13 @@ class Routes:
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """Several chats on one WebSocket."""
-        tenant = LOCAL if self._guard.is_open else None
-        if tenant is None and "Authorization" in request.headers:
-            tenant = self._guard.tenant_of(request)
-        socket = ChatSocket(self._desk, self._guard.tenant_of_token, tenant)
+        if "Authorization" in request.headers:
+            tenant: str | None = self._guard.tenant_of(request)
+        else:
+            tenant = self._desk.tenants.find("")
+        if len(self._sockets) >= self._desk.settings.limits.streams:
+            raise GatewayError(Fault(429, "rate_limited", "too many WebSockets are open"))
+        socket = ChatSocket(self._desk, tenant)
         self._sockets.add(socket)
         try:
             return await socket.run(request)

@@ -3,11 +3,8 @@
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ernie_async.errors import ConfigError
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.live import LiveStream, Viewer
 from ernie_async.sansio.openai_frames import ChunkFrames
-from ernie_async.sansio.relay import fault_of
 from ernie_async.sansio.replay import (
     HEARTBEAT,
     LAGGED,
@@ -18,7 +15,7 @@ from ernie_async.sansio.replay import (
     read_cursor,
 )
 
-__all__ = ["SSE_HEADERS", "Framing", "chunk_framing", "cursor_of", "event_framing", "frames"]
+__all__ = ["Framing", "chunk_framing", "cursor_of", "event_framing", "frames", "sse_headers"]
 
 
 class Framing(NamedTuple):
@@ -37,12 +34,21 @@ class Framing(NamedTuple):
     lagged: bytes = LAGGED
 
 
-# `no-transform` and `X-Accel-Buffering` keep proxies from collecting what should flow.
-SSE_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
+def sse_headers(stream: LiveStream, *, http: str) -> dict[str, str]:
+    """The headers of a response.
+
+    Args:
+        stream: Whose.
+        http: Its version, such as `1.1`.
+    """
+    # `no-transform` and `X-Accel-Buffering` keep proxies from collecting what should flow.
+    headers = {
+        "Content-Type": "text/event-stream; charset=utf-8",
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        "X-Stream-Id": stream.stream_id,
+    }
+    return {**headers, "Connection": "keep-alive"} if http == "1.1" else headers
 
 
 def event_framing(stream: LiveStream) -> Framing:
@@ -64,12 +70,9 @@ def cursor_of(headers: Mapping[str, str], query: Mapping[str, str]) -> Cursor | 
     """Up to where a client has read: the header wins, since a browser keeps it up to date.
 
     Raises:
-        GatewayError: It is no id of ours.
+        ConfigError: It is no id of ours.
     """
-    try:
-        return read_cursor(headers.get("Last-Event-ID") or query.get("last_event_id"))
-    except ConfigError as error:
-        raise GatewayError(fault_of(error)) from error
+    return read_cursor(headers.get("Last-Event-ID") or query.get("last_event_id"))
 
 
 async def frames(viewer: Viewer, framing: Framing) -> AsyncGenerator[bytes, None]:

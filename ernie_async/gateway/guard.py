@@ -5,16 +5,16 @@ Knows nothing of answers.
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic_core import to_json
 
 from ernie_async.errors import ErnieError
-from ernie_async.gateway.errors import GatewayError
+from ernie_async.gateway.socket import refuse_socket
 from ernie_async.gateway.tenants import Tenants
-from ernie_async.sansio.relay import Fault, fault_of
+from ernie_async.sansio.relay import Fault, GatewayError, fault_of
 
 __all__ = ["Guard", "json_answer"]
 
@@ -29,17 +29,8 @@ PREFLIGHT_SECONDS = "600"
 # An open gateway serves its own machine. A page whose name was made to point here is not of it.
 LOCAL_NAMES = {"127.0.0.1", "localhost", "::1"}
 
-LOCAL = "local"
-"""The tenant of a gateway without tokens."""
-
-CODES = {
-    400: "invalid_request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not_found",
-    405: "invalid_request",
-    413: "too_large",
-}
+CODES = {404: "not_found", 413: "too_large"}
+"""What aiohttp.web itself refuses; anything else is an invalid request."""
 
 
 def json_answer(told: object, *, status: int = 200) -> web.Response:
@@ -57,19 +48,12 @@ class Guard:
 
     Args:
         tenants: Whose tokens are known.
-        is_open: Whether nobody needs a token.
         origins: Of pages elsewhere that may ask.
     """
 
-    def __init__(self, tenants: Tenants, *, is_open: bool, origins: Sequence[str]) -> None:
+    def __init__(self, tenants: Tenants, origins: Sequence[str]) -> None:
         self._tenants = tenants
-        self._is_open = is_open
-        self._origins: Collection[str] = frozenset(origins)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody needs a token."""
-        return self._is_open
+        self._origins = frozenset(origins)
 
     def tenant_of(self, request: web.Request) -> str:
         """Whose request it is.
@@ -78,14 +62,10 @@ class Guard:
             GatewayError: Nobody's.
         """
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
-        found = self.tenant_of_token(token.strip() if kind.lower() == "bearer" else "")
+        found = self._tenants.find(token.strip() if kind.lower() == "bearer" else "")
         if found is None:
             raise GatewayError(Fault(401, "unauthorized", "a valid token is needed"))
         return found
-
-    def tenant_of_token(self, token: str) -> str | None:
-        """Whose token it is; `None` if nobody's."""
-        return LOCAL if self._is_open else self._tenants.find(token) if token else None
 
     @web.middleware
     async def stand_before(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -100,13 +80,13 @@ class Guard:
                 raise
             code = CODES.get(error.status, "invalid_request")
             fault = Fault(error.status, code, error.reason)
-        except GatewayError as error:
-            fault = error.fault
         except ErnieError as error:
             fault = fault_of(error)
-        except Exception:
+        except Exception:  # our own mistake: it is in the log, and no stranger's business
             logger.exception("a request to the gateway failed")
             fault = Fault(502, "upstream_error", "the gateway failed")
+        if web.WebSocketResponse().can_prepare(request).ok:
+            return await refuse_socket(request, fault)
         return self._refuse(fault)
 
     @staticmethod
@@ -123,7 +103,7 @@ class Guard:
 
     def _check_origin(self, request: web.Request) -> None:
         """Keep out what a page elsewhere has a browser send without asking."""
-        if self._is_open and urlsplit(f"//{request.host}").hostname not in LOCAL_NAMES:
+        if self._tenants.is_open and urlsplit(f"//{request.host}").hostname not in LOCAL_NAMES:
             raise GatewayError(Fault(403, "forbidden", "this gateway serves its own machine only"))
         origin = request.headers.get("Origin")
         if origin is None or origin in self._origins:

@@ -13,22 +13,28 @@ from time import time
 from typing import Any
 
 from ernie_async.errors import ConfigError
-from ernie_async.gateway.errors import GatewayError
 from ernie_async.gateway.live import LiveStream, StreamLimits
 from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, OnSettled, Production
 from ernie_async.gateway.shelf import Shelf
-from ernie_async.gateway.stores import Claim, MemoryStore, Mirror, Store, StreamRecord
+from ernie_async.gateway.stores import MemoryStore, Store, StreamRecord
+from ernie_async.net.filtered import ChunkScreen
+from ernie_async.net.hooks import Hook
 from ernie_async.net.stream import ChatStream
-from ernie_async.sansio.on_disconnect import OnDisconnect
-from ernie_async.sansio.relay import Fault
+from ernie_async.sansio.content_filter import ContentFilter
+from ernie_async.sansio.on_disconnect import read_policy
+from ernie_async.sansio.relay import Fault, GatewayError
 from ernie_async.sansio.replay import Cursor
 
 __all__ = ["StreamHub"]
 
 logger = logging.getLogger("ernie_async")
 
-# Where nobody watches another process's stream, it is followed for so many seconds more.
-MIRROR_SECONDS = 5.0
+# Where nobody watches another process's stream, it is followed for so many seconds more. With the
+# next, less than a second: so long may a stream with the policy `cancel` be asked for unwatched.
+MIRROR_SECONDS = 0.3
+
+# How often to look whether others still watch a stream that nobody watches here.
+LOOK_SECONDS = 0.5
 
 # What another process has sent its viewers is here in a moment.
 REACH_SECONDS = 1.0
@@ -45,6 +51,7 @@ class StreamHub:
         heartbeat: Seconds of silence after which a comment is sent, 30 at most.
         limits: What is kept, and for how long.
         on_end: Told what each answer came to.
+        hooks: Told what content filters find.
 
     Attributes:
         is_draining: No more answers are started.
@@ -60,6 +67,7 @@ class StreamHub:
         heartbeat: float = 15.0,
         limits: StreamLimits = StreamLimits(),  # noqa: B008 - frozen
         on_end: Sequence[OnEnd] = (),
+        hooks: Sequence[Hook] = (),
     ) -> None:
         if not 0 < heartbeat <= 30:
             raise ConfigError(f"heartbeat: expected seconds above 0, up to 30, got {heartbeat!r}")
@@ -68,12 +76,12 @@ class StreamHub:
         self.is_draining = False
         self._store: Store = MemoryStore() if store is None else store
         self._on_end = tuple(on_end)
+        self._hooks = tuple(hooks)
         self._shelf = Shelf(retention=limits.retention, max_bytes=limits.kept_bytes)
         self._running: dict[asyncio.Task[None], Production] = {}
-        self._mirrors: dict[str, Mirror] = {}
         self._chores: set[asyncio.Task[None]] = set()
         self._n_starting = 0
-        self._lock = asyncio.Lock()  # one at a time opens the store, or a mirror
+        self._lock = asyncio.Lock()  # one at a time opens the store, or follows a stream
         self._is_open = False
 
     @property
@@ -102,7 +110,8 @@ class StreamHub:
         *,
         tenant: str = "",
         model: str = "",
-        on_disconnect: str | OnDisconnect = "linger:60",
+        content_filter: ContentFilter | None = None,
+        on_disconnect: str = "linger:60",
         key: str | None = None,
         fingerprint: str = "",
         on_settled: OnSettled | None = None,
@@ -113,6 +122,8 @@ class StreamHub:
             open_stream: Returns the model's stream, which nobody has begun to read.
             tenant: Whose it is.
             model: For the records.
+            content_filter: What must not be shown of it. In mode `live`, text is shown at once, and
+                what is found is taken back.
             on_disconnect: What to do when nobody reads it: `cancel`, `linger:SECONDS`, `finish`.
             key: Two starts of a tenant with the same key are one.
             fingerprint: Of the request: a key may not be used for another one.
@@ -122,82 +133,80 @@ class StreamHub:
             The stream; that of the first start, if the key was used before.
 
         Raises:
+            ConfigError: The policy or the filter cannot be right.
             GatewayError: The key was used for another request, or there is no room.
             ErnieError: `open_stream` failed.
         """
-        policy = on_disconnect
         stream: LiveStream | None = None
         is_begun = False
         try:
-            if isinstance(policy, str):
-                policy = OnDisconnect.read(policy)
-            if self.is_draining:
-                raise GatewayError(SHUTTING_DOWN)
-            if self.n_running + self._n_starting >= self.limits.streams:
-                raise GatewayError.overloaded("the gateway has all the streams that it may have")
+            self._check_room()
+            linger = read_policy(on_disconnect)
+            if content_filter is not None:
+                _check_filter(content_filter)
+            upstream = open_stream()
+            record = StreamRecord(
+                stream_id=f"st_{secrets.token_urlsafe(16)}",
+                epoch=secrets.token_hex(4),
+                tenant=tenant,
+                model=model,
+                created=int(time()),
+                fingerprint=fingerprint,
+            )
+            stream = self._stream(record, linger=linger)
+            self._shelf.add(stream)  # before its key is taken: who finds it by that finds it here
             self._n_starting += 1
             try:
-                upstream = open_stream()
-                stream = LiveStream(
-                    self._record(tenant, model, fingerprint),
-                    self.limits,
-                    heartbeat=self.heartbeat,
-                    linger=policy.seconds,
-                )
-                # Before its key is taken: whoever finds it by that finds it here.
-                self._shelf.add(stream)
-                held = await self._register(stream.record, key)
+                held = await self._register(stream, key)
             finally:
                 self._n_starting -= 1
-            if held is not None:
-                return held
             # Nothing is awaited from here on: who is cancelled leaves a whole stream, or none.
-            is_begun = True
+            is_begun = held is stream
+            if is_begun:
+                told = self._on_end if on_settled is None else (*self._on_end, on_settled)
+                screen = (
+                    None if content_filter is None else ChunkScreen(content_filter, self._hooks)
+                )
+                self._produce(Production(stream, upstream, self._store, screen=screen, on_end=told))
+            return held
         finally:
             if not is_begun:
-                if stream is not None:
-                    self._withdraw(stream)
+                self._withdraw(stream)
                 if on_settled is not None:
                     on_settled(None)
-        assert stream is not None
-        told = self._on_end if on_settled is None else (*self._on_end, on_settled)
-        self._produce(Production(stream, upstream, self._store, told))
-        return stream
 
-    def _withdraw(self, stream: LiveStream) -> None:
+    def _check_room(self) -> None:
+        if self.is_draining:
+            raise GatewayError(SHUTTING_DOWN)
+        if self.n_running + self._n_starting >= self.limits.streams:
+            raise GatewayError.overloaded("the gateway has all the streams that it may have")
+
+    def _stream(self, record: StreamRecord, *, linger: float | None) -> LiveStream:
+        return LiveStream(record, self.limits, heartbeat=self.heartbeat, linger=linger)
+
+    def _withdraw(self, stream: LiveStream | None) -> None:
         """It is not begun after all."""
-        self._shelf.forget(stream.stream_id)
-        stream.close_viewers()
-        if self._store.is_shared:
+        if stream is not None:
+            self._shelf.forget(stream.stream_id)
+            stream.close_viewers()
             self._do(self._store.finish(stream.stream_id))
 
-    @staticmethod
-    def _record(tenant: str, model: str, fingerprint: str) -> StreamRecord:
-        return StreamRecord(
-            stream_id=f"st_{secrets.token_urlsafe(16)}",
-            epoch=secrets.token_hex(4),
-            tenant=tenant,
-            model=model,
-            created=int(time()),
-            fingerprint=fingerprint,
-        )
-
-    async def _register(self, record: StreamRecord, key: str | None) -> LiveStream | None:
-        """Make a stream known; return the one that was started with the same key before."""
-        await self._open_store()
-        keep = self.limits.life + self.limits.retention
+    async def _register(self, stream: LiveStream, key: str | None) -> LiveStream:
+        """Make a stream known; return the one that was started with the same key before, if any."""
+        await self.ready()
+        record, keep = stream.record, self.limits.life + self.limits.retention
         await self._store.begin(record, keep=keep)
         if key is None:
-            return None
-        mine = Claim(record.stream_id, record.fingerprint)
-        held = await self._store.claim(f"{record.tenant}\0{key}", mine, keep=keep)
-        return None if held == mine else await self._started_before(held, record)
-
-    async def _started_before(self, held: Claim, record: StreamRecord) -> LiveStream:
-        if held.fingerprint != record.fingerprint:
+            return stream
+        name = f"{record.tenant}\0{key}"
+        holder = await self._store.claim(name, record.stream_id, keep=keep)
+        if holder == record.stream_id:
+            return stream
+        held = await self.open(holder, tenant=record.tenant)
+        if held.record.fingerprint != record.fingerprint:
             message = "Idempotency-Key: it was used for another request"
             raise GatewayError(Fault(409, "conflict", message))
-        return await self.open(held.stream_id, tenant=record.tenant)
+        return held
 
     def _produce(self, production: Production) -> None:
         stream = production.stream
@@ -205,7 +214,7 @@ class StreamHub:
         self._running[task] = production
         # Not in the coroutine's own `finally`: cancelled before its first step, it has none.
         task.add_done_callback(self._settle)
-        stream.on_abandoned = lambda _: self._give_up(production)
+        stream.on_abandoned = lambda _: self._do(self._give_up(production))
         stream.expect_viewers(at_least=FIRST_VIEWER_SECONDS)
 
     def _settle(self, task: asyncio.Task[None]) -> None:
@@ -217,17 +226,11 @@ class StreamHub:
         production.settle()
         self._shelf.end(production.stream)
 
-    def _give_up(self, production: Production) -> None:
+    async def _give_up(self, production: Production) -> None:
         """Nobody came back in time."""
-        if self._store.is_shared:
-            self._do(self._give_up_unless_watched(production))
-        else:
-            production.stop("disconnected")
-
-    async def _give_up_unless_watched(self, production: Production) -> None:
         stream = production.stream
         if await self._store.is_watched(stream.stream_id):
-            stream.expect_viewers()
+            stream.expect_viewers(at_least=LOOK_SECONDS)
         elif not stream.viewers:
             production.stop("disconnected")
 
@@ -244,13 +247,11 @@ class StreamHub:
         Raises:
             GatewayError: There is none, or it is somebody else's.
         """
-        stream = self._shelf.get(stream_id)
-        if stream is None and self._store.is_shared:
-            await self._open_store()
-            stream = await self._follow(stream_id)
+        await self.ready()
+        stream = self._shelf.get(stream_id) or await self._follow(stream_id)
         if stream is None or tenant not in {None, stream.record.tenant}:
             raise GatewayError.unknown_stream()
-        if cursor is not None and stream_id in self._mirrors:
+        if cursor is not None:
             await self._reach(stream, cursor)
         return stream
 
@@ -260,7 +261,7 @@ class StreamHub:
         with suppress(TimeoutError):
             async with asyncio.timeout(REACH_SECONDS):
                 with stream.view(Cursor(log.epoch, log.last_seq)) as viewer:
-                    while cursor.seq > log.last_seq and cursor.epoch == log.epoch:
+                    while cursor.epoch == log.epoch and cursor.seq > log.last_seq:
                         if viewer.is_over:
                             return
                         await viewer.wait()
@@ -271,7 +272,7 @@ class StreamHub:
         Raises:
             GatewayError: There is none, or it is somebody else's or of another request.
         """
-        await self._open_store()
+        await self.ready()
         epoch = cursor.epoch
         stream_id = self._shelf.find_epoch(epoch) or await self._store.find_epoch(epoch)
         stream = await self.open(stream_id or "", tenant=tenant, cursor=cursor)
@@ -281,23 +282,24 @@ class StreamHub:
 
     async def _follow(self, stream_id: str) -> LiveStream | None:
         async with self._lock:
-            known = self._shelf.get(stream_id)
-            record = None if known is not None else await self._store.find(stream_id)
-            if record is None:
+            if (known := self._shelf.get(stream_id)) is not None:
                 return known
-            stream = LiveStream(
-                record, self.limits, heartbeat=self.heartbeat, linger=MIRROR_SECONDS
-            )
-            self._mirrors[stream_id] = await self._store.follow(record, stream.log, stream.wake)
+            record = await self._store.find(stream_id)
+            if record is None:
+                return None
+            stream = self._stream(record, linger=MIRROR_SECONDS)
+            await self._store.follow(record, stream.log, stream.wake)
         self._shelf.add(stream)
-        stream.on_abandoned = self._drop_mirror
+        stream.on_abandoned = lambda stream: self._do(self._unfollow(stream))
         stream.expect_viewers()
         return stream
 
-    def _drop_mirror(self, stream: LiveStream) -> None:
-        if self._shelf.get(stream.stream_id) is stream:
-            self._shelf.forget(stream.stream_id)
-        self._do(self._mirrors.pop(stream.stream_id).aclose())
+    async def _unfollow(self, stream: LiveStream) -> None:
+        async with self._lock:
+            if not stream.viewers and self._shelf.get(stream.stream_id) is stream:
+                self._shelf.forget(stream.stream_id)
+                stream.close_viewers()  # whoever is too late with it
+                await self._store.unfollow(stream.stream_id)
 
     async def cancel(self, stream_id: str, *, tenant: str | None = None) -> LiveStream:
         """Stop a stream, wherever it is produced. Does nothing after its end.
@@ -342,25 +344,16 @@ class StreamHub:
             task.cancel()
         while tasks := [*self._running, *self._chores]:
             await asyncio.wait(tasks)
-        for stream in self._shelf:
-            stream.on_abandoned = None
-            stream.stop_waiting()
-        while self._mirrors:
-            _, mirror = self._mirrors.popitem()
-            await mirror.aclose()
         self._shelf.clear()
         if self._is_open:
             await self._store.aclose()
 
     async def ready(self) -> None:
-        """Do at once what the first start would do.
+        """Open the store, if it is not.
 
         Raises:
-            GatewayError: The store cannot be reached.
+            RedisError: It cannot be reached.
         """
-        await self._open_store()
-
-    async def _open_store(self) -> None:
         if not self._is_open:
             async with self._lock:
                 if not self._is_open:
@@ -371,3 +364,9 @@ class StreamHub:
         task = asyncio.get_running_loop().create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+
+def _check_filter(content_filter: ContentFilter) -> None:
+    if "prompt" in content_filter.channels:
+        raise ConfigError("content_filter: a hub sees no prompt; filter that with the client")
+    content_filter.check_live(takes_back=True)

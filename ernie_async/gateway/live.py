@@ -5,7 +5,7 @@ that does not read delays nobody. Knows no framework and no store.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -121,28 +121,13 @@ class LiveStream:
         if self._linger is not None and self.on_abandoned is not None and not self.viewers:
             self.stop_waiting()
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(at_least, self._linger), self._abandon)
+            self._timer = loop.call_later(max(at_least, self._linger), self.on_abandoned, self)
 
     def stop_waiting(self) -> None:
         """Somebody came, or it does not matter any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _abandon(self) -> None:
-        self._timer = None
-        if self.on_abandoned is not None and not self.viewers:
-            self.on_abandoned(self)
-
-    def enter(self, viewer: "Viewer") -> None:
-        """Somebody begins to watch."""
-        self.viewers.add(viewer)
-        self.stop_waiting()
-
-    def leave(self, viewer: "Viewer") -> None:
-        """Somebody stops watching."""
-        self.viewers.discard(viewer)
-        self.expect_viewers()
 
 
 class Viewer:
@@ -153,22 +138,22 @@ class Viewer:
         has_lagged: It fell behind too far, and has to come back.
     """
 
-    __slots__ = ("_beat", "_cursor", "_is_silent", "_seq", "_since", "_stream", "_woken",
+    __slots__ = ("_beat", "_cursor", "_seen", "_since", "_stream", "_woken",
                  "has_lagged", "is_over")  # fmt: skip
 
     def __init__(self, stream: LiveStream, cursor: Cursor | None) -> None:
         self._stream = stream
         self._cursor = cursor
-        self._seq = -1  # the last event that was handed over; nothing yet
-        self._since = 0.0
-        self._is_silent = False
+        self._seen = -1  # the last event that was handed over; nothing yet
         self._woken: asyncio.Future[None] | None = None
+        self._since = 0.0
         self._beat: asyncio.TimerHandle | None = None
         self.is_over = False
         self.has_lagged = False
 
     def __enter__(self) -> Self:
-        self._stream.enter(self)
+        self._stream.viewers.add(self)
+        self._stream.stop_waiting()
         return self
 
     def __exit__(
@@ -179,7 +164,8 @@ class Viewer:
     ) -> None:
         if self._beat is not None:
             self._beat.cancel()
-        self._stream.leave(self)
+        self._stream.viewers.discard(self)
+        self._stream.expect_viewers()
 
     async def wait(self) -> list[StreamEvent]:
         """Wait for the next events; none if it is time for a heartbeat, or all is over."""
@@ -187,53 +173,47 @@ class Viewer:
         if events or self.is_over:
             return events
         loop = asyncio.get_running_loop()
-        self._since, self._is_silent = loop.time(), False
+        self._since = loop.time()
         if self._beat is None:
             self._beat = loop.call_later(self._stream.heartbeat, self._look)
-        while not (events or self.is_over or self._is_silent):
-            self._woken = loop.create_future()
-            try:
-                await self._woken
-            finally:
-                self._woken = None
-            events = self._take()
-        return events
-
-    def wake(self) -> None:
-        """There may be something new."""
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
+        self._woken = loop.create_future()
+        try:
+            await self._woken
+        finally:
+            self._woken = None
+        return self._take()
 
     def _look(self) -> None:
-        """One timer for all waits: see whether this one has been silent for too long."""
+        """One timer serves many waits: see how long this one has been silent."""
         loop = asyncio.get_running_loop()
         left = self._since + self._stream.heartbeat - loop.time()
-        if left <= 0 and self._woken is not None:
-            self._beat, self._is_silent = None, True
+        self._beat = loop.call_later(left, self._look) if left > 0 else None
+        if left <= 0:
             self.wake()
-        else:
-            self._beat = loop.call_later(max(left, 0.05), self._look)
+
+    def wake(self) -> None:
+        """There is something new, or it is time for a heartbeat."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     def _take(self) -> list[StreamEvent]:
         """What is new; several pieces of text that waited become one."""
         stream, log = self._stream, self._stream.log
-        if self._seq == log.last_seq:
+        if self._seen == log.last_seq:
             self.is_over = log.is_over or stream.is_closing
             return []
-        if self._seq < 0:
-            events = log.catch_up(self._cursor)
-        else:
-            found = log.after(self._seq)
-            limits = stream.limits
-            if log.last_seq - self._seq > limits.queue_events or (
-                found is not None
-                and len(found) > 1
-                and sum(event.size for event in found) > limits.queue_bytes
-            ):
-                self.is_over = self.has_lagged = True
-                stream.n_lagged += 1
-                return []
-            events = log.catch_up(Cursor(log.epoch, self._seq)) if found is None else found
-        self._seq = log.last_seq
+        is_first = self._seen < 0
+        events = log.catch_up(self._cursor if is_first else Cursor(log.epoch, self._seen))
+        if not is_first and len(events) > 1 and _is_too_much(events, stream.limits):
+            self.is_over = self.has_lagged = True
+            stream.n_lagged += 1
+            return []
+        self._seen = log.last_seq
         self.is_over = log.is_over
         return merge_deltas(events)
+
+
+def _is_too_much(events: Sequence[StreamEvent], limits: StreamLimits) -> bool:
+    if len(events) > limits.queue_events:
+        return True
+    return sum(event.size for event in events) > limits.queue_bytes

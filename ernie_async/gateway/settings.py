@@ -6,7 +6,6 @@ environment, which `cli_serve` reads.
 
 import secrets
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from ernie_async.errors import ConfigError, shorten
 from ernie_async.gateway.live import StreamLimits
 from ernie_async.gateway.tenants import Tenant
 from ernie_async.sansio.gateway_ask import AskRules
-from ernie_async.sansio.on_disconnect import OnDisconnect
+from ernie_async.sansio.on_disconnect import read_policy
 
 __all__ = ["GatewaySettings", "read_settings"]
 
@@ -35,8 +34,8 @@ class GatewaySettings:
         body: The largest request, in bytes.
         chat_on_disconnect: What becomes of a chat that nobody reads: `POST /v1/chat/completions`.
         stream_on_disconnect: The same of `POST /v1/streams` and the WebSocket.
+        ping: Between two pings of a WebSocket, which is closed when two were not answered.
         chats_per_socket: Chats at once on a WebSocket.
-        has_page: Whether `GET /` shows the chat page.
         rules: What may be asked for.
         limits: What is kept.
         ticket_secret: Makes the tickets; has to be the same in all processes.
@@ -49,15 +48,15 @@ class GatewaySettings:
     body: int = 1 << 20
     chat_on_disconnect: str = "cancel"
     stream_on_disconnect: str = "linger:60"
+    ping: float = 20.0
     chats_per_socket: int = 8
-    has_page: bool = True
     rules: AskRules = field(default_factory=AskRules)
     limits: StreamLimits = field(default_factory=StreamLimits)
     ticket_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     def __post_init__(self) -> None:
-        OnDisconnect.read(self.chat_on_disconnect)
-        OnDisconnect.read(self.stream_on_disconnect)
+        read_policy(self.chat_on_disconnect)
+        read_policy(self.stream_on_disconnect)
         if "*" in self.origins:
             raise ConfigError("origins: expected a list of origins; * would let in every page")
         for name in ("name", "token_sha256"):
@@ -66,12 +65,11 @@ class GatewaySettings:
                 raise ConfigError(f"tenants: two of them have the same {name}")
 
 
-def read_settings(path: Path, **changes: Any) -> tuple[GatewaySettings, dict[str, Any]]:
+def read_settings(path: Path) -> tuple[GatewaySettings, dict[str, Any]]:
     """Read a TOML file.
 
     Args:
         path: Of the file.
-        **changes: Fields that are known from elsewhere.
 
     Returns:
         The settings, and what the file says besides: `host`, `port`, `model`, `words` and others.
@@ -81,36 +79,29 @@ def read_settings(path: Path, **changes: Any) -> tuple[GatewaySettings, dict[str
     """
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    own = {name: told.pop(name) for name in _names(GatewaySettings) & told.keys()}
-    try:
-        own["tenants"] = tuple(_make(Tenant, one) for one in _tables(own, "tenants"))
+        own = {name: told.pop(name) for name in _names(GatewaySettings) & told.keys()}
+        tenants = own.get("tenants", [])
+        if not isinstance(tenants, list):
+            raise ConfigError(f"tenants: expected [[tenants]], got {shorten(tenants)}")
+        own["tenants"] = tuple(_make(Tenant, one) for one in tenants)
         own["origins"] = tuple(own.get("origins", ()))
         own["rules"] = _make(AskRules, own.get("rules", {}))
         own["limits"] = _make(StreamLimits, own.get("limits", {}))
-        return _make(GatewaySettings, {**own, **changes}), told
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}") from None
-
-
-def _tables(told: Mapping[str, Any], name: str) -> list[Any]:
-    tables = told.get(name, [])
-    if not isinstance(tables, list):
-        raise ConfigError(f"{name}: expected [[{name}]], got {shorten(tables)}")
-    return tables
+        return _make(GatewaySettings, own), told
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _names(kind: type) -> set[str]:
-    return {one.name for one in fields(kind) if one.name != "ticket_secret"}
+    return {one.name for one in fields(kind)} - {"ticket_secret"}
 
 
 def _make(kind: type[V], told: Any) -> V:
     if not isinstance(told, dict):
         raise ConfigError(f"expected a table, got {shorten(told)}")
-    known = _names(kind) | ({"ticket_secret"} if kind is GatewaySettings else set())
+    known = _names(kind)
     for name in told:
         if name not in known:
             raise ConfigError(f"{name}: no such setting; there are {', '.join(sorted(known))}")

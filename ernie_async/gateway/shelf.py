@@ -66,5 +66,7 @@ class Shelf:
 
     def clear(self) -> None:
         """Keep none."""
-        for stream_id in list(self._streams):
-            self.forget(stream_id)
+        for stream in self:
+            self.forget(stream.stream_id)
+            stream.on_abandoned = None
+            stream.stop_waiting()

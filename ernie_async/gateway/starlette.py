@@ -6,7 +6,7 @@ Requires the extra `starlette`. It is the only file that knows the library.
 import asyncio
 from contextlib import aclosing
 
-from ernie_async.gateway.frames import SSE_HEADERS, Framing, cursor_of, event_framing, frames
+from ernie_async.gateway.frames import cursor_of, event_framing, frames, sse_headers
 from ernie_async.gateway.live import LiveStream, Viewer
 
 try:
@@ -21,32 +21,29 @@ except ImportError as error:
 __all__ = ["sse_response"]
 
 
-def sse_response(
-    stream: LiveStream, request: Request, *, framing: Framing | None = None
-) -> Response:
+def sse_response(stream: LiveStream, request: Request) -> Response:
     """Answer a request with a stream, from where its client has read.
 
     Args:
         stream: As the hub gave it.
         request: Its `Last-Event-ID` is read here.
-        framing: In which form; `None` for the gateway's own events.
 
     Raises:
-        GatewayError: The client's cursor cannot be read.
+        ConfigError: The client's cursor cannot be read.
     """
     cursor = cursor_of(request.headers, request.query_params)
     if stream.log.has_seen_all(cursor):
         return Response(status_code=204)  # what stops a browser from coming back again
-    return _StreamResponse(stream, stream.view(cursor), framing or event_framing(stream))
+    return _StreamResponse(stream, stream.view(cursor), request.scope["http_version"])
 
 
 class _StreamResponse(Response):
     """Sends a stream. Takes nothing before it is called, so one that never is leaves nothing."""
 
-    def __init__(self, stream: LiveStream, viewer: Viewer, framing: Framing) -> None:
-        super().__init__(headers={**SSE_HEADERS, "X-Stream-Id": stream.stream_id})
+    def __init__(self, stream: LiveStream, viewer: Viewer, http: str) -> None:
+        super().__init__(headers=sse_headers(stream, http=http))
         del self.headers["content-length"]  # it is not known in advance
-        self._stream, self._viewer, self._framing = stream, viewer, framing
+        self._stream, self._viewer = stream, viewer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send pieces until all is told, or the client leaves."""
@@ -64,7 +61,7 @@ class _StreamResponse(Response):
 
     async def _tell(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(frames(self._viewer, self._framing)) as pieces:
+        async with aclosing(frames(self._viewer, event_framing(self._stream))) as pieces:
             async for piece in pieces:
                 told = {"type": "http.response.body", "body": piece, "more_body": True}
                 async with asyncio.timeout(self._stream.limits.send):

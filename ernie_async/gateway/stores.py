@@ -3,25 +3,13 @@
 `MemoryStore` serves one process, which has everything at hand already. `gateway.redis` serves many.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ernie_async.sansio.replay import AnswerLog, StreamEvent
 
-__all__ = ["Claim", "MemoryStore", "Mirror", "Store", "StreamRecord"]
-
-
-class Claim(NamedTuple):
-    """What a key of a start stands for.
-
-    Attributes:
-        stream_id: The stream that was started with it.
-        fingerprint: Of the request that was.
-    """
-
-    stream_id: str
-    fingerprint: str
+__all__ = ["MemoryStore", "Store", "StreamRecord"]
 
 
 class StreamRecord(NamedTuple):
@@ -44,66 +32,49 @@ class StreamRecord(NamedTuple):
     fingerprint: str = ""
 
 
-class Mirror(Protocol):
-    """A stream that another process produces, while it is followed here."""
-
-    record: StreamRecord
-
-    async def aclose(self) -> None:
-        """Follow it no longer."""
-
-
-class Store(Protocol):
-    """What a hub asks of the place where answers are kept.
-
-    Attributes:
-        is_shared: Whether other processes see what is kept.
-    """
-
-    is_shared: bool
+class Store:
+    """What a hub asks of the place where answers are kept; as it is, there is no other process."""
 
     async def open(self, on_cancel: Callable[[str], object]) -> None:
         """Be ready; `on_cancel` gets the ids of streams that another process wants cancelled."""
 
-    async def claim(self, key: str, claim: Claim, *, keep: float) -> Claim:
+    async def claim(self, key: str, stream_id: str, *, keep: float) -> str:
         """Take a key for a start, or say who has it. One of two at the same time gets it.
 
         Args:
             key: The tenant's name and the key it chose.
-            claim: What to note.
+            stream_id: Of the stream that is to be started.
             keep: Seconds.
 
         Returns:
-            `claim`, or what was noted before.
+            Of the stream that has the key.
         """
-        ...
+        raise NotImplementedError
 
     async def begin(self, record: StreamRecord, *, keep: float) -> None:
-        """A stream of this process begins; kept for so many seconds after its end."""
+        """A stream of this process begins; all of it is kept for so many seconds."""
 
-    def append(self, stream_id: str, events: Sequence[StreamEvent]) -> None:
+    def append(self, stream_id: str, event: StreamEvent) -> None:
         """It says more. Returns at once."""
 
     async def finish(self, stream_id: str) -> None:
-        """It has said all."""
+        """It has said all, or never began."""
 
     async def find(self, stream_id: str) -> StreamRecord | None:
-        """What is known of a stream, wherever it is produced."""
-        ...
+        """What is known of a stream that another process produces."""
 
     async def find_epoch(self, epoch: str) -> str | None:
-        """The id of the stream with this epoch."""
-        ...
+        """The id of the stream with this epoch, if another process produces it."""
 
-    async def follow(
-        self, record: StreamRecord, log: AnswerLog, wake: Callable[[], None]
-    ) -> Mirror:
+    async def follow(self, record: StreamRecord, log: AnswerLog, wake: Callable[[], None]) -> None:
         """Have the events of another process's stream put into `log`; `wake` is told of them."""
-        ...
+
+    async def unfollow(self, stream_id: str) -> None:
+        """Follow it no longer."""
 
     async def is_watched(self, stream_id: str) -> bool:
         """Whether somebody follows it in another process."""
-        ...
+        return False
 
     async def cancel(self, stream_id: str) -> None:
         """Have the process that produces it cancel it."""
@@ -112,58 +83,16 @@ class Store(Protocol):
         """Leave nothing behind."""
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Keeps what one process needs: which key started which stream."""
 
-    is_shared = False
-
     def __init__(self) -> None:
-        self._claims: dict[str, tuple[Claim, float]] = {}
+        self._claims: dict[str, tuple[str, float]] = {}
 
-    async def open(self, on_cancel: Callable[[str], object]) -> None:
-        """Nobody else will ever want something cancelled."""
-
-    async def claim(self, key: str, claim: Claim, *, keep: float) -> Claim:
+    async def claim(self, key: str, stream_id: str, *, keep: float) -> str:
         """Take a key for a start, or say who has it."""
         now = monotonic()
-        # The oldest come first, and nearly all are kept equally long.
+        # All are kept equally long, so the oldest come first.
         while self._claims and next(iter(self._claims.values()))[1] < now:
             self._claims.pop(next(iter(self._claims)))
-        held, until = self._claims.get(key, (claim, now + keep))
-        if until < now:
-            held, until = claim, now + keep
-        self._claims[key] = held, until
-        return held
-
-    async def begin(self, record: StreamRecord, *, keep: float) -> None:
-        """The hub has it."""
-
-    def append(self, stream_id: str, events: Sequence[StreamEvent]) -> None:
-        """The hub has it."""
-
-    async def finish(self, stream_id: str) -> None:
-        """The hub has it."""
-
-    async def find(self, stream_id: str) -> StreamRecord | None:
-        """What the hub does not have, nobody has."""
-        return None
-
-    async def find_epoch(self, epoch: str) -> str | None:
-        """What the hub does not have, nobody has."""
-        return None
-
-    async def follow(
-        self, record: StreamRecord, log: AnswerLog, wake: Callable[[], None]
-    ) -> Mirror:
-        """There is nothing to follow."""
-        raise LookupError(record.stream_id)
-
-    async def is_watched(self, stream_id: str) -> bool:
-        """There is no other process."""
-        return False
-
-    async def cancel(self, stream_id: str) -> None:
-        """There is no other process."""
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
+        return self._claims.setdefault(key, (stream_id, now + keep))[0]

@@ -3,21 +3,22 @@
 A tenant's token is known by its SHA-256 alone. Knows no framework.
 """
 
-import asyncio
-from collections import Counter
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ernie_async.errors import ConfigError, shorten
-from ernie_async.gateway.errors import GatewayError
+from ernie_async.errors import ConfigError, DeadlineError, shorten
 from ernie_async.net.limiter import Limiter, Permit
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.relay import Fault
+from ernie_async.sansio.relay import GatewayError
 from ernie_async.sansio.tickets import find_holder
 
-__all__ = ["Admission", "Tenant", "Tenants"]
+__all__ = ["Tenant", "Tenants"]
 
 HEX_DIGITS = frozenset("0123456789abcdef")
+
+LOCAL = "local"
+"""The name for everybody, where nobody needs a token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,101 +49,52 @@ class Tenant:
         if not isinstance(self.streams, int) or self.streams < 1:
             raise ConfigError(f"streams: expected at least 1, got {shorten(self.streams)}")
 
-    @property
-    def limits(self) -> Limits:
-        """What is waited for."""
-        return Limits(
-            requests_per_minute=self.requests_per_minute, tokens_per_minute=self.tokens_per_minute
-        )
-
-
-class Admission:
-    """Room for one answer of a tenant. Release it once; more often does no harm."""
-
-    def __init__(self, tenants: "Tenants", name: str, permit: Permit | None) -> None:
-        self._tenants = tenants
-        self._name = name
-        self._permit = permit
-        self._is_held = True
-
-    def release(self, *, tokens: int | None = None) -> None:
-        """The answer is over.
-
-        Args:
-            tokens: What it used; `None` if it was never asked for.
-        """
-        if not self._is_held:
-            return
-        self._is_held = False
-        self._tenants.release(self._name)
-        if self._permit is not None:
-            if tokens is None:
-                self._permit.give_back()
-            else:
-                self._permit.settle(tokens=tokens)
-                self._permit.release()
-
 
 class Tenants:
     """All of them. Serves one event loop.
 
     Args:
-        tenants: With different names.
+        tenants: With different names; none if nobody needs a token.
         patience: Seconds that a request may wait for its tenant's turn.
 
     Attributes:
-        running: Answers under way, by tenant.
+        is_open: Whether nobody needs a token.
+        limiters: By name. One that is not known has no limits.
     """
 
-    def __init__(self, tenants: Iterable[Tenant], *, patience: float) -> None:
-        self._tenants = {tenant.name: tenant for tenant in tenants}
+    def __init__(self, tenants: Sequence[Tenant], *, patience: float) -> None:
+        self.is_open = not tenants
+        self._hashes = {tenant.token_sha256: tenant.name for tenant in tenants}
         self._patience = patience
-        self._limiters = {
-            name: Limiter(tenant.limits)
-            for name, tenant in self._tenants.items()
-            if not tenant.limits.is_unlimited
-        }
-        self.running: Counter[str] = Counter()
+        self.limiters = defaultdict(lambda: Limiter(Limits()))
+        for tenant in tenants:
+            self.limiters[tenant.name] = Limiter(
+                Limits(
+                    concurrency=tenant.streams,
+                    requests_per_minute=tenant.requests_per_minute,
+                    tokens_per_minute=tenant.tokens_per_minute,
+                )
+            )
 
     def find(self, token: str) -> str | None:
-        """The name of the tenant with this token."""
-        return find_holder(
-            token, ((tenant.token_sha256, name) for name, tenant in self._tenants.items())
-        )
+        """The name of the tenant with this token; `None` if there is none."""
+        if self.is_open:
+            return LOCAL
+        return find_holder(token, self._hashes.items()) if token else None
 
-    async def admit(self, name: str, tokens: int) -> Admission:
+    async def admit(self, name: str, tokens: int) -> Permit:
         """Wait for room for one answer.
 
         Args:
-            name: Of the tenant; one that is not known has no limits.
+            name: Of the tenant.
             tokens: An estimate.
 
         Raises:
-            GatewayError: There is none.
+            ConfigError: They are more than the tenant has in a minute.
+            GatewayError: There is no room.
         """
-        tenant = self._tenants.get(name)
-        if tenant is not None and self.running[name] >= tenant.streams:
-            message = f"{tenant.streams} answers are under way, which is all that you may have"
-            raise GatewayError(Fault(429, "rate_limited", message, retryable=True, retry_after=1.0))
-        self.running[name] += 1
         try:
-            limiter = self._limiters.get(name)
-            permit = None if limiter is None else await self._wait(limiter, tokens)
-        except BaseException:
-            self.release(name)
-            raise
-        return Admission(self, name, permit)
-
-    async def _wait(self, limiter: Limiter, tokens: int) -> Permit:
-        try:
-            async with asyncio.timeout(self._patience):
-                return await limiter.admit(tokens)
-        except TimeoutError:
-            message = f"your turn did not come within {self._patience:g} s"
+            return await self.limiters[name].admit(tokens, max_wait=self._patience)
+        except DeadlineError:
+            message = f"your turn does not come within {self._patience:g} s"
             raise GatewayError.overloaded(message, retry_after=self._patience) from None
-
-    def release(self, name: str) -> None:
-        """One answer is over. For `Admission`."""
-        self.running[name] -= 1
-        if not self.running[name]:
-            del self.running[name]

@@ -4,7 +4,7 @@ Every text has a state of its own: each answer of several, its thinking, the arg
 Knows no stream and waits for nobody: of clauses it only says which have to be judged.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ernie_async.sansio.chunk_texts import ChunkTexts, TextKey
 from ernie_async.sansio.clauses import ClauseCutter
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.filter_part import FilterPart
-from ernie_async.sansio.filter_values import Action, Channel, Clause, TextMatch
+from ernie_async.sansio.filter_values import Action, Clause, TextMatch
 from ernie_async.types.chunk import ChatChunk
 
 __all__ = ["AnswerFilter", "ClauseGate", "Verdict"]
@@ -25,20 +25,21 @@ class AnswerFilter:
     Attributes:
         failure: What comes after the chunks returned so far, if the answer was blocked. Nothing is
             returned after it.
-        matches: What was found since somebody last took it out of here.
+        matches: What was found since somebody last took it out of here, and where.
     """
 
-    __slots__ = ("_filter", "_is_live", "_parts", "_texts", "failure", "matches")
+    __slots__ = ("_ends", "_filter", "_is_live", "_parts", "_texts", "failure", "matches")
 
     def __init__(self, content_filter: ContentFilter) -> None:
         self._filter = content_filter
         self._is_live = content_filter.mode == "live"
         self._parts: dict[TextKey, FilterPart] = {}
+        self._ends: dict[TextKey, int] = {}  # of texts that may go on after all
         self._texts = ChunkTexts(
             content_filter.channels, self._change, is_thinking_kept=content_filter.mode == "full"
         )
         self.failure: BlockedError | None = None
-        self.matches: list[tuple[Channel, TextMatch]] = []
+        self.matches: list[tuple[TextKey, TextMatch]] = []
 
     def feed(self, chunks: Iterable[ChatChunk]) -> list[ChatChunk]:
         """Take the next chunks; return what may be shown of them."""
@@ -63,18 +64,20 @@ class AnswerFilter:
             return ""
         part = self._parts.get(key)
         if part is None:
-            part = self._parts[key] = self._filter.open()
+            part = self._parts[key] = self._filter.open(self._ends.get(key, 0))
+        begin = part.end if self._is_live else 0
         shown = part.feed(text) if text else ""
         if is_over:
             shown += part.close()
             del self._parts[key]
+            self._ends[key] = part.end
         if part.matches:
-            self.matches.extend((key.channel, match) for match in part.matches)
+            self.matches.extend((key, match) for match in part.matches)
             part.matches.clear()
         if part.blocked is not None:
-            # Live, the match began in text that was shown; what comes now need not be.
             self.failure = part.error(is_shown=self._is_live)
-            return "" if self._is_live else shown
+            # Live, what comes before the match is shown as it is, like everything before.
+            return text[: max(0, part.blocked.start - begin)] if self._is_live else shown
         return text if self._is_live else shown
 
 
@@ -95,9 +98,11 @@ class ClauseGate:
 
     Attributes:
         failure: As of `AnswerFilter`.
+        matches: As of `AnswerFilter`: clauses that something is wrong with.
     """
 
     __slots__ = (
+        "_at",
         "_chunks",
         "_clauses",
         "_cutters",
@@ -107,6 +112,7 @@ class ClauseGate:
         "_verdicts",
         "_write",
         "failure",
+        "matches",
     )
 
     def __init__(self, content_filter: ContentFilter) -> None:
@@ -120,8 +126,10 @@ class ClauseGate:
         self._cutters: dict[TextKey, ClauseCutter] = {}
         self._clauses: deque[list[Clause]] = deque()  # of each piece of text
         self._verdicts: Iterator[Verdict | None] = iter(())
+        self._at: Counter[TextKey] = Counter()  # how far the texts are judged
         self._is_over = False
         self.failure: BlockedError | None = None
+        self.matches: list[tuple[TextKey, TextMatch]] = []
 
     def feed(self, chunks: Iterable[ChatChunk], *, is_over: bool) -> list[Clause]:
         """Take the next chunks; return what has to be judged before they are shown.
@@ -168,24 +176,29 @@ class ClauseGate:
         self._clauses.append(clauses)
         return text
 
-    def _obey(self, _key: TextKey, _text: str, _is_over: bool) -> str:
+    def _obey(self, key: TextKey, _text: str, _is_over: bool) -> str:
         judged = [(clause, next(self._verdicts)) for clause in self._clauses.popleft()]
         pieces = []
-        for clause, verdict in judged:
+        for (text, *_), verdict in judged:
             if self.failure is not None:
                 break
+            start = self._at[key]
+            end = self._at[key] = start + len(text)
             if verdict is None:
-                pieces.append(clause.text)
-            elif verdict.action == "block":
-                self.failure = BlockedError(
-                    f"the content filter stopped the text ({verdict.reason})",
-                    is_retracted=self._filter.mode == "live",
-                )
-                if self._filter.mode == "full":
-                    return ""
-            else:
-                new = self._filter.replacement(verdict.action, len(clause.text))
-                pieces.append(clause.text if new is None else new)
+                pieces.append(text)
+                continue
+            action, reason = verdict
+            new = self._filter.replacement(action, len(text))
+            self.matches.append((key, TextMatch(start, end, "", reason, action, new)))
+            if action != "block":
+                pieces.append(text if new is None else new)
+                continue
+            self.failure = BlockedError(
+                f"the content filter stopped the text ({reason})",
+                is_retracted=self._filter.mode == "live",
+            )
+            if self._filter.mode == "full":
+                return ""
         return "".join(pieces)
 
 

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack, get_args
 
@@ -152,11 +153,26 @@ class ContentFilter:
             raise part.error()
         return shown
 
-    def open(self) -> "FilterPart":
-        """Begin a text that comes in pieces."""
+    def open(self, offset: int = 0) -> "FilterPart":
+        """Begin a text that comes in pieces.
+
+        Args:
+            offset: Where it begins in a longer one, for the places of matches.
+        """
         from ernie_async.sansio.filter_part import FilterPart  # noqa: PLC0415
 
-        return FilterPart(self._matcher, self._replacement, withholds_all=self.mode == "full")
+        return FilterPart(
+            self._matcher, self._replacement, withholds_all=self.mode == "full", offset=offset
+        )
+
+    def with_settings(
+        self, *, mode: FilterMode | None = None, channels: Collection[Channel] | None = None
+    ) -> Self:
+        """The same filter, without another list, in another mode or for other channels."""
+        changed = copy(self)
+        changed.mode = mode or self.mode
+        changed.channels = self.channels if channels is None else frozenset(channels)
+        return changed
 
     def find(self, text: str) -> list[TextMatch]:
         """What is in a text, up to the first match that blocks it."""
@@ -172,20 +188,29 @@ class ContentFilter:
     @property
     def actions(self) -> set[Action]:
         """What may be done to a text."""
-        found = self._matcher.actions
-        found.update(checker.action for checker in self.checkers)
-        return found
+        of_checkers: set[Action] = {checker.action for checker in self.checkers}
+        return of_checkers | self._matcher.actions
 
-    def check_live(self) -> None:
+    def check_live(self, *, takes_back: bool = False) -> None:
         """Refuse what cannot be done to text that was shown already.
+
+        Args:
+            takes_back: Whether its readers can be told to take back some of it.
 
         Raises:
             ConfigError: The mode is `live`, and there is something to mask or to drop.
         """
-        if self.mode == "live" and self.actions & {"mask", "drop"}:
+        if self.mode != "live" or not self.actions & {"mask", "drop"}:
+            return
+        if not takes_back:
             raise ConfigError(
                 "content_filter: in mode live, expected only the actions block and flag: a client "
                 "cannot change text that it has delivered"
+            )
+        if "tool_arguments" in self.channels:
+            raise ConfigError(
+                "content_filter: in mode live, expected only the actions block and flag for "
+                "tool_arguments, which nobody takes back"
             )
 
     def __repr__(self) -> str:

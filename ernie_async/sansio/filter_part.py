@@ -22,6 +22,7 @@ class FilterPart:
         matcher: What to look for.
         replacement: For what is masked.
         withholds_all: Give nothing away before `close`.
+        offset: Where the text begins in a longer one, for the places of matches.
 
     Attributes:
         matches: What was found so far, in order.
@@ -40,16 +41,23 @@ class FilterPart:
         "matches",
     )
 
-    def __init__(self, matcher: Matcher, replacement: str, *, withholds_all: bool = False) -> None:
+    def __init__(
+        self, matcher: Matcher, replacement: str, *, withholds_all: bool = False, offset: int = 0
+    ) -> None:
         self._matcher = matcher
         self._replacement = replacement
         self._withholds_all = withholds_all
         self._held = ""
         self._before = ""  # decided, and kept for patterns that look back
         self._has_begun = False  # there is a cluster that marks may still be added to
-        self._offset = 0  # characters decided
+        self._offset = offset  # up to where it is decided
         self.matches: list[TextMatch] = []
         self.blocked: TextMatch | None = None
+
+    @property
+    def end(self) -> int:
+        """Where the text ends, as far as it came."""
+        return self._offset + len(self._held)
 
     @property
     def held(self) -> str:

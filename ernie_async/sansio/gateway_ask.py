@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.sansio.chat_request import chat_request
-from ernie_async.sansio.on_disconnect import OnDisconnect
+from ernie_async.sansio.on_disconnect import read_policy
 from ernie_async.types.request import ChatRequest
 
 __all__ = ["Ask", "AskRules", "read_ask"]
@@ -51,16 +51,19 @@ class Ask(NamedTuple):
     request: ChatRequest
     is_stream: bool
     has_usage: bool
-    on_disconnect: OnDisconnect | None
+    on_disconnect: str | None
 
 
-def read_ask(told: bytes | dict[str, Any], rules: AskRules, *, model: str | None) -> Ask:
+def read_ask(
+    told: bytes | dict[str, Any], rules: AskRules, *, model: str | None, is_stream: bool = False
+) -> Ask:
     """Read a request.
 
     Args:
         told: JSON, or what was read from it.
         rules: What may be asked for.
         model: Of requests that name none.
+        is_stream: Whether the answer is streamed even if the request does not say so.
 
     Raises:
         ConfigError: It is not JSON, or asks for something it may not.
@@ -73,10 +76,12 @@ def read_ask(told: bytes | dict[str, Any], rules: AskRules, *, model: str | None
     if not isinstance(told, dict):
         raise ConfigError("expected a chat request, which is an object")
     fields = {name: value for name, value in told.items() if name not in IGNORED}
-    is_stream = fields.pop("stream", None) or False
-    if not isinstance(is_stream, bool):
-        raise ConfigError(f"stream: expected true or false, got {shorten(is_stream)}")
+    wants_stream = fields.pop("stream", None) or False
+    if not isinstance(wants_stream, bool):
+        raise ConfigError(f"stream: expected true or false, got {shorten(wants_stream)}")
     policy = fields.pop("on_disconnect", None)
+    if policy is not None:
+        read_policy(policy, allowed=rules.on_disconnect)
     messages = fields.pop("messages", None)
     if not isinstance(messages, list):
         raise ConfigError("messages: expected a list of messages")
@@ -84,17 +89,24 @@ def read_ask(told: bytes | dict[str, Any], rules: AskRules, *, model: str | None
         raise ConfigError(f"{name}: no such field")
     _limit(fields, rules, model)
     request = chat_request(messages, fields)
-    if is_stream and (request.n or 1) > 1:
-        raise ConfigError(f"n: expected 1 for a stream, got {request.n}")
+    is_stream = is_stream or wants_stream
+    if is_stream:
+        _check_stream(request)
     options = request.stream_options
     return Ask(
         request=request,
         is_stream=is_stream,
         has_usage=bool(options and options.include_usage),
-        on_disconnect=None
-        if policy is None
-        else OnDisconnect.read(policy, allowed=rules.on_disconnect),
+        on_disconnect=policy,
     )
+
+
+def _check_stream(request: ChatRequest) -> None:
+    """Refuse what the events of a stream cannot tell, rather than leave it out."""
+    if (request.n or 1) > 1:
+        raise ConfigError(f"n: expected 1 for a stream, got {request.n}")
+    if request.logprobs or request.top_logprobs:
+        raise ConfigError("logprobs: a stream does not tell them; ask without stream")
 
 
 def _limit(fields: dict[str, Any], rules: AskRules, model: str | None) -> None:

@@ -51,6 +51,7 @@ class Matcher:
         action: For those that have none of their own.
 
     Attributes:
+        actions: What may be done.
         folding: As given.
         first: Matches wherever something could begin; `None` if that is anywhere.
         may_begin_with_mark: Whether something could begin in a cluster that is nothing so far.
@@ -60,7 +61,16 @@ class Matcher:
         ConfigError: One of them cannot be right.
     """
 
-    __slots__ = ("_patterns", "_rules", "_table", "first", "folding", "may_begin_with_mark", "span")
+    __slots__ = (
+        "_patterns",
+        "_rules",
+        "_table",
+        "actions",
+        "first",
+        "folding",
+        "may_begin_with_mark",
+        "span",
+    )
 
     def __init__(
         self,
@@ -79,6 +89,9 @@ class Matcher:
             self._read_pattern(f"patterns[{number}]", pattern, action)
             for number, pattern in enumerate(patterns)
         ]
+        actions: set[Action] = {pattern.action for pattern in self._patterns}
+        actions.update(action for _, action in self._rules.values())
+        self.actions = actions
         self.span = max((pattern.span for pattern in self._patterns), default=0)
         beginnings = self._table.beginnings.union(*(one.starts for one in self._patterns))
         self.may_begin_with_mark = bool(self._patterns) or any(map(is_extending, beginnings))
@@ -128,13 +141,6 @@ class Matcher:
         starts |= set(map(base_of, starts))
         action = given.action or default
         return _Pattern(regex, given.max_span, frozenset(starts), given.category, action)
-
-    @property
-    def actions(self) -> set[Action]:
-        """What may be done."""
-        found: set[Action] = {pattern.action for pattern in self._patterns}
-        found.update(action for _, action in self._rules.values())
-        return found
 
     def next(self, text: str, at: int) -> int:
         """The next place from here on where something could begin; -1 if there is none."""

@@ -4,7 +4,6 @@ The provider's own words are passed on only where they are about the request; it
 and its bill are nobody's business.
 """
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ernie_async.errors import (
@@ -23,9 +22,10 @@ from ernie_async.errors import (
 from ernie_async.sansio.retry import may_pass
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import CLOSE_FLAG
+from ernie_async.types.tools import ToolCallDelta
 from ernie_async.types.usage import Usage
 
-__all__ = ["ChunkRelay", "Fault", "fault_of", "usage_payload"]
+__all__ = ["ChunkRelay", "Fault", "GatewayError", "fault_of", "usage_payload"]
 
 Told = tuple[str, dict[str, Any]]
 
@@ -53,10 +53,34 @@ class Fault(NamedTuple):
         return {"code": self.code, "message": self.message, "retryable": self.retryable}
 
 
+class GatewayError(ErnieError):
+    """The gateway says no, before any byte of an answer.
+
+    Attributes:
+        fault: Status, code and words.
+    """
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+    @classmethod
+    def unknown_stream(cls) -> "GatewayError":
+        """There is no such stream, or it is somebody else's, which is not told apart."""
+        return cls(Fault(404, "not_found", "no such stream, or it is kept no longer"))
+
+    @classmethod
+    def overloaded(cls, message: str, retry_after: float = 1.0) -> "GatewayError":
+        """There is no room at the moment."""
+        return cls(Fault(503, "overloaded", message, retryable=True, retry_after=retry_after))
+
+
 def fault_of(error: ErnieError) -> Fault:
-    """What to tell of an error of the client."""
+    """What to tell of an error of the gateway or of its client."""
     retryable = may_pass(error)
     match error:
+        case GatewayError():
+            return error.fault
         case BlockedError() | RefusedError():
             return Fault(400, "content_filter", "the content filter stopped it")
         case ConfigError() | BadRequestError():
@@ -110,29 +134,33 @@ class ChunkRelay:
     def feed(self, chunk: ChatChunk) -> list[Told]:
         """Take the next chunk; return kind and payload of its events."""
         told: list[Told] = []
-        if reasoning := self._cut(chunk.reasoning):
-            told.append(("delta", {"reasoning": reasoning, "index": 0}))
-        if text := self._cut(chunk.text):
-            told.append(("delta", {"text": text, "index": 0}))
-        told.extend(self._tool_calls(chunk))
-        if not self.is_full:
-            self.finish_reason = chunk.finish_reason or self.finish_reason
-        if any(choice.flag == CLOSE_FLAG for choice in chunk.choices):
-            self.is_closed = True
+        for choice in chunk.choices:
+            if choice.index:
+                continue
+            delta = choice.delta
+            reasoning = delta.reasoning_content or delta.reasoning
+            if reasoning and (reasoning := self._cut(reasoning)):
+                told.append(("delta", {"reasoning": reasoning, "index": 0}))
+            if delta.content and (text := self._cut(delta.content)):
+                told.append(("delta", {"text": text, "index": 0}))
+            told.extend(("tool_call", self._tool_call(call)) for call in delta.tool_calls or ())
+            if choice.finish_reason and not self.is_full:
+                self.finish_reason = choice.finish_reason
+            if choice.flag == CLOSE_FLAG:
+                self.is_closed = True
         if chunk.search_results is not None:
             self.search_results = chunk.model_dump(exclude_unset=True)["search_results"]
         return told
 
-    def _tool_calls(self, chunk: ChatChunk) -> Iterable[Told]:
-        for call in chunk.tool_calls:
-            function = call.function
-            arguments = self._cut((function and function.arguments) or "")
-            told: dict[str, Any] = {"index": call.index or 0, "arguments_delta": arguments}
-            if call.id:
-                told["id"] = call.id
-            if function and function.name:
-                told["name"] = function.name
-            yield "tool_call", told
+    def _tool_call(self, call: ToolCallDelta) -> dict[str, Any]:
+        function = call.function
+        arguments = self._cut((function and function.arguments) or "")
+        told: dict[str, Any] = {"index": call.index or 0, "arguments_delta": arguments}
+        if call.id:
+            told["id"] = call.id
+        if function and function.name:
+            told["name"] = function.name
+        return told
 
     def _cut(self, text: str) -> str:
         room = self._max_chars - self.chars

@@ -126,6 +126,11 @@ def merge_deltas(events: Sequence[StreamEvent]) -> list[StreamEvent]:
     return merged
 
 
+def _changed(text: str, payload: dict[str, Any]) -> str:
+    new: str = payload["replacement"]
+    return text[: payload["from_char"]] + new + text[payload["to_char"] :]
+
+
 def _channel(event: StreamEvent) -> str:
     return "text" if "text" in event.payload else "reasoning"
 
@@ -176,14 +181,14 @@ class AnswerLog:
             return False
         self.last_seq = event.seq
         match event.kind:
-            case "start":
-                self._start = event
             case "delta":
                 name = _channel(event)
                 place = self._text if name == "text" else self._reasoning
                 place.append(event.payload[name])
                 if len(place) > 256:
                     place[:] = ["".join(place)]
+            case "start":
+                self._start = event
             case "retract":
                 self._take_back(event.payload)
             case "done":
@@ -201,11 +206,12 @@ class AnswerLog:
         return True
 
     def _take_back(self, payload: dict[str, Any]) -> None:
-        text = self.text
-        begin, end = payload.get("from_char", 0), payload.get("to_char", len(text))
-        self._text = [text[:begin] + payload.get("replacement", "") + text[end:]]
         if "to_char" not in payload:
-            self._reasoning.clear()
+            self._text, self._reasoning = [payload["replacement"]], []
+        elif payload.get("channel") == "reasoning":
+            self._reasoning = [_changed(self.reasoning, payload)]
+        else:
+            self._text = [_changed(self.text, payload)]
         # Nobody who comes later may see what was taken back: they get the text as it is now.
         self._window.clear()
         self.n_bytes = 0
@@ -236,23 +242,16 @@ class AnswerLog:
         """Whether a cursor stands at the end of all."""
         return self.is_over and cursor == Cursor(self.epoch, self.last_seq)
 
-    def after(self, seq: int) -> list[StreamEvent] | None:
-        """The events after a number; `None` if some of them are gone."""
-        n_new = self.last_seq - seq
-        n_kept = len(self._window)
-        if n_new > n_kept:
-            return None
-        if n_new == 1:
-            return [self._window[-1]]
-        return list(islice(self._window, n_kept - n_new, None))
-
     def catch_up(self, cursor: Cursor | None) -> list[StreamEvent]:
         """What somebody has to get who has read up to `cursor`; from the start for `None`.
 
         Where events are gone, one `reset` with the whole text so far stands for them.
         """
         if self.knows(cursor):
-            return self.after(0 if cursor is None else cursor.seq) or []
+            n_new = self.last_seq - (0 if cursor is None else cursor.seq)
+            if n_new == 1:
+                return [self._window[-1]]
+            return list(islice(self._window, len(self._window) - n_new, None))
         # The last event of all is no text, so it is told as it is.
         last = self._window[-1] if self.is_over and self._window else None
         seq = self.last_seq - (last is not None)

@@ -123,8 +123,16 @@ class FakeTelegram(FakeServer):
 
 
 class FakeSlack(FakeServer):
+    """With a file, for whoever has the token."""
+
+    picture = b""
+
     async def handle(self, request: web.Request) -> web.Response:
         method = request.path.rpartition("/")[2]
+        if request.path.startswith("/files/"):
+            if request.headers.get("Authorization") != "Bearer xoxb-1":
+                return web.Response(status=302, headers={"Location": "/login"})
+            return web.Response(body=self.picture)
         told = await arguments(request)
         self.calls.append((method, told))
         if method == "auth.test":

@@ -1,6 +1,7 @@
 """What a bot remembers: whole turns or nothing, as much as fits, one answer at a time."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from bot_fakes import run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ernie_async.bots.history import MessageTooLongError, StoredTurn, trim
 from ernie_async.bots.memory import Memory
 from ernie_async.bots.stores import MemoryStore, SQLiteStore
-from ernie_async.bots.trim import MessageTooLongError, StoredTurn, budget_of, trim
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.errors import ConfigError, ServerError
 from ernie_async.media import image_part
@@ -142,13 +143,18 @@ def test_the_newest_turns_that_fit_are_kept(
     messages = [fixed[0], *(Message(**m) for turn in kept for m in turn["messages"]), fixed[1]]
     loose = [turn for turn in kept if not turn.get("pinned")]
     assert not loose or estimate_prompt(messages) <= budget + len(turns)  # each is rounded
+    if dropped:  # and not one too many
+        parts = [
+            fixed,
+            *([Message(**m) for m in turn["messages"]] for turn in [*kept, dropped[-1]]),
+        ]
+        assert sum(map(estimate_prompt, parts)) > budget
     assert dropped == [turn for turn in turns if not turn.get("pinned")][: len(dropped)]
     assert not [f for f in lint_messages(messages) if f.is_refused or f.code == "not_alternating"]
 
 
 async def test_a_message_that_cannot_fit_is_refused_before_any_call() -> None:
     memory = Memory(MemoryStore(), window=400, max_tokens=100)
-    assert memory.budget == budget_of(400, 100) == 280
     with pytest.raises(MessageTooLongError, match=r"has about 625 tokens.* and 280 fit"):
         async with memory.turn(KEY, "长" * 1000):
             pytest.fail("not reached")
@@ -187,7 +193,6 @@ async def test_a_quarter_more_is_left_out_when_the_service_insists() -> None:
     await talk(memory, *(("好", "好") for _ in range(8)))
     async with memory.turn(KEY, "新") as turn:
         assert await turn.shorten()
-        assert turn.is_shortened
         assert len(turn.messages) == 13
         turn.commit("好")
     assert len(await memory.export(KEY)) == 14
@@ -196,14 +201,20 @@ async def test_a_quarter_more_is_left_out_when_the_service_insists() -> None:
 
 
 async def test_estimates_learn_from_usage_within_bounds() -> None:
-    memory = Memory(MemoryStore())
-    text = [user("字" * 160)]
-    assert memory.estimate(text) == 100
+    memory = Memory(MemoryStore(), window=400, max_tokens=100)
+
+    async def estimate() -> int:
+        with pytest.raises(MessageTooLongError) as caught:
+            async with memory.turn(KEY, "字" * 480):
+                pytest.fail("not reached")
+        return int(re.findall(r"\d+", str(caught.value))[0])
+
+    assert await estimate() == 300
     for _ in range(60):
         async with memory.turn(KEY, "字" * 160) as turn:
             turn.commit("好", usage=Usage(prompt_tokens=350, completion_tokens=1, total_tokens=351))
         await memory.reset(KEY)
-    assert memory.estimate(text) == 200
+    assert await estimate() == 600
 
 
 # One at a time
@@ -260,6 +271,31 @@ def test_a_queue_has_an_end_and_other_keys_do_not_wait() -> None:
         assert [type(r) for r in results if not isinstance(r, float)] == [BusyError]
 
     run(main())
+
+
+def test_a_second_stop_leaves_the_first_one_alone() -> None:
+    async def main() -> list[str]:
+        memory, done = Memory(MemoryStore()), []
+
+        async def ask() -> None:
+            async with memory.turn(KEY, "好"):
+                try:
+                    await asyncio.sleep(100)
+                finally:
+                    await asyncio.sleep(1)  # the last state is delivered
+                    done.append("delivered")
+
+        task = asyncio.create_task(ask())
+        await asyncio.sleep(1)
+        assert memory.stop(KEY)
+        await asyncio.sleep(0.5)
+        assert not memory.stop(KEY)
+        await memory.turns.shut(5)
+        with pytest.raises(StoppedError, match="by the user"):
+            await task
+        return done
+
+    assert run(main()) == ["delivered"]
 
 
 def test_a_stop_is_told_from_a_cancellation() -> None:
@@ -324,7 +360,7 @@ async def test_conversations_in_memory_are_bounded() -> None:
     memory = Memory(store)
     for n in range(100_000):
         clock.now += 0.01
-        await store.save(str(n), [])
+        await store.save(str(n), "[]")
     assert len(store) == 10_000
     await talk(memory, ("一", "1"))
     clock.now += 1799

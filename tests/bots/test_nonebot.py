@@ -88,6 +88,8 @@ asyncio.run(main())
 
 def test_the_plugin_answers_in_paragraphs_at_the_pace_of_the_platform(tmp_path: Path) -> None:
     examples = Path(__file__).parents[2] / "docs" / "examples"
+    plugin = examples / "nonebot_plugin_ernie_chat.py"
+    assert len(plugin.read_text("utf-8").splitlines()) < 60
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(examples)],
         capture_output=True,

@@ -9,25 +9,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async.bots.markup import close_emphasis, telegram_html
-from ernie_async.bots.platforms import TABLE, platform, table_date
+from ernie_async.bots.markup import close_emphasis
+from ernie_async.bots.platforms import TABLE, platform
+from ernie_async.bots.telegram_api import telegram_html
 from ernie_async.bots.transport import Caps
 from ernie_async.errors import ConfigError
 
 
 def test_the_table_is_dated_and_can_be_changed() -> None:
-    assert re.fullmatch(r"20\d\d-\d\d-\d\d", table_date())
-    for name in json.loads(Path(TABLE).read_text("utf-8"))["platforms"]:
+    table = json.loads(Path(TABLE).read_text("utf-8"))
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", table["date"])
+    for name in table["platforms"]:
         known = platform(name)
         assert known.limit > 0
         assert Caps(platform=known, chat=1, modes=("final",)).mode() == "final"
-    telegram = platform("telegram")
+    telegram, group = (
+        platform("telegram"),
+        Caps(platform=platform("telegram"), chat=1, modes=("final",), is_private=False),
+    )
     assert (telegram.limit, telegram.unit) == (4096, "utf16")
-    assert (telegram.pace(is_private=True), telegram.pace(is_private=False)) == (1.1, 3.1)
-    assert replace(telegram, interval=2.0).pace(is_private=True) == 2.0
-    assert platform("discord").pace(is_private=False) == 1.2
+    assert (replace(group, is_private=True).interval, group.interval) == (1.1, 3.1)
+    slower = replace(telegram, group_interval=5.0)
+    assert replace(group, platform=slower).interval == 5.0
+    assert replace(group, platform=platform("discord")).interval == 1.2
     with pytest.raises(ConfigError, match=r"expected one of telegram, .* got 'icq'"):
         platform("icq")
+
+
+@pytest.mark.parametrize("name", ["aiogram", "discord", "nonebot", "slack", "telegram"])
+def test_adapters_are_small(name: str) -> None:
+    assert len(Path(TABLE).with_name(f"{name}.py").read_text("utf-8").splitlines()) < 80
 
 
 @pytest.mark.parametrize(

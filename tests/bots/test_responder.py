@@ -88,6 +88,20 @@ async def test_stop_ends_the_answer_at_once(client: AsyncClient, server: MockErn
     assert shown(chat).endswith("现在没有正在进行的回答。")
 
 
+async def test_the_key_of_a_conversation_is_made_by_a_function(
+    client: AsyncClient, server: MockErnie
+) -> None:
+    def key_of(platform: str, chat: str | int, user: str | int) -> tuple[str, str | int]:
+        return platform, chat  # one conversation for all users of a group
+
+    responder = ChatResponder(client, memory=MemoryStore(), key=key_of)
+    for user in (7, 8):
+        await responder.reply(chat_of(), user=user, text="好")
+    await responder.reply(chat_of(), user=9, chat="thread", text="好")
+    assert [len(seen.json["messages"]) for seen in server.requests] == [1, 3, 1]
+    assert len(await responder.memory.export(("fake", 1))) == 4
+
+
 @pytest.mark.parametrize("on_busy", ["queue", "replace", "reject"])
 async def test_two_messages_at_once(client: AsyncClient, server: MockErnie, on_busy: Any) -> None:
     """Acceptance 6."""
@@ -305,9 +319,9 @@ def test_instructions_have_one_place() -> None:
     [
         FloodError("x", retry_after=3.0),
         UndeliveredError("x", rest="y"),
-        StoppedError(reason="replaced"),
+        StoppedError("x"),
         BusyError("x"),
-        MessageTooLongError("x", tokens=9, budget=8),
+        MessageTooLongError("x"),
     ],
 )
 def test_errors_can_be_pickled(error: Exception) -> None:

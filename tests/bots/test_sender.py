@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from bot_fakes import TELEGRAM, FakeChat, caps, run
 
+from ernie_async.bots.pace import Traffic
 from ernie_async.bots.sender import StreamSender
-from ernie_async.bots.traffic import Traffic
 from ernie_async.bots.transport import (
     ChatClosedError,
     FloodError,
@@ -261,6 +261,7 @@ def test_drafts_are_renewed_and_followed_by_a_message() -> None:
     assert [round(at) for at, _, _ in chat.drafts] == [0, 25, 50, 75]
     assert all(number != 0 for _, number, _ in chat.drafts)
     assert chat.messages == ["字" * 30]
+    assert chat.typed == []  # a draft says it
     # Not in groups.
     assert StreamSender(FakeChat(replace(chat.caps, is_private=False))).mode == "edit"
 
@@ -335,7 +336,7 @@ def test_the_whole_text_can_be_set_instead() -> None:
 
     async def main() -> None:
         async with StreamSender(chat) as sender:
-            for n in range(0, 151, 10):
+            for n in range(0, 201, 10):
                 sender.set("字" * n)
                 await asyncio.sleep(1)
             sender.set("不可以说。")
@@ -343,6 +344,25 @@ def test_the_whole_text_can_be_set_instead() -> None:
 
     run(main())
     assert chat.messages == ["不可以说。", None]
+
+
+def test_another_text_follows_what_cannot_be_edited() -> None:
+    chat = FakeChat(caps(modes=("sentence",)))
+
+    async def main() -> None:
+        async with StreamSender(chat) as sender:
+            sender.push("一。\n\n二。")
+            await asyncio.sleep(3)
+            sender.set("不可以说。")
+
+    run(main())
+    assert chat.messages == ["一。\n\n", "不可以说。"]
+
+
+def test_a_card_is_closed_in_the_end() -> None:
+    chat = FakeChat(caps(modes=("card",)), faults=[None, PlatformError("reset")])
+    run(say(chat, "字" * 30, size=30))
+    assert (chat.messages, chat.closed) == (["字" * 30], [0])
 
 
 def test_an_error_of_the_model_leaves_the_text_and_a_notice() -> None:
@@ -391,7 +411,7 @@ def test_a_mode_that_a_transport_cannot_do_is_refused() -> None:
 def test_chats_are_forgotten() -> None:
     async def main() -> Traffic:
         traffic = Traffic()
-        for n in range(3000):
+        for n in range(1200):
             await say(FakeChat(caps(chat=n), latency=0), "好", traffic=traffic, pause=0.01)
         return traffic
 

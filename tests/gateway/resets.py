@@ -23,11 +23,11 @@ async def reset_at_random(
         replay: A path to get in every third one instead.
     """
     chance = random.Random(seed)
-    for start in range(0, n, 20):
+    for start in range(0, n, 50):
         await asyncio.gather(
             *(
                 reset_one(port, path, body, chance.random(), replay if number % 3 == 0 else None)
-                for number in range(start, min(n, start + 20))
+                for number in range(start, min(n, start + 50))
             )
         )
 
@@ -62,7 +62,7 @@ async def reset_one(
     if when >= 0.5:
         left = int((when - 0.5) * 4000)
         with suppress(TimeoutError):  # a short answer leaves the connection open
-            async with asyncio.timeout(0.5):
+            async with asyncio.timeout(0.1):
                 while left > 0 and (packet := await reader.read(left)):
                     left -= len(packet)
     elif when >= 0.4:

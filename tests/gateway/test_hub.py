@@ -69,6 +69,20 @@ async def test_one_of_200_viewers_never_reads_and_delays_nobody(
     await hub.aclose()
 
 
+async def test_viewer_may_fall_behind_by_so_many_bytes(
+    client: AsyncClient, upstream: MockErnie
+) -> None:
+    upstream.script(reply(TEXT, chunk_chars=50, chunk_ms=1))
+    hub = StreamHub(limits=StreamLimits(queue_bytes=500))
+    stream = await hub.start(lambda: client.stream("hi"))
+    with stream.view() as viewer:
+        await viewer.wait()
+        await until(lambda: stream.log.is_over)
+        assert await viewer.wait() == []
+        assert viewer.has_lagged
+    await hub.aclose()
+
+
 async def test_viewer_is_woken_for_a_heartbeat_only_in_silence(
     client: AsyncClient, upstream: MockErnie
 ) -> None:

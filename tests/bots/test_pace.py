@@ -6,7 +6,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async.bots.pacing import BotPace, ChatPace
+from ernie_async.bots.pace import BotPace, ChatPace
 
 
 def test_calls_are_an_interval_apart() -> None:
