@@ -1,11 +1,14 @@
 """A batch from file to file: what a line costs, beside the ways people write it themselves.
 
-`python -m benchmarks.batch --lines 1000000 --rounds 3` runs each way in a process of its own,
+`python -m benchmarks.batch --lines 1000000 --rounds 1` runs each way in a process of its own,
 round by round, against a server that costs next to nothing:
 
 - `ours`: `BatchRunner.run_file`, with its checkpoint, dead letters and limits;
 - `openai`: a semaphore over openai-python, a task for each line, as cookbooks have it;
 - `aiohttp`: the same over plain aiohttp.
+
+A task for each line takes memory for each line: some 3 GiB for a million of them. `--memory` is
+where a process is stopped, and `--contenders ours aiohttp` leaves one out.
 """
 
 import argparse
@@ -16,14 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import KEY, MODEL
 from benchmarks.load_server import Mode
-from benchmarks.machine import describe, peak_bytes, pick_cores, pin
+from benchmarks.machine import describe, limit_memory, peak_bytes, pick_cores, pin
 
 CONCURRENCY = 64
 
@@ -101,42 +104,58 @@ def measure(way: str, port: int, source: Path, core: int | None) -> None:
     pin(core)
     base_url = f"http://127.0.0.1:{port}/{Mode(0)}/v2"
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        out = Path(folder) / "out.jsonl"
         started, cpu = time.monotonic(), time.process_time()
-        asyncio.run(WAYS[way](base_url, source, Path(folder) / "out.jsonl"))
+        asyncio.run(WAYS[way](base_url, source, out))
         told = {
             "wall": time.monotonic() - started,
             "cpu": time.process_time() - cpu,
             "peak": peak_bytes(),
         }
+        assert count_lines(out) == count_lines(source), f"{way} lost lines"
     print(json.dumps(told))
 
 
-def compare(lines: int, rounds: int) -> None:
-    core, server_core = pick_cores()
-    found: defaultdict[str, list[dict[str, float]]] = defaultdict(list)
+def count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+@contextmanager
+def load_server(core: int | None) -> Iterator[str]:
+    """A server on a core; its port."""
     command = [sys.executable, "-m", "benchmarks.load_server"]
-    command += [] if server_core is None else ["--core", str(server_core)]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server,
-    ):
+    command += [] if core is None else ["--core", str(core)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        port = server.stdout.readline().decode().strip()
+        yield server.stdout.readline().decode().strip()
+        server.kill()
+
+
+def compare(ways: Sequence[str], lines: int, rounds: int, memory: float) -> None:
+    core, server_core = pick_cores()
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory() as folder, load_server(server_core) as port:
         source = Path(folder) / "in.jsonl"
         write_input(source, lines)
-        for _ in range(rounds):
-            for way in WAYS:
+        for number in range(rounds):
+            for way in ways:
                 worker = [sys.executable, "-m", "benchmarks.batch", "--way", way, "--port", port]
-                worker += ["--source", str(source)]
+                worker += ["--source", str(source), "--memory", str(memory)]
                 worker += [] if core is None else ["--core", str(core)]
-                done = subprocess.run(worker, stdout=subprocess.PIPE, check=True)
-                found[way].append(json.loads(done.stdout))
-        server.kill()
+                done = subprocess.run(worker, stdout=subprocess.PIPE, check=False)
+                if done.returncode == 0:
+                    found[way].append(json.loads(done.stdout))
+                said = done.stdout.decode().strip() or "failed, see above"
+                print(f"round {number + 1}, {way}: {said}", file=sys.stderr, flush=True)
     for name, value in describe().items():
         print(f"{name}: {value}")
     print(f"\n{lines:,} lines, {CONCURRENCY} at once, median of {rounds} rounds\n")
     print("| way | lines per second | CPU per line | peak memory |\n| --- | --- | --- | --- |")
     for way, rows in found.items():
+        if not rows:
+            print(f"| {way} | failed within {memory:g} GiB | | |")
+            continue
         wall, cpu, peak = (
             statistics.median(row[name] for row in rows) for name in ("wall", "cpu", "peak")
         )
@@ -148,14 +167,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--memory", type=float, default=12.0, help="GiB that a way may take")
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--source", type=Path)
     parser.add_argument("--core", type=int)
     options = parser.parse_args()
     if options.way is None:
-        compare(options.lines, options.rounds)
+        compare(options.contenders, options.lines, options.rounds, options.memory)
     else:
+        limit_memory(int(options.memory * 2**30))
         measure(options.way, options.port, options.source, options.core)
 
 

@@ -26,6 +26,14 @@ def pin(core: int | None) -> None:
         os.sched_setaffinity(0, {core})
 
 
+def limit_memory(most: int) -> None:
+    """Have this process fail rather than take more bytes than this."""
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from json import loads
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -75,8 +76,14 @@ class Reading:
     model: str | None = None
     set: list[str] | None = None
 
-    def options(self) -> dict[str, Any]:
-        """The same for `FileOptions`."""
+    def file_options(self, **more: Any) -> "FileOptions":
+        """The same, and more, for a run."""
+        from ernie_async.batch.options import FileOptions  # noqa: PLC0415 - a wing
+
+        return FileOptions(**self.fields(), **more)
+
+    def fields(self) -> dict[str, Any]:
+        """The same as `FileOptions` has it."""
         defaults: dict[str, Any] = {} if self.model is None else {"model": self.model}
         for given in self.set or ():
             name, is_set, text = given.partition("=")
@@ -114,6 +121,12 @@ def read_shard(text: str | None) -> tuple[int, int] | None:
     if not (i.isdecimal() and n.isdecimal()):
         raise ConfigError(f"--shard: expected i/n such as 0/16, got {text}")
     return int(i), int(n)
+
+
+def shard_path(output: str, i: int, n: int) -> str:
+    """Where machine i of n writes, if all of them shall write to `out.jsonl`."""
+    path = Path(output)
+    return str(path.with_name(f"{path.stem}-{i:05}-of-{n:05}{path.suffix}"))
 
 
 @Parameter(name="*")
@@ -184,7 +197,6 @@ def run(
     *,
     output: Annotated[str, Parameter(alias="-o")],
     reading: Reading = Reading(),
-    errors: Path | None = None,
     concurrency: str | None = None,
     rpm: Annotated[float | None, Positive] = None,
     tpm: Annotated[float | None, Positive] = None,
@@ -219,8 +231,6 @@ def run(
             Parquet.
         output: Where results go; - for standard output.
         reading: How the input is read.
-        errors: Where lines go that failed; OUT.errors.jsonl, with OUT's ending replaced, if not
-            given.
         concurrency: Calls at once: a number, or auto, or auto:4..128 to find it out within bounds.
         rpm: Requests per minute.
         tpm: Tokens per minute.
@@ -239,20 +249,18 @@ def run(
         on_changed: If a line that is done now asks something else: error, keep or rerun.
         delivery: at-least-once; or at-most-once: what was under way at a crash is not asked again.
         fsync: When lines are safe from a loss of power: interval, always or never.
-        shard: Only the lines of machine i of n, such as 0/16.
+        shard: Only the lines of machine i of n, such as 0/16, into OUT-00000-of-00016. Limits of
+            rate and budget are those of all machines: each has its share.
         dry_run: Ask nothing; tell what it would take.
         progress: auto, plain, json or none.
         report: Write a page with plots.
         engine: Where the calls are made.
         service: Whom to ask.
     """
-    from ernie_async.batch.file_run import FileOptions  # noqa: PLC0415 - a wing
-    from ernie_async.batch.runner import RETRY  # noqa: PLC0415
+    from ernie_async.batch.runner import RETRY  # noqa: PLC0415 - a wing
     from ernie_async.batch.settings import read_concurrency, read_prices  # noqa: PLC0415
 
-    options = FileOptions(
-        **reading.options(),
-        errors=errors,
+    options = reading.file_options(
         ordered=ordered,
         delivery=delivery,
         fsync=fsync,
@@ -264,13 +272,18 @@ def run(
         shard=read_shard(shard),
     )
     table = None if prices is None else read_prices(prices)
-    target = "-" if output == STDIN else output
+    target, n_machines = "-" if output == STDIN else output, 1
+    if options.shard is not None:
+        n_machines = options.shard[1]
+        target = target if target == "-" else shard_path(target, *options.shard)
+    if target == "-" and not dry_run:
+        note("standard output has no checkpoint: what is done cannot be gone on with")
     with connected(service) as (runner, client):
         settings: dict[str, Any] = {
-            "rpm": rpm,
-            "tpm": tpm,
-            "max_cost": max_cost,
-            "max_total_tokens": max_total_tokens,
+            "rpm": rpm and rpm / n_machines,
+            "tpm": tpm and tpm / n_machines,
+            "max_cost": max_cost and max_cost / n_machines,
+            "max_total_tokens": max_total_tokens and ceil(max_total_tokens / n_machines),
             "prices": None if table is None else table.prices,
             "retry": replace(RETRY, attempts=attempts),
             "deadline": read_seconds(deadline, "deadline"),
@@ -347,10 +360,18 @@ def merge(
     from ernie_async.batch.lines import LineReader  # noqa: PLC0415 - a wing
     from ernie_async.batch.merge import merge as put_together  # noqa: PLC0415
 
-    given = reading.options()
-    given.pop("kind")
-    reader = LineReader(**given)
-    found = asyncio.run(put_together(outputs, output, source=input, reader=reader, ordered=ordered))
+    given = reading.fields()
+    kind = given.pop("kind")
+    found = asyncio.run(
+        put_together(
+            outputs,
+            output,
+            source=input,
+            kind=kind,
+            reader=LineReader(**given),
+            ordered=ordered,
+        )
+    )
     if json:
         print_json(found._asdict())
     else:

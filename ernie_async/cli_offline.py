@@ -1,52 +1,55 @@
 """The commands of `ernie-async batch` for the service's own lane: submit, status, fetch, cancel."""
 
 import sys
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ernie_async.cli_batch import Reading
+from ernie_async.cli_batch import FAILED, Reading
 from ernie_async.cli_endpoints import print_json
 from ernie_async.cli_service import Service, Whole, connected
 from ernie_async.cli_terminal import note, printable
-from ernie_async.client import AsyncClient
 
 if TYPE_CHECKING:
-    from ernie_async.batch.file_run import FileRun
     from ernie_async.batch.manifest import Part
+    from ernie_async.batch.offline import OfflineLane
 
 __all__ = ["cancel", "fetch", "status", "submit"]
 
-FAILED, UNFINISHED = 1, 75
+UNFINISHED = 75
 
 Output = Annotated[Path, Parameter(alias="-o")]
 
 
-def file_run(client: AsyncClient, source: Path, output: Path, reading: Reading) -> "FileRun":
-    """The input and output of a lane, read as by `batch run`."""
-    from ernie_async.batch.file_run import FileOptions, FileRun  # noqa: PLC0415 - a wing
-    from ernie_async.batch.rows import known_models  # noqa: PLC0415
+def show(parts: "list[Part]") -> None:
+    """One line for each part."""
+    for part in parts:
+        columns = [part.batch_id or "not begun", part.status or "", f"{part.lines:,} lines"]
+        columns += ["fetched"] if part.is_fetched else []
+        sys.stdout.write("\t".join(printable(column) for column in columns) + "\n")
 
-    return FileRun(source, output, FileOptions(**reading.options()), known_models(client))
 
+def ask_of_parts(
+    output: Path,
+    service: Service,
+    ask: "Callable[[OfflineLane], Coroutine[Any, Any, list[Part]]]",
+    *,
+    json: bool,
+) -> int:
+    """Ask something of all parts, and show how they are then."""
+    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
 
-def show(parts: "list[Part]", *, json: bool) -> None:
-    """One line for each part, or all of them as JSON."""
+    with connected(service) as (runner, client):
+        parts = runner.run(ask(OfflineLane(client, output)))
     if json:
         print_json([asdict(part) for part in parts])
-        return
-    for part in parts:
-        fetched = "fetched" if part.is_fetched else ""
-        columns = (
-            part.batch_id or "not begun",
-            part.status or "",
-            f"{part.lines:,} lines",
-            fetched,
-        )
-        sys.stdout.write("\t".join(printable(column) for column in columns).rstrip() + "\n")
+    else:
+        show(parts)
+    return 0
 
 
 def submit(
@@ -75,10 +78,9 @@ def submit(
 
     with connected(service) as (runner, client):
         lane = OfflineLane(client, output, max_lines=part_lines)
-        run = file_run(client, source, output, reading)
-        n_lines = runner.run(lane.submit(run, window=window))
-        show(lane.manifest.parts, json=False)
-        note(f"{n_lines:,} lines sent")
+        n_lines = runner.run(lane.submit(source, reading.file_options(), window=window))
+    show(lane.manifest.parts)
+    note(f"{n_lines:,} lines sent")
     return 0
 
 
@@ -95,11 +97,7 @@ def status(
         json: Print all that is known as one JSON array.
         service: Whom to ask.
     """
-    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
-
-    with connected(service) as (runner, client):
-        show(runner.run(OfflineLane(client, output).refresh()), json=json)
-    return 0
+    return ask_of_parts(output, service, lambda lane: lane.refresh(), json=json)
 
 
 def fetch(
@@ -124,8 +122,8 @@ def fetch(
 
     with connected(service) as (runner, client):
         lane = OfflineLane(client, output)
-        told = runner.run(lane.fetch(file_run(client, source, output, reading)))
-        show(lane.manifest.parts, json=False)
+        told = runner.run(lane.fetch(source, reading.file_options()))
+    show(lane.manifest.parts)
     note(f"{told.ok:,} succeeded, {told.failed:,} failed, {told.undone:,} without a result")
     if told.undone:
         return UNFINISHED
@@ -145,8 +143,4 @@ def cancel(
         json: Print all that is known as one JSON array.
         service: Whom to ask.
     """
-    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
-
-    with connected(service) as (runner, client):
-        show(runner.run(OfflineLane(client, output).cancel()), json=json)
-    return 0
+    return ask_of_parts(output, service, lambda lane: lane.cancel(), json=json)

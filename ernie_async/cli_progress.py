@@ -10,10 +10,11 @@ from json import dumps
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from ernie_async.cli_terminal import note
 
@@ -31,7 +32,7 @@ PLAIN_SECONDS = 30.0
 JSON_SECONDS = 1.0
 REFRESHES_PER_SECOND = 5
 
-BAR_WIDTH = 24
+BAR_WIDTH, LEAST_BAR_WIDTH = 24, 8
 
 
 @contextmanager
@@ -48,27 +49,42 @@ def progress_view(kind: ProgressKind, currency: str) -> Iterator[View]:
             redirect_stdout=False,
             redirect_stderr=True,
         ) as live:
-            yield lambda told: live.update(_bar(told, currency))
+            yield lambda told: live.update(bar_line(told, currency, console.width))
     else:
-        yield _lines(kind, currency)
+        lines = Lines(currency, is_json=kind == "json")
+        yield lines.show
+        lines.close()
 
 
-def _lines(kind: ProgressKind, currency: str) -> View:
-    every = JSON_SECONDS if kind == "json" else PLAIN_SECONDS
-    last = monotonic() - (every if kind == "json" else 0.0)
+class Lines:
+    """Shows a snapshot now and then: as a line for people, or as an object for a program."""
 
-    def show(told: Mapping[str, Any]) -> None:
-        nonlocal last
-        if monotonic() - last < every:
-            return
-        last = monotonic()
-        if kind == "json":
+    def __init__(self, currency: str, *, is_json: bool) -> None:
+        self._currency = currency
+        self._is_json = is_json
+        self._every = JSON_SECONDS if is_json else PLAIN_SECONDS
+        self._next = monotonic() + (0.0 if is_json else self._every)
+        self._unseen: Mapping[str, Any] | None = None
+
+    def show(self, told: Mapping[str, Any]) -> None:
+        """Show it, if it is time."""
+        self._unseen = told
+        if monotonic() >= self._next:
+            self._next = monotonic() + self._every
+            self._write(told)
+
+    def close(self) -> None:
+        """Show the last one to a program; people get a summary."""
+        if self._is_json and self._unseen is not None:
+            self._write(self._unseen)
+
+    def _write(self, told: Mapping[str, Any]) -> None:
+        self._unseen = None
+        if self._is_json:
             sys.stderr.write(dumps(told) + "\n")
             sys.stderr.flush()
         else:
-            note(_line(told, currency))
-
-    return show
+            note(_line(told, self._currency))
 
 
 def _line(told: Mapping[str, Any], currency: str) -> str:
@@ -77,15 +93,16 @@ def _line(told: Mapping[str, Any], currency: str) -> str:
     return progress_line(dict(told), currency)
 
 
-def _bar(told: Mapping[str, Any], currency: str) -> Table:
+def bar_line(told: Mapping[str, Any], currency: str, width: int) -> RenderableType:
+    """One line: what there is to tell, and in front of it as much of a bar as there is room for."""
+    text = Text(_line(told, currency), no_wrap=True, overflow="ellipsis")
+    room = min(BAR_WIDTH, width - len(text) - 1)
+    if room < LEAST_BAR_WIDTH:
+        return text
+    total = told["total"]
+    bar = ProgressBar(total=total, completed=told["done"], width=room, pulse=total is None)
     grid = Table.grid(padding=(0, 1))
-    bar = ProgressBar(
-        total=told["total"],
-        completed=told["done"],
-        width=BAR_WIDTH,
-        pulse=told["total"] is None,
-    )
-    grid.add_row(bar, _line(told, currency))
+    grid.add_row(bar, text)
     return grid
 
 

@@ -68,7 +68,7 @@ ONLY = {
     "rich": ["cli*.py"],
     "pytest": ["testing/plugin.py"],
     "pyarrow": ["batch/parquet.py"],
-    "pydantic": ["types/*", "sansio/*", "net/answer.py", "toolbox.py", "batch/asking.py"],
+    "pydantic": ["types/*", "sansio/*", "net/answer.py", "toolbox.py"],
     "nonebot": ["bots/nonebot.py"],
     "aiogram": ["bots/aiogram.py"],
     "telegram": ["bots/telegram.py"],

@@ -11,9 +11,13 @@ import pytest
 
 pytest.importorskip("cyclopts")
 
+from rich.console import Console, Group
+
+from ernie_async.batch.progress import Gauges, Progress
 from ernie_async.batch.settings import read_concurrency, read_prices
 from ernie_async.cli import main
 from ernie_async.cli_batch import read_seconds, read_shard
+from ernie_async.cli_progress import bar_line
 from ernie_async.errors import ConfigError
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.testing import MockErnie, refuse
@@ -80,7 +84,11 @@ def test_standard_output_takes_results(call, source) -> None:
     assert sorted(json.loads(line)["custom_id"] for line in told.splitlines()) == [
         f"r{i}" for i in range(5)
     ]
-    assert json.loads(err.splitlines()[0])["total"] in {None, 5}
+    said, *objects = err.splitlines()
+    assert "no checkpoint" in said
+    assert json.loads(objects[0])["total"] in {None, 5}
+    last = json.loads(objects[-2])  # before the summary
+    assert (last["done"], last["total"], last["in_flight"]) == (5, 5, 0)
 
 
 def test_dry_run_asks_nothing(call, source, out, server) -> None:
@@ -140,11 +148,17 @@ def test_prices_are_those_of_the_file(call, source, out, tmp_path) -> None:
 def test_shards_are_merged(call, source, tmp_path, server) -> None:
     write_lines(source, [b"broken"])
     server.script(refuse(400))
-    outputs = [tmp_path / f"out-{i}.jsonl" for i in range(3)]
-    for i, out in enumerate(outputs):
-        call("run", source, "-o", out, "--shard", f"{i}/3", "--concurrency", 1)
+    for i in range(3):
+        out = tmp_path / "out.jsonl"
+        call("run", source, "-o", out, "--shard", f"{i}/3", "--concurrency", 1, "--rpm", 600)
+    outputs = [tmp_path / f"out-0000{i}-of-00003.jsonl" for i in range(3)]
+    summary = json.loads(outputs[0].with_name(f"{outputs[0].name}.summary.json").read_text())
+    assert summary["limits"]["rpm"] == 200
+    # As a shell gives them: the dead letters, too.
+    found = sorted(tmp_path.glob("out-*.jsonl"))
+    assert len(found) == 6
     merged = tmp_path / "all.jsonl"
-    code, told, _ = call("merge", *outputs, "-o", merged, "--input", source, "--ordered")
+    code, told, _ = call("merge", *found, "-o", merged, "--input", source, "--ordered")
     assert (code, told) == (0, "4 results, 2 dead letters, 0 double, 0 missing\n")
     assert ids(merged) == sorted(ids(merged))
     again = [*outputs, outputs[0]]
@@ -154,6 +168,12 @@ def test_shards_are_merged(call, source, tmp_path, server) -> None:
     write_input(source, 2, start=5)
     code, told, _ = call("merge", *outputs, "-o", tmp_path / "3.jsonl", "--input", source)
     assert (code, told.endswith("2 missing\n")) == (1, True)
+    rows = tmp_path / "rows.txt"
+    rows.write_text("custom_id,prompt\nr0,x\nr9,x\n")
+    code, told, _ = call(
+        "merge", *outputs, "-o", tmp_path / "4.jsonl", "--input", rows, "--kind", "csv"
+    )
+    assert (code, told.endswith("1 missing\n")) == (1, True)
     assert call("merge", *outputs, "-o", merged)[0] == 1
 
 
@@ -194,3 +214,19 @@ def test_settings_as_people_write_them(tmp_path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigError, match="prices"):
             read_prices(path)
+
+
+@pytest.mark.parametrize(
+    ("width", "has_bar"), [(160, True), (141, True), (140, False), (60, False)]
+)
+def test_the_bar_is_one_line_on_any_terminal(width, has_bar) -> None:
+    progress = Progress(0.0, total=100_000, rpm=60_000, tpm=12_000_000)
+    progress.ok, progress.failed, progress.requests = 41_198, 52, 41_250
+    progress.tokens_out, progress.cost = 8_200_000, 12.41
+    told = progress.snapshot(Gauges(24, 31, "rate"), 6000.0)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    with console.capture() as shown:
+        console.print(Group(bar_line(told, "¥", width)))
+    assert shown.get().count("\n") == 1
+    assert ("━" in shown.get()) == has_bar
+    assert "41%" in shown.get()

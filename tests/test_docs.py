@@ -62,8 +62,8 @@ from ernie_async import (
     videos,
 )
 from ernie_async import embedding as embedding_desk
-from ernie_async.batch import FileOptions, appending, flow, offline, records, runner, stopping
-from ernie_async.batch.inputs import MAX_LINE_BYTES
+from ernie_async.batch import FileOptions, flow, offline, records, runner, stopping, writing
+from ernie_async.batch.inputs import AHEAD_LINES, MAX_LINE_BYTES
 from ernie_async.bots import delivery, memory, pace, platform, platforms, sender, stores
 from ernie_async.gateway import GatewaySettings, StreamLimits
 from ernie_async.net import credentials, screening, transport, watch
@@ -561,7 +561,8 @@ FACTS = {
     "docs/guides/batch.md": [
         f"more than {MAX_LINE_BYTES // 2**20} MiB",
         f"no more than {FileOptions().order_window:,} lines",
-        f"every {appending.INTERVAL_LINES:,} lines or {appending.INTERVAL_SECONDS:g} s",
+        f"{runner.WINDOW_FACTOR} lines for each of them, and a thread {AHEAD_LINES} more",
+        f"every {writing.INTERVAL_LINES:,} lines or {writing.INTERVAL_SECONDS:g} s",
         f"under way {runner.GRACE_SECONDS:g} s",
         f"from {runner.ADAPTIVE.start} up to {runner.ADAPTIVE.max}",
         f"at most {flow.CAUTIOUS} calls are under way",
@@ -710,7 +711,7 @@ def test_exit_codes_are_those_of_the_code(page: str) -> None:
 
 def test_options_of_files_are_documented() -> None:
     page = page_text("docs/guides/batch.md").replace("--", " ").replace("-", "_")
-    own = {"kind", "url", "defaults", "errors", "order_window", "fresh", "max_line_bytes"}
+    own = {"kind", "url", "defaults", "order_window", "fresh", "max_line_bytes"}
     assert missing(set(FileOptions.__dataclass_fields__) - own, page) == []
 
 

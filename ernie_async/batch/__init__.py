@@ -8,7 +8,7 @@ Results are those of OpenAI's batch files. The output is the checkpoint: a run t
 on where it ended. See the guide "Batch".
 """
 
-from ernie_async.batch.file_run import FileOptions
+from ernie_async.batch.options import FileOptions
 from ernie_async.batch.records import BatchResult
 from ernie_async.batch.results import BatchResults
 from ernie_async.batch.runner import BatchRunner

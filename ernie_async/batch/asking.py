@@ -4,43 +4,30 @@ Knows the client, and sends the body of the line as it is. Whether to try again 
 `flow`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BaseModel
-from pydantic_core import from_json
-
-from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH, Line
+from ernie_async.batch.answers import Answer, AnyAnswer, read_body_of, readable
+from ernie_async.batch.lines import CHAT_PATH, IMAGES_PATH, Line
 from ernie_async.calling import ask
 from ernie_async.client import AsyncClient
-from ernie_async.errors import ConfigError, DeadlineError, DecodeError, ErnieError
+from ernie_async.errors import ConfigError, DeadlineError, ErnieError
 from ernie_async.net.answer import fetch
 from ernie_async.net.body import read_body
 from ernie_async.net.desk import Desk
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.chat_request import json_body
-from ernie_async.sansio.images import generation_path, read_images
-from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
-from ernie_async.sansio.rest import read_answer
+from ernie_async.sansio.images import generation_path
+from ernie_async.sansio.rate_headers import read_rate_headers
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.completion import ChatCompletion
-from ernie_async.types.embeddings import Embeddings
-from ernie_async.types.images import Images
 from ernie_async.types.prices import Prices
 from ernie_async.types.usage import Usage
 
-__all__ = ["Answer", "Asker", "Need", "read_body_of"]
+__all__ = ["Asker", "Need"]
 
 ONE_ATTEMPT = RetryPolicy(attempts=1)
-
-KINDS: dict[str, type[ChatCompletion | Embeddings | Images]] = {
-    CHAT_PATH: ChatCompletion,
-    EMBEDDINGS_PATH: Embeddings,
-    IMAGES_PATH: Images,
-}
 
 
 class Need(NamedTuple):
@@ -56,43 +43,17 @@ class Need(NamedTuple):
         return self.prompt + self.answer
 
 
-@dataclass(slots=True)
-class Answer:
-    """What came of one attempt.
-
-    Attributes:
-        status: HTTP status; `None` if no answer came.
-        request_id: What to quote to the service's support.
-        body: The answer, read; text if it was no JSON; `None` if none came.
-        usage: What it used; `None` if nobody knows.
-        cost: CNY; `None` if there is no price.
-        error: What went wrong; `None` if nothing.
-        limits: What the service told of its limits.
-        seconds: How long it took.
-        is_sent: Whether there was an attempt: false if the run stopped before it.
-    """
-
-    status: int | None = None
-    request_id: str | None = None
-    body: Any = None
-    usage: Usage | None = None
-    cost: float | None = None
-    error: ErnieError | None = None
-    limits: RateHeaders | None = None
-    seconds: float = 0.0
-    is_sent: bool = True
-
-
 class Asker:
     """Makes attempts through a client. Serves one run.
 
     Args:
         client: Whose connections, key, timeouts and hooks are used.
         prices: What tokens cost; `None` for the client's.
-        is_once: Nothing is ever sent a second time.
+        is_once: See below.
 
     Attributes:
         account: Whose quota is used.
+        is_once: Nothing is ever sent a second time.
 
     Raises:
         ConfigError: The client filters prompts, and a batch sends them as they are.
@@ -111,7 +72,7 @@ class Asker:
         # is sent again, and when, has rules of its own here.
         self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT, breaker=None, retry_budget=None)
         self._prices = desk.ledger.prices if prices is None else prices
-        self._is_once = is_once
+        self.is_once = is_once
 
     def need(self, line: Line) -> Need:
         """Estimate what a line will take."""
@@ -153,7 +114,7 @@ class Asker:
         if path == IMAGES_PATH:
             path = generation_path(line.model or "")
 
-        async def receive(reply: Reply) -> Any:
+        async def receive(reply: Reply) -> AnyAnswer:
             raw = await read_body(reply)
             answer.status = reply.status
             answer.request_id = reply.headers.get("X-Request-Id")
@@ -168,9 +129,9 @@ class Asker:
             json_body(line.body),
             {},
             model=line.model,
-            is_once=self._is_once,
+            is_once=self.is_once,
         )
-        found: BaseModel = await fetch(desk, request, receive)
+        found = await fetch(desk, request, receive)
         if desk.content_filter is not None and isinstance(found, ChatCompletion):
             found = await _screened(desk, found, answer)
         if answer.usage is None and isinstance(found, ChatCompletion):
@@ -182,28 +143,11 @@ class Asker:
         answer.request_id = getattr(found, "id", None) or answer.request_id
 
 
-def read_body_of(path: str, answer: Answer, raw: bytes, headers: Mapping[str, str]) -> BaseModel:
-    """Read the body of an answer, which has its status and body already, and note its usage.
-
-    Raises:
-        ErnieError: It is a refusal, or no answer.
-    """
-    kind = KINDS[path]
-    found = read_answer(kind, answer.status or 0, headers, raw, utc_now=time())
-    if not isinstance(answer.body, dict):
-        raise DecodeError("the answer holds what no JSON may hold", body=raw)
-    if isinstance(found, Images):
-        return read_images(found)
-    if "usage" in found.model_fields_set:
-        answer.usage = found.usage
-    return found
-
-
 async def _screened(desk: Desk, found: ChatCompletion, answer: Answer) -> ChatCompletion:
     """What the client's filter leaves of an answer.
 
     Raises:
-        BlockedError: Nothing.
+        BlockedError: It may not be shown.
     """
     from ernie_async.net.screening import screen_completion  # noqa: PLC0415 - few need it
 
@@ -212,15 +156,6 @@ async def _screened(desk: Desk, found: ChatCompletion, answer: Answer) -> ChatCo
     found = await screen_completion(desk.content_filter, found, desk.hooks)
     answer.status, answer.body = status, found.model_dump(mode="json", exclude_unset=True)
     return found
-
-
-def readable(raw: bytes) -> Any:
-    """A body as JSON, or as text if it is none."""
-    text = raw.decode("utf-8", "replace")
-    try:
-        return from_json(text, allow_inf_nan=False)
-    except ValueError:
-        return text
 
 
 def prompt_text(line: Line) -> str:

@@ -4,10 +4,11 @@ Knows limiters and what they have to be told. What becomes of a line is decided 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
-from typing import Protocol, Self
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Protocol
 
-from ernie_async.batch.asking import Answer, Asker, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.lines import Line
 from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter, AnyPermit, LimiterSnapshot
@@ -17,29 +18,7 @@ __all__ = ["AnyAttempts", "Attempts"]
 
 
 class AnyAttempts(Protocol):
-    """Makes attempts at lines, between entering and leaving it."""
-
-    @property
-    def counts_tokens(self) -> bool:
-        """Whether it is worth estimating the tokens of a line."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """Attempts that have begun, and wait in a line elsewhere."""
-        ...
-
-    def need(self, line: Line, /) -> Need:
-        """Estimate what a line will take."""
-        ...
-
-    def has_price(self, line: Line, /) -> bool:
-        """Whether it is known what the line costs."""
-        ...
-
-    def views(self) -> Sequence[LimiterSnapshot]:
-        """How things stand at the limiters."""
-        ...
+    """Makes attempts at lines."""
 
     async def make(self, line: Line, need: Need, begin: Callable[[], Awaitable[None]]) -> Answer:
         """Make one attempt, when there is room for it.
@@ -51,21 +30,26 @@ class AnyAttempts(Protocol):
         """
         ...
 
+    def view(self) -> LimiterSnapshot:
+        """How things stand at the limiters."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Attempts that have begun, and wait in a line elsewhere."""
+        return 0
+
     def stop(self) -> None:
         """Send nothing more. What was begun and not sent is answered with `is_sent` false."""
+        return
 
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """What has to be entered before the first attempt, and left after the last."""
+        return nullcontext()
 
 
-class Attempts:
-    """Those of this process.
+class Attempts(AnyAttempts):
+    """Those of this process. To stop them, cancel who makes them.
 
     Args:
         asker: Makes them.
@@ -76,17 +60,9 @@ class Attempts:
     def __init__(
         self, asker: Asker, limiters: Sequence[AnyLimiter], max_retry_after: float
     ) -> None:
-        self.need: Callable[[Line], Need] = asker.need
-        self.has_price: Callable[[Line], bool] = asker.has_price
-        self.waiting = 0
-        self.counts_tokens: bool = any(limiter.counts_tokens for limiter in limiters)
         self._asker = asker
         self._limiters = limiters
         self._max_retry_after = max_retry_after
-
-    def views(self) -> list[LimiterSnapshot]:
-        """How things stand at the limiters."""
-        return [limiter.snapshot() for limiter in self._limiters]
 
     async def make(self, line: Line, need: Need, begin: Callable[[], Awaitable[None]]) -> Answer:
         """Make one attempt, when the limiters let it pass; see `AnyAttempts`."""
@@ -113,19 +89,9 @@ class Attempts:
                 else:
                     permit.give_back()
 
-    def stop(self) -> None:
-        """Whoever makes an attempt cancels it."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
+    def view(self) -> LimiterSnapshot:
+        """How things stand at the limiters."""
+        return LimiterSnapshot.of_all([limiter.snapshot() for limiter in self._limiters])
 
 
 def _tell_of(permit: AnyPermit, answer: Answer, max_retry_after: float) -> None:

@@ -6,22 +6,25 @@ Knows files, and nothing of calls.
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from ernie_async.batch.ids import Ids, State
 from ernie_async.batch.records import Record, is_settled_by_line, read_record
 from ernie_async.batch.stopping import BatchError
+from ernie_async.batch.writing import replacing
 
 __all__ = [
     "Before",
-    "drop_records",
+    "drop_lines",
     "errors_path",
+    "is_unreadable",
     "mend_tail",
     "read_back",
     "read_records",
     "rotate",
     "rotated",
+    "torn_path",
 ]
 
 BLOCK = 1 << 20
@@ -45,14 +48,24 @@ class Before:
     cost: float = 0.0
     tokens: int = 0
 
+    def told(self) -> dict[str, float]:
+        """The same for a summary."""
+        cost = round(self.cost, 6)
+        return {"ok": self.ok, "failed": self.failed, "cost": cost, "tokens": self.tokens}
+
 
 def errors_path(out: Path) -> Path:
     """Where dead letters go."""
     return out.with_name(f"{out.stem}.errors.jsonl")
 
 
+def torn_path(path: Path) -> Path:
+    """Where parts of a file go that cannot be read."""
+    return path.with_name(f"{path.name}.torn")
+
+
 def mend_tail(path: Path) -> int:
-    """Move what stands behind the last newline into `<file>.torn`; how many bytes that were."""
+    """Move what stands behind the last newline aside; how many bytes that were."""
     if not path.exists():
         return 0
     with path.open("r+b") as file:
@@ -68,7 +81,7 @@ def mend_tail(path: Path) -> int:
                 break
         if start == end:
             return 0
-        with path.with_name(f"{path.name}.torn").open("ab") as torn:
+        with torn_path(path).open("ab") as torn:
             file.seek(start)
             while block := file.read(BLOCK):
                 torn.write(block)
@@ -80,57 +93,55 @@ def mend_tail(path: Path) -> int:
         return end - start
 
 
-def read_records(path: Path) -> Iterator[tuple[int, Record | ValueError, bytes]]:
-    """The lines of an output file, with their numbers; an unreadable one with what is wrong.
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of an output file, if it is there. What stands behind the last newline is none."""
+    if path.exists():
+        with path.open("rb") as file:
+            yield from takewhile(lambda raw: raw.endswith(b"\n"), file)
 
-    What stands behind the last newline is no line.
+
+def read_records(path: Path) -> Iterator[tuple[Record, bytes]]:
+    """What the lines of an output file say, and the lines themselves.
+
+    Raises:
+        BatchError: A line cannot be read.
+        OSError: The file cannot be read.
     """
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.endswith(b"\n"):
-                return
-            try:
-                yield number, read_record(raw), raw
-            except ValueError as error:
-                yield number, error, raw
+    for number, raw in enumerate(whole_lines(path), 1):
+        try:
+            yield read_record(raw), raw
+        except ValueError as error:
+            reason = f"{path}: line {number}: {error}; --repair moves it aside"
+            raise BatchError(reason, "damaged") from None
 
 
-def read_back(out: Path, err: Path, *, repair: bool, only_failed: bool = False) -> Before:
+def read_back(out: Path, err: Path, *, only_failed: bool = False) -> Before:
     """Read the output files of earlier runs; their tails were mended before.
 
     Args:
         out: The results.
         err: The dead letters.
-        repair: Move unreadable lines aside instead of giving up.
-        only_failed: Dead letters that were renamed stand for lines to be run.
+        only_failed: All dead letters stand for lines to be run, and none for one that is over.
 
     Raises:
         BatchError: A line cannot be read, or a result is there twice.
         OSError: A file cannot be read.
     """
-    if repair:
-        for path in (out, err):
-            drop_records(path, lambda record: isinstance(record, ValueError), aside="torn")
     before = Before()
-    for number, record, _ in read_records(out):
-        if isinstance(record, ValueError):
-            raise _unreadable(out, number, record)
+    for record, _ in read_records(out):
         name = record.custom_id
         if name is None or not before.ids.note(name, State.DONE, record.key):
-            raise BatchError(f"{out}: line {number}: custom_id {name!r} twice", "damaged")
+            raise BatchError(f"{out}: custom_id {name!r} is there twice", "damaged")
         before.ok += 1
         before.cost += record.cost
         before.tokens += record.tokens
-    for path in rotated(err) if only_failed else [err]:
-        for number, record, _ in read_records(path):
-            if isinstance(record, ValueError):
-                raise _unreadable(path, number, record)
-            if not only_failed:
-                before.failed += 1
+    for path in [*rotated(err), err]:
+        for record, _ in read_records(path):
             before.cost += record.cost
             before.tokens += record.tokens
+            if path != err and not only_failed:
+                continue  # what was renamed has been done again, or waits to be done
+            before.failed += not only_failed
             if record.custom_id is not None and not is_settled_by_line(record):
                 before.ids.note(record.custom_id, State.FAILED)
             elif not only_failed:
@@ -138,36 +149,37 @@ def read_back(out: Path, err: Path, *, repair: bool, only_failed: bool = False) 
     return before
 
 
-def _unreadable(path: Path, number: int, error: ValueError) -> BatchError:
-    return BatchError(f"{path}: line {number}: {error}; --repair moves it aside", "damaged")
+def is_unreadable(raw: bytes) -> bool:
+    """Whether a line of an output is none."""
+    try:
+        read_record(raw)
+    except ValueError:
+        return True
+    return False
 
 
-def drop_records(
-    path: Path, is_dropped: Callable[[Record | ValueError], bool], *, aside: str | None = None
+def drop_lines(
+    path: Path, is_dropped: Callable[[bytes], bool], *, aside: Path | None = None
 ) -> int:
     """Write a file anew without some of its lines, all or nothing; how many they were.
 
     Args:
         path: The file.
         is_dropped: Says which.
-        aside: The ending of a file that they are moved to; `None` for none.
+        aside: Where they are moved to; `None` for nowhere.
     """
-    if not any(is_dropped(record) for _, record, _ in read_records(path)):
-        return 0
     dropped = 0
-    with NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as kept:
-        for _, record, raw in read_records(path):
-            if not is_dropped(record):
+    if not any(map(is_dropped, whole_lines(path))):
+        return dropped
+    with replacing(path) as kept:
+        for raw in whole_lines(path):
+            if not is_dropped(raw):
                 kept.write(raw)
                 continue
             dropped += 1
             if aside is not None:
-                with path.with_name(f"{path.name}.{aside}").open("ab") as file:
+                with aside.open("ab") as file:
                     file.write(raw)
-        kept.flush()
-        os.fsync(kept.fileno())
-    Path(kept.name).chmod(path.stat().st_mode)
-    Path(kept.name).replace(path)
     return dropped
 
 

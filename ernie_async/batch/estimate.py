@@ -4,7 +4,6 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from ernie_async.batch.asking import Asker
-from ernie_async.batch.checkpoint import read_back
 from ernie_async.batch.file_run import FileRun
 from ernie_async.batch.lines import Line
 from ernie_async.batch.progress import Progress
@@ -49,9 +48,7 @@ async def estimate(run: FileRun, asker: Asker, rpm: float | None, tpm: float | N
         BatchError: The output is damaged, or the input has changed.
         OSError: The input cannot be read.
     """
-    if run.out is not None and run.err is not None:
-        only_failed = run.options.only_failed
-        run.before = read_back(run.out, run.err, repair=False, only_failed=only_failed)
+    run.look_back()
     progress = Progress(0.0)
     lines = bad = prompt = answer = unpriced = 0
     cost = 0.0

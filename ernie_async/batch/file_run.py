@@ -4,94 +4,38 @@ The output is also the checkpoint: a run that was killed goes on where its outpu
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import asdict, dataclass, field
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from secrets import randbits
-from typing import Any, Literal
+from threading import Event
+from typing import Any
 
-from ernie_async.batch.agenda import Order
-from ernie_async.batch.appending import AppendFile, Fsync
 from ernie_async.batch.checkpoint import (
     Before,
-    drop_records,
+    drop_lines,
     errors_path,
+    is_unreadable,
     mend_tail,
     read_back,
     rotate,
+    torn_path,
 )
-from ernie_async.batch.flow import Flow, Item
+from ernie_async.batch.flow import Item
 from ernie_async.batch.ids import Ids, State
-from ernie_async.batch.inputs import (
-    MAX_LINE_BYTES,
-    InputKind,
-    count_lines,
-    kind_of,
-    read_ahead,
-    read_lines,
-)
+from ernie_async.batch.inputs import InputKind, count_lines, kind_of, read_ahead, read_lines
 from ernie_async.batch.journal import Journal, journal_path, read_journal
-from ernie_async.batch.lines import DEFAULT_URL, Fault, Line, LineReader, duplicate, shard_of
+from ernie_async.batch.lines import Fault, Line, LineReader, duplicate, fault_of, shard_of
 from ernie_async.batch.lock import OutputLock
+from ernie_async.batch.options import FileOptions
+from ernie_async.batch.order import Order
 from ernie_async.batch.progress import Progress
-from ernie_async.batch.records import UNDONE, BatchResult, record_id, write_record
+from ernie_async.batch.records import UNDONE, BatchResult, read_record, write_record
 from ernie_async.batch.stopping import BatchError, StopReason
+from ernie_async.batch.writing import AppendFile
 from ernie_async.errors import ConfigError
 
-__all__ = ["FileOptions", "FileRun"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileOptions:
-    """How a file is read, and how its results are written.
-
-    Attributes:
-        kind: `jsonl`, `csv` or `parquet`; `None` to go by the file's name.
-        template: A format string over the columns of a row, which becomes its prompt.
-        id_column: The column that names a row; `None` for `custom_id`, else `row-<number>`.
-        url: Where prompts go, such as `/v2/embeddings`.
-        defaults: Fields of a body, for lines that do not have them.
-        errors: Where dead letters go; `None` for `<OUT stem>.errors.jsonl`.
-        ordered: Write results in the order of the input.
-        order_window: How far the newest line may be ahead of the oldest that is not over.
-        delivery: After a crash, either ask again what was under way, or never.
-        fsync: When lines are safe from a loss of power: `interval` (1,000 lines or 1 s), `always`,
-            `never`.
-        fresh: Refuse an output that is not empty.
-        repair: Move unreadable lines of the output aside, instead of giving up.
-        on_changed: If a line that is done now asks something else: `error`, `keep` or `rerun`.
-        only_failed: Do the dead letters of earlier runs again, and nothing else.
-        strict: Look through the whole input first, and give up at the first bad line.
-        shard: `(i, n)`: only the lines of machine i, 0 to n - 1.
-        max_line_bytes: A longer line is a dead letter, and never held.
-    """
-
-    kind: InputKind | None = None
-    template: str | None = None
-    id_column: str | None = None
-    url: str = DEFAULT_URL
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    errors: Path | None = None
-    ordered: bool = False
-    order_window: int = 10_000
-    delivery: Literal["at-least-once", "at-most-once"] = "at-least-once"
-    fsync: Fsync = "interval"
-    fresh: bool = False
-    repair: bool = False
-    on_changed: Literal["error", "keep", "rerun"] = "error"
-    only_failed: bool = False
-    strict: bool = False
-    shard: tuple[int, int] | None = None
-    max_line_bytes: int = MAX_LINE_BYTES
-
-    def __post_init__(self) -> None:
-        if self.order_window < 1 or self.max_line_bytes < 1:
-            raise ConfigError("order_window, max_line_bytes: expected at least 1")
-        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
-            i, n = self.shard
-            raise ConfigError(f"shard: expected i/n with i from 0 to n - 1, got {i}/{n}")
+__all__ = ["FileRun"]
 
 
 class FileRun:
@@ -104,6 +48,9 @@ class FileRun:
         models: The model of lines that name none, by path.
 
     Attributes:
+        before: What earlier runs have done.
+        reader: Has notes of what was odd about the input.
+        held: Results that wait for one before them, and are lost if the run stops here.
         is_over: Whether all lines are; to be set at the end.
     """
 
@@ -112,15 +59,20 @@ class FileRun:
     ) -> None:
         self.source = source
         self.out = out
+        self.err: Path | None = None if out is None else errors_path(out)
         self.options = options
-        self.kind: InputKind = options.kind or kind_of(source)
-        self.err: Path | None = options.errors or (None if out is None else errors_path(out))
         self.before: Before = Before()
-        self.reader: LineReader = self._make_reader(models)
+        self.reader: LineReader = LineReader(
+            defaults=options.defaults,
+            models=models,
+            template=options.template,
+            id_column=options.id_column,
+            url=options.url,
+        )
+        self.held: int = 0
         self.is_over = False
-        self._models = models
+        self._kind: InputKind = options.kind or kind_of(source)
         self._order: Order[BatchResult] = Order(options.order_window)
-        self._held = 0
         self._results: AppendFile | None = None
         self._letters: AppendFile | None = None
         if out is not None and out.exists() and source.exists() and out.samefile(source):
@@ -128,58 +80,54 @@ class FileRun:
         if out is None and (options.only_failed or options.delivery == "at-most-once"):
             raise ConfigError("standard output has no checkpoint, which this needs")
 
-    def _make_reader(self, models: Mapping[str, str]) -> LineReader:
-        return LineReader(
-            defaults=self.options.defaults,
-            models=models,
-            template=self.options.template,
-            id_column=self.options.id_column,
-            url=self.options.url,
-        )
-
     # Before anything is sent
 
-    async def open(self, stack: AsyncExitStack) -> Journal | None:
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[Journal | None, None]:
         """Lock the output, mend it and read it back, and open it.
 
         Raises:
             BatchError: The run cannot begin; its reason says why.
             ConfigError: The options do not fit what is there.
         """
-        try:
+        out, err = self.out, self.err
+        with failing_for("input"):
             self.source.open("rb").close()
-        except OSError as error:
-            raise BatchError(f"{self.source}: {error.strerror}", "input") from None
         if self.options.strict:
             await asyncio.to_thread(self._check_strictly)
-        out, err = self.out, self.err
-        if out is not None and err is not None:
-            try:
-                lock = OutputLock(out.with_name(f"{out.name}.lock"))
-            except OSError as error:
-                raise BatchError(f"{out}: {error.strerror}", "locked") from None
-            stack.callback(lock.release)
-            stack.callback(self._forget_journal)
-            try:
-                await asyncio.to_thread(self._read_back, out, err)
-            except OSError as error:
-                raise BatchError(f"{error.filename or out}: {error.strerror}", "io") from None
-        stack.callback(self.before.ids.close)
-        try:
-            self._results = await self._append_to(stack, out)
-            self._letters = None if err is None else await self._append_to(stack, err)
-        except OSError as error:
-            raise BatchError(f"{error.filename}: {error.strerror}", "locked") from None
-        if self.options.delivery == "at-least-once" or out is None:
-            return None
-        journal = Journal(journal_path(out))
-        stack.push_async_callback(journal.aclose)
-        return journal
+        async with AsyncExitStack() as stack:
+            if out is not None and err is not None:
+                with failing_for("locked"):
+                    lock = OutputLock(out.with_name(f"{out.name}.lock"))
+                stack.callback(lock.release)
+                stack.callback(self._forget_journal)
+                with failing_for("io"):
+                    await asyncio.to_thread(self._read_back, out, err)
+            stack.callback(self.before.ids.close)
+            with failing_for("locked"):
+                self._results = await self._append_to(stack, out)
+                self._letters = None if err is None else await self._append_to(stack, err)
+            journal = None
+            if out is not None and self.options.delivery == "at-most-once":
+                journal = Journal(journal_path(out))
+                stack.push_async_callback(journal.aclose)
+            yield journal
 
     async def _append_to(self, stack: AsyncExitStack, path: Path | None) -> AppendFile:
         file = AppendFile(path, self.options.fsync)
         stack.push_async_callback(file.aclose)
         return file
+
+    def look_back(self) -> None:
+        """See what earlier runs have done; nothing is changed.
+
+        Raises:
+            BatchError: The output is damaged.
+            OSError: It cannot be read.
+        """
+        if self.out is not None and self.err is not None:
+            self.before.ids.close()
+            self.before = read_back(self.out, self.err, only_failed=self.options.only_failed)
 
     def _read_back(self, out: Path, err: Path) -> None:
         options = self.options
@@ -187,20 +135,16 @@ class FileRun:
             raise ConfigError(f"--fresh: {out} is not empty")
         for path in (out, err, journal_path(out)):
             mend_tail(path)
+            if options.repair and path in {out, err}:
+                drop_lines(path, is_unreadable, aside=torn_path(path))
         if options.only_failed:
             rotate(err)
-        self.before = self._look_back(out, err)
+        self.look_back()
         if options.on_changed == "rerun":
-            changed = {
-                line.custom_id
-                for line in self._all_lines(self._make_reader(self._models))
-                if isinstance(line, Line) and _is_changed(self.before.ids, line)
-            }
-            if changed:
-                drop_records(
-                    out, lambda record: isinstance(record, tuple) and record.custom_id in changed
-                )
-                self.before = self._look_back(out, err)
+            changed = {line.custom_id for line in self._lines() if self._is_changed(line)}
+            if drop_lines(out, lambda raw: read_record(raw).custom_id in changed):
+                self.look_back()
+            self.reader.notes.clear()
         if options.delivery == "at-most-once":
             for name, is_begun in read_journal(journal_path(out)):
                 if is_begun:
@@ -208,27 +152,27 @@ class FileRun:
                 else:
                     self.before.ids.forget_start(name)
 
-    def _look_back(self, out: Path, err: Path) -> Before:
-        self.before.ids.close()
-        return read_back(out, err, repair=self.options.repair, only_failed=self.options.only_failed)
-
     def _check_strictly(self) -> None:
-        ids = Ids()
-        for line in self._all_lines(self._make_reader(self._models)):
-            fault = line if isinstance(line, Fault) else None
-            if isinstance(line, Line) and ids.take(line.custom_id) is not None:
-                fault = duplicate(line)
-            if fault is not None:
-                ids.close()
-                text = f"{self.source}: line {fault.number}: {fault.code}: {fault.message}"
-                raise BatchError(text, "invalid_input")
-        ids.close()
+        with closing(Ids()) as ids:
+            for line in self._lines():
+                fault = line if isinstance(line, Fault) else None
+                if isinstance(line, Line) and ids.take(line.custom_id) is not None:
+                    fault = duplicate(line)
+                if fault is not None:
+                    text = f"{self.source}: line {fault.number}: {fault.code}: {fault.message}"
+                    raise BatchError(text, "invalid_input")
+        self.reader.notes.clear()
 
-    def _all_lines(self, reader: LineReader) -> Iterator[Line | Fault]:
-        limit = self.options.max_line_bytes
-        return read_lines(self.source, self.kind, reader, max_line_bytes=limit)
+    def _forget_journal(self) -> None:
+        # Before the lock is released: the next run has a journal of its own.
+        if self.is_over and self.out is not None:
+            journal_path(self.out).unlink(missing_ok=True)
 
     # What is left to do
+
+    def _lines(self) -> Iterator[Line | Fault]:
+        limit = self.options.max_line_bytes
+        return read_lines(self.source, self._kind, self.reader, max_line_bytes=limit)
 
     async def items(self, progress: Progress) -> AsyncGenerator[Item, None]:
         """The lines that are to be done, each with its place in the order.
@@ -237,7 +181,8 @@ class FileRun:
             BatchError: A line has changed since it was done.
             OSError: The input cannot be read.
         """
-        async with aclosing(read_ahead(self._all_lines(self.reader))) as lines:
+        n_items = 0
+        async with aclosing(read_ahead(self._lines())) as lines:
             async for line in lines:
                 if not self._is_ours(line):
                     continue
@@ -245,8 +190,9 @@ class FileRun:
                 if wanted is None:
                     progress.skipped += 1
                 else:
-                    is_placed = isinstance(wanted, Line)
-                    yield Item(wanted, self._order.begin() if is_placed else None)
+                    n_items += 1
+                    yield Item(wanted, self._order.begin() if isinstance(wanted, Line) else None)
+        progress.total = progress.skipped + n_items
 
     def _is_ours(self, line: Line | Fault) -> bool:
         if self.options.shard is None:
@@ -254,6 +200,12 @@ class FileRun:
         i, n = self.options.shard
         name = line.custom_id
         return (line.number % n if name is None else shard_of(name, n)) == i
+
+    def _is_changed(self, line: Line | Fault) -> bool:
+        """Whether it asks something else than what is done."""
+        if not isinstance(line, Line):
+            return False
+        return self.before.ids.key(line.custom_id) not in {None, line.key}
 
     def _choose(self, line: Line | Fault) -> Line | Fault | None:
         """What is to be done with a line; `None` if nothing."""
@@ -268,23 +220,14 @@ class FileRun:
         match known.state:
             case State.DONE:
                 if known.key not in {line.key, None} and self.options.on_changed == "error":
-                    raise BatchError(
-                        f"line {line.number}: {line.custom_id!r} asks something else than the line "
-                        "that is done; see --on-changed",
-                        "damaged",
-                    )
+                    reason = f"line {line.number}: {line.custom_id!r} asks something else than the "
+                    raise BatchError(f"{reason}line that is done; see --on-changed", "damaged")
                 return None
             case State.FAILED:
                 return line if self.options.only_failed else None
             case State.STARTED:
-                return Fault(
-                    line.number,
-                    "unknown_outcome",
-                    "an earlier run had sent it and died before its answer",
-                    line.key,
-                    line.custom_id,
-                    line.metadata,
-                )
+                reason = "an earlier run had sent it and died before its answer"
+                return fault_of(line, "unknown_outcome", reason)
             case State.SEEN:
                 return duplicate(line)
 
@@ -293,12 +236,17 @@ class FileRun:
         return not self.options.ordered or self._order.has_room
 
     async def count(self, progress: Progress) -> None:
-        """Count the lines of the input, in a thread."""
-        if self.options.shard is None and not self.options.only_failed:
-            try:
-                progress.total = await asyncio.to_thread(count_lines, self.source, self.kind)
-            except (OSError, ConfigError):
-                return  # whoever reads it will tell
+        """Guess the lines of the input, in a thread, until all are read."""
+        if self.options.shard is not None or self.options.only_failed:
+            return
+        is_over = Event()
+        try:
+            total = await asyncio.to_thread(count_lines, self.source, self._kind, is_over.is_set)
+            progress.total = total if progress.total is None else progress.total
+        except (OSError, ConfigError):
+            return  # whoever reads it will tell
+        finally:
+            is_over.set()  # else a thread would count on after the run
 
     # What is written
 
@@ -308,64 +256,36 @@ class FileRun:
         Raises:
             OSError: The disk is full, or broken.
         """
+        assert self._results is not None
         if not result.ok and result.code not in UNDONE and self._letters is not None:
-            await self._letters.append(_record(result))
+            await self._letters.append(write_record(result))
         if not self.options.ordered:
             if result.ok:
-                await self._write(result)
-            return
-        if result.row is None or result.code in UNDONE:
-            return
-        self._held += result.ok
-        for told in self._order.end(result.row, result if result.ok else None):
-            self._held -= 1
-            await self._write(told)
+                await self._results.append(write_record(result))
+        elif result.row is not None and result.code not in UNDONE:
+            self.held += result.ok
+            for told in self._order.end(result.row, result if result.ok else None):
+                self.held -= 1
+                await self._results.append(write_record(told))
 
-    async def _write(self, result: BatchResult) -> None:
-        assert self._results is not None
-        await self._results.append(_record(result))
+    def why(self, reason: StopReason | None, failed: int) -> StopReason:
+        """Why the run ended, dead letters of earlier runs counted in.
 
-    @property
-    def held(self) -> int:
-        """Results that wait for one before them, and are lost if the run stops here."""
-        return self._held
-
-    async def keep_synced(self, flow: Flow) -> None:
-        """Make what is written durable as the options say, until cancelled."""
-        files = [file for file in (self._results, self._letters) if file is not None]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for file in files:
-                    group.create_task(file.keep_synced())
-        except* OSError as errors:
-            flow.stop("io", errors.exceptions[0])
-
-    def _forget_journal(self) -> None:
-        # Before the lock is released: the next run has a journal of its own.
-        if self.is_over and self.out is not None:
-            journal_path(self.out).unlink(missing_ok=True)
-
-    def finish(self, reason: StopReason) -> StopReason:
-        """Why the run ended, dead letters of earlier runs counted in."""
-        if reason == "finished" and self.before.failed:
-            return "failures"
-        return reason
+        Args:
+            reason: What stopped it, if anything did.
+            failed: Lines that failed in it.
+        """
+        return reason or ("failures" if failed or self.before.failed else "finished")
 
     def told_options(self) -> dict[str, Any]:
         """The options, as the summary has them."""
-        given = asdict(self.options)
-        given["errors"] = None if self.err is None else str(self.err)
-        return {"input": str(self.source), "output": str(self.out or "-"), **given}
-
-    @property
-    def notes(self) -> Counter[str]:
-        """What was odd about the input."""
-        return self.reader.notes
+        return {"input": str(self.source), "output": str(self.out or "-"), **asdict(self.options)}
 
 
-def _record(result: BatchResult) -> bytes:
-    return write_record(result, record_id(result.finished_at, randbits(80)))
-
-
-def _is_changed(ids: Ids, line: Line) -> bool:
-    return ids.key(line.custom_id) not in {None, line.key}
+@contextmanager
+def failing_for(reason: StopReason) -> Iterator[None]:
+    """Have errors of files tell that the run cannot begin."""
+    try:
+        yield
+    except OSError as error:
+        raise BatchError(f"{error.filename}: {error.strerror}", reason) from None

@@ -5,36 +5,29 @@ line is decided here; files and screens are unknown.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from random import Random
 from time import monotonic, time
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from ernie_async.batch.agenda import Agenda
-from ernie_async.batch.asking import Answer, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.attempts import AnyAttempts
+from ernie_async.batch.failures import code_of, may_be_billed, was_refused
 from ernie_async.batch.journal import Journal
 from ernie_async.batch.lines import Fault, Line
 from ernie_async.batch.progress import Gauges, Progress, WaitingFor
-from ernie_async.batch.records import MAX_ATTEMPTS_TOLD, Attempt, BatchResult, code_of
+from ernie_async.batch.records import MAX_ATTEMPTS_TOLD, Attempt, BatchResult
 from ernie_async.batch.stopping import BatchError, Budget, Losses, StopReason, code_of_undone
-from ernie_async.errors import (
-    APIError,
-    ConfigError,
-    ConnectError,
-    DeadlineError,
-    ErnieError,
-    NoKeyError,
-    RateLimitError,
-    ServerError,
-)
-from ernie_async.sansio.load import OVERLOAD, is_quota
+from ernie_async.errors import APIError, ConfigError, ErnieError, NoKeyError, RateLimitError
+from ernie_async.sansio.load import is_quota
 from ernie_async.sansio.retry import RetryPolicy
 
-__all__ = ["Flow", "Item", "Rules"]
+__all__ = ["Flow", "Item", "Rules", "Tell"]
+
+Tell = Callable[[BatchResult], Awaitable[None]]
 
 # Until one line has succeeded, no more calls than this are made at once: a wrong key shall not cost
 # as many of them as there are workers.
@@ -46,11 +39,6 @@ QUOTA_PATIENCE = 600.0
 
 # Items that bring no work are read in a row before others have a turn.
 ITEMS_IN_A_ROW = 64
-
-# With these a service says that it did not even begin.
-REFUSING = {429, 503, 529}
-
-Phase = Literal["admission", "asking", "telling"]
 
 
 class Item(NamedTuple):
@@ -65,24 +53,18 @@ class Rules:
     """What a flow obeys.
 
     Attributes:
-        workers: Calls at once, at most.
+        concurrency: Calls at once, at most.
         window: Lines that are read and not over, at most.
         retry: How often a line is tried.
         deadline: Seconds after which nothing new begins; `None` for no limit.
         grace: Seconds that calls under way get when the run stops.
-        is_once: A line is tried again only if the service cannot have worked on it.
     """
 
-    workers: int
+    concurrency: int
     window: int
     retry: RetryPolicy
     deadline: float | None
     grace: float
-    is_once: bool = False
-
-    def once(self) -> "Rules":
-        """The same for lines that must not be asked twice."""
-        return replace(self, is_once=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -103,12 +85,19 @@ class Flow:
     Args:
         attempts: Makes them.
         rules: What it obeys.
+        asker: Estimates what lines take.
+        estimates: Whether anybody wants to know that.
         budget: What may be spent.
         losses: Says when there are too many.
         progress: Told of everything.
         tell: Takes each result. A failure of it stops the run.
-        journal: Told before each attempt, and of those that the service refused to work on.
+        journal: If there is one, no line is ever asked twice. Told before each attempt, and of
+            those that the service refused to work on.
         has_room: Whether one more line may be read, apart from the window.
+
+    Attributes:
+        reason: Why it stops before the end; `None` while it does not.
+        failure: What went wrong, if something did.
     """
 
     def __init__(
@@ -116,10 +105,12 @@ class Flow:
         attempts: AnyAttempts,
         rules: Rules,
         *,
+        asker: Asker,
+        estimates: bool,
         budget: Budget,
         losses: Losses,
         progress: Progress,
-        tell: Callable[[BatchResult], Awaitable[None]],
+        tell: Tell,
         journal: Journal | None = None,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -133,21 +124,27 @@ class Flow:
         self._tell = tell
         self._journal = journal
         self._has_room = has_room
+        self._asker = asker
+        self._estimates = estimates
         self._chance = Random()
-        self._agenda: Agenda[Job] = Agenda()
+        self._has_succeeded = False
+        # Lines: those that were read, those that wait for a moment, those whose moment has come,
+        # and those that a stop has left.
+        self._fresh: deque[Job] = deque()
+        self._later: dict[Job, asyncio.TimerHandle] = {}
+        self._due: deque[Job] = deque()
+        self._undone: list[Job] = []
         self._is_read = False
         self._outstanding = 0
+        self._has_changed = asyncio.Event()
+        # Workers: those that have a line, and what they do with it; those that have none.
         self._active = 0
-        self._has_succeeded = False
+        self._admitting: set[asyncio.Task[Any]] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._telling = 0
         self._idle: list[asyncio.Future[None]] = []
-        self._room = asyncio.Event()
-        self._timers: list[asyncio.TimerHandle] = []
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = float("inf")
-        self._phases: dict[asyncio.Task[Any], Phase] = {}
-        self._undone: list[Job] = []
         self._feeder: asyncio.Task[None] | None = None
-        self._counts_tokens = budget.is_limited or attempts.counts_tokens
+        self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self, items: AsyncIterator[Item]) -> None:
         """Take all items to their end, or stop.
@@ -155,22 +152,18 @@ class Flow:
         Raises:
             ExceptionGroup: Something failed that should not.
         """
-        loop = asyncio.get_running_loop()
         if self._rules.deadline is not None:
-            self._timers.append(loop.call_later(self._rules.deadline, self.stop, "deadline"))
+            self._call_later(self._rules.deadline, self.stop, "deadline")
         try:
-            async with self._attempts, asyncio.TaskGroup() as group:
+            async with self._attempts.opened(), asyncio.TaskGroup() as group:
                 self._feeder = group.create_task(self._feed(items))
-                for _ in range(self._rules.workers):
+                for _ in range(self._rules.concurrency):
                     group.create_task(self._work())
         finally:
-            for timer in self._timers:
+            for timer in (*self._timers, *self._later.values()):
                 timer.cancel()
-            if self._alarm is not None:
-                self._alarm.cancel()
-        self._undone += self._agenda.clear()
-        for job in self._undone:
-            code = code_of_undone(self.reason or "cancelled")
+        code = code_of_undone(self.reason or "cancelled")
+        for job in (*self._undone, *self._due, *self._later, *self._fresh):
             await self._hand_over(self._result(job, Answer(), code, "the run stopped before"))
 
     def stop(self, reason: StopReason, failure: Exception | None = None) -> None:
@@ -185,54 +178,38 @@ class Flow:
         self.reason, self.failure = reason, failure
         if self._feeder is not None and self._feeder is not asyncio.current_task():
             self._feeder.cancel()
-        self._cancel("admission")
+        cancel_all(self._admitting)
         self._attempts.stop()
-        self._wake(len(self._idle))
-        loop = asyncio.get_running_loop()
-        self._timers.append(loop.call_later(self._rules.grace, self.cancel))
+        self._wake_all()
+        self._call_later(self._rules.grace, self.cancel)
 
     def cancel(self) -> None:
         """Stop, and break off what is under way."""
         self.stop("cancelled")
-        self._cancel("admission", "asking")
+        cancel_all(self._admitting | self._asking)
 
     def gauges(self) -> Gauges:
         """What is so right now."""
-        phases = list(self._phases.values())
-        views = self._attempts.views()
-        waiting_elsewhere = self._attempts.waiting
-        in_flight = phases.count("asking") - waiting_elsewhere
-        limit = min([self._limit(), *(v.concurrency for v in views if v.concurrency is not None)])
+        view = self._attempts.view()
+        in_flight = len(self._asking) - self._attempts.waiting
+        limit = min(self._limit, self._limit if view.concurrency is None else view.concurrency)
         waiting: WaitingFor | None = None
-        if "telling" in phases and self._active >= limit:
+        if self._telling and self._active >= limit:
             waiting = "consumer"
-        elif any(one.paused_for for one in views):
+        elif view.paused_for:
             waiting = "cooldown"
         elif in_flight >= limit:
             waiting = "concurrency"
-        elif "admission" in phases or waiting_elsewhere:
+        elif self._admitting or self._attempts.waiting:
             waiting = "rate"
-        elif self._agenda.waiting:
+        elif self._later:
             waiting = "cooldown"
         elif not self._is_read:
             waiting = "input"
         return Gauges(in_flight, limit, waiting)
 
-    def _cancel(self, *phases: Phase) -> None:
-        for task, phase in list(self._phases.items()):
-            if phase in phases:
-                task.cancel()
-
-    @contextmanager
-    def _in(self, phase: Phase) -> Iterator[Callable[[Phase], None]]:
-        task = asyncio.current_task()
-        assert task is not None
-        become = partial(self._phases.__setitem__, task)
-        become(phase)
-        try:
-            yield become
-        finally:
-            del self._phases[task]
+    def _call_later(self, seconds: float, call: Callable[..., None], *given: Any) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, call, *given))
 
     # Reading
 
@@ -253,96 +230,82 @@ class Flow:
             self.stop(error.reason, error)
         except (OSError, ConfigError) as error:
             self.stop("input", error)
-        except Exception as error:  # noqa: BLE001 - the caller's iterator; the caller is told
+        except Exception as error:  # noqa: BLE001 - his iterator's, raised where he takes results
             self.stop("internal", error)
         finally:
             self._is_read = True
-            self._wake(len(self._idle))
+            self._wake_all()
 
     async def _take(self, item: Item) -> None:
+        """Have a line done, and wait until there is room for another."""
         line, row = item
         if isinstance(line, Fault):
-            await self._finish(_fault_result(line, row), None)
+            result = Answer().result_for(line, line.code, line.message, row=row)
+            await self._finish(result, None)
             return
-        while self._outstanding >= self._rules.window or not self._has_room():
-            self._room.clear()
-            try:
-                await self._room.wait()
-            except asyncio.CancelledError:
-                self._undone.append(Job(line, row, Need()))
-                raise
-        if self._budget.max_cost is not None and not self._attempts.has_price(line):
+        if self._budget.max_cost is not None and not self._asker.has_price(line):
             raise BatchError(f"max_cost: {line.model!r} has no price", "budget")
+        need = self._asker.need(line) if self._estimates else Need()
         self._outstanding += 1
-        need = self._attempts.need(line) if self._counts_tokens else Need()
-        self._agenda.add(Job(line, row, need))
-        self._wake(1)
+        self._fresh.append(Job(line, row, need))
+        self._wake_one()
+        while self._outstanding >= self._rules.window or not self._has_room():
+            self._has_changed.clear()
+            await self._has_changed.wait()
 
     # Working
 
+    @property
     def _limit(self) -> int:
-        workers = self._rules.workers
-        return workers if self._has_succeeded else min(workers, CAUTIOUS)
-
-    def _take_next(self) -> Job | None:
-        """What a worker shall do now; `None` if it has to wait."""
-        now = monotonic()
-        job = self._agenda.peek(now)
-        if job is None or self._active >= self._limit():
-            return None
-        if self._budget.is_limited and not self._budget.reserve(job.need.cost, job.need.tokens):
-            if self._active == 0:
-                self.stop("budget")
-            return None
-        return self._agenda.pop(now)
+        most = self._rules.concurrency
+        return most if self._has_succeeded else min(most, CAUTIOUS)
 
     async def _next(self) -> Job | None:
+        """The next line for a worker; `None` if there will be none."""
         while self.reason is None:
-            job = self._take_next()
-            if job is not None:
+            queue = self._due or self._fresh
+            if queue and self._active < self._limit and self._may_spend(queue[0].need):
                 self._active += 1
-                if len(self._agenda):
-                    self._wake(1)  # to begin the next one, or to look at the clock for it
+                job = queue.popleft()
+                if self._due or self._fresh:
+                    self._wake_one()
                 return job
             if self.reason is not None or (self._is_read and not self._outstanding):
                 break
-            self._set_alarm()
             idle = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
             await idle
         return None
 
-    def _wake(self, number: int) -> None:
-        while number > 0 and self._idle:
+    def _may_spend(self, need: Need) -> bool:
+        """Set something aside for a line. If it is too much, and nothing is to come back, stop."""
+        if self._budget.reserve(need.cost, need.tokens):
+            return True
+        if not self._active:
+            self.stop("budget")
+        return False
+
+    def _wake_one(self) -> None:
+        """Have an idle worker look for a line. One that finds it wakes the next one."""
+        while self._idle:
             idle = self._idle.pop()
             if not idle.done():
                 idle.set_result(None)
-                number -= 1
+                return
 
-    def _set_alarm(self) -> None:
-        due = self._agenda.next_due()
-        if due is None or due >= self._alarm_at:
-            return
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = due
-        loop = asyncio.get_running_loop()
-        self._alarm = loop.call_later(max(0.0, due - monotonic()), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm, self._alarm_at = None, float("inf")
-        self._wake(1)
+    def _wake_all(self) -> None:
+        for _ in range(len(self._idle)):
+            self._wake_one()
 
     async def _work(self) -> None:
         while (job := await self._next()) is not None:
             try:
                 await self._try(job)
             except asyncio.CancelledError:
-                if self.reason is None:
-                    raise
                 task = asyncio.current_task()
-                if task is not None:
-                    task.uncancel()
+                if self.reason is None or task is None:
+                    raise
+                task.uncancel()
                 self._undone.append(job)
             except OSError as error:  # of the journal
                 self.stop("io", error)
@@ -352,55 +315,78 @@ class Flow:
                 self._undone.append(job)
             finally:
                 self._active -= 1
-                # This worker takes the next line itself; another may have room now.
-                self._wake(2)
 
     async def _try(self, job: Job) -> None:
         try:
             answer = await self._attempt(job)
         finally:
-            if self._budget.is_limited:
-                self._budget.release(job.need.cost, job.need.tokens)
-        if not answer.is_sent:
-            await self._leave(job)
-            return
-        error = answer.error
+            self._budget.release(job.need.cost, job.need.tokens)
         if answer.usage is not None:
             self._budget.spend(answer.cost or 0.0, answer.usage.total_tokens)
-        if error is None:
+        if not answer.is_sent:  # since the run stops
+            await self._note_refused(job)
+            self._undone.append(job)
+        elif answer.error is not None:
+            await self._failed(job, answer, answer.error)
+        else:
             if not self._has_succeeded:
                 self._has_succeeded = True
-                self._wake(len(self._idle))
+                self._wake_all()
             await self._finish_job(self._result(job, answer, None, ""), None)
-            return
+
+    async def _attempt(self, job: Job) -> Answer:
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def begin() -> None:
+            if self._journal is not None:
+                await self._journal.begin(job.line)
+            job.attempts += 1
+            self.progress.requests += 1
+            self._admitting.discard(task)
+            self._asking.add(task)
+
+        self._admitting.add(task)
+        try:
+            return await self._attempts.make(job.line, job.need, begin)
+        finally:
+            self._admitting.discard(task)
+            self._asking.discard(task)
+
+    async def _failed(self, job: Job, answer: Answer, error: ErnieError) -> None:
         now = monotonic()
         code = code_of(error)
         job.errors.append(Attempt(time(), code, answer.status))
         del job.errors[:-MAX_ATTEMPTS_TOLD]
         if isinstance(error, RateLimitError):
-            self.progress.refused(now)
+            self.progress.refused += 1
         if may_be_billed(error):
             self.progress.unknown_usage += 1
-        delay = self._delay(job, error, now)
-        if self._journal is not None and was_refused(error):
-            await self._journal.refused(job.line)
+        is_refused = was_refused(error)
+        delay = self._delay(job, error, now, is_refused=is_refused)
+        if is_refused:
+            await self._note_refused(job)
         if delay is None:
             await self._finish_job(self._result(job, answer, code, error.message), error)
         elif self.reason is not None:
             self._undone.append(job)
         else:
             self.progress.retried += 1
-            self._agenda.add_at(job, now + delay)
+            loop = asyncio.get_running_loop()
+            self._later[job] = loop.call_later(delay, self._come_up, job)
 
-    async def _leave(self, job: Job) -> None:
-        """A line was begun, and not sent, since the run stops."""
+    async def _note_refused(self, job: Job) -> None:
         if self._journal is not None:
             await self._journal.refused(job.line)
-        self._undone.append(job)
 
-    def _delay(self, job: Job, error: ErnieError, now: float) -> float | None:
+    def _come_up(self, job: Job) -> None:
+        del self._later[job]
+        self._due.append(job)
+        self._wake_one()
+
+    def _delay(self, job: Job, error: ErnieError, now: float, *, is_refused: bool) -> float | None:
         """Seconds until the line is tried again; `None` if it has failed."""
-        if self._rules.is_once and not was_refused(error):
+        if self._journal is not None and not is_refused:
             return None
         if isinstance(error, NoKeyError) or (is_quota(error) and not self._is_too_long(error)):
             # No attempt of the line's: everybody was refused.
@@ -417,46 +403,24 @@ class Flow:
         asked = error.retry_after if isinstance(error, APIError) else None
         return asked is not None and asked > self._rules.retry.max_retry_after
 
-    async def _attempt(self, job: Job) -> Answer:
-        with self._in("admission") as become:
-
-            async def begin() -> None:
-                if self._journal is not None:
-                    await self._journal.begin(job.line)
-                job.attempts += 1
-                self.progress.sent(monotonic())
-                become("asking")
-
-            return await self._attempts.make(job.line, job.need, begin)
+    # Handing over
 
     def _result(self, job: Job, answer: Answer, code: str | None, message: str) -> BatchResult:
-        usage = answer.usage
-        return BatchResult(
-            custom_id=job.line.custom_id,
-            number=job.line.number,
-            key=job.line.key,
-            code=code,
-            message=message,
-            status=answer.status,
-            request_id=answer.request_id,
-            body=answer.body,
+        return answer.result_for(
+            job.line,
+            code,
+            message,
             attempts=job.attempts,
-            latency=answer.seconds,
-            finished_at=time(),
-            cost=answer.cost,
-            prompt_tokens=0 if usage is None else usage.prompt_tokens,
-            completion_tokens=0 if usage is None else usage.completion_tokens,
             errors=tuple(job.errors),
-            metadata=job.line.metadata,
             row=job.row,
         )
 
     async def _finish_job(self, result: BatchResult, error: ErnieError | None) -> None:
         await self._finish(result, error)
         self._outstanding -= 1
-        self._room.set()
+        self._has_changed.set()
         if self._is_read and not self._outstanding:
-            self._wake(len(self._idle))
+            self._wake_all()
 
     async def _finish(self, result: BatchResult, error: ErnieError | None) -> None:
         """A line is over."""
@@ -467,48 +431,19 @@ class Flow:
 
     async def _hand_over(self, result: BatchResult) -> None:
         if self.reason != "io":
+            self._telling += 1
             try:
-                with self._in("telling"):
-                    await self._tell(result)
+                await self._tell(result)
             except OSError as error:
                 self.stop("io", error)
+            finally:
+                self._telling -= 1
         if self.reason == "io":
-            result = replace(result, code=code_of_undone("io"))  # it is written nowhere
+            result = result._replace(code=code_of_undone("io"))  # it is written nowhere
         self.progress.over(result, monotonic())
 
 
-def may_be_billed(error: ErnieError) -> bool:
-    """Whether the service may have worked, and nobody heard of it."""
-    match error:
-        case ConnectError(was_sent=was_sent):
-            return was_sent
-        case DeadlineError(clock=clock):
-            return clock != "connect"
-        case _:
-            return False
-
-
-def was_refused(error: ErnieError) -> bool:
-    """Whether the service cannot have worked on the request."""
-    match error:
-        case ConnectError() | DeadlineError():
-            return not may_be_billed(error)
-        case RateLimitError() | NoKeyError():
-            return True
-        case ServerError(status=status, code=code):
-            return status in REFUSING or (code or "").lower() in OVERLOAD
-        case _:
-            return False
-
-
-def _fault_result(fault: Fault, row: Any) -> BatchResult:
-    return BatchResult(
-        custom_id=fault.custom_id,
-        number=fault.number,
-        key=fault.key,
-        code=fault.code,
-        message=fault.message,
-        finished_at=time(),
-        metadata=fault.metadata,
-        row=row,
-    )
+def cancel_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Break off what these do now; for a worker that is one line."""
+    for task in list(tasks):
+        task.cancel()

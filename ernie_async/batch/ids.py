@@ -45,18 +45,21 @@ class Ids:
         self._db.execute("BEGIN")
 
     def note(self, custom_id: str, state: State, key: str | None = None) -> bool:
-        """Note what an earlier run left; whether the id is new."""
-        return self._insert(custom_id, state, key)
+        """Note what is known of an id; whether it is new. An old one stays as it is."""
+        done = self._db.execute(
+            "INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (encoded(custom_id), state, key)
+        )
+        return done.rowcount == 1
 
     def forget_start(self, custom_id: str) -> None:
         """Note that the service did not work on a line that was begun."""
-        name = custom_id.encode("utf-8", "surrogatepass")
-        self._db.execute("DELETE FROM ids WHERE id = ? AND state = ?", (name, State.STARTED))
+        query = "DELETE FROM ids WHERE id = ? AND state = ?"
+        self._db.execute(query, (encoded(custom_id), State.STARTED))
 
     def key(self, custom_id: str) -> str | None:
         """The key of a line that is done."""
-        name = custom_id.encode("utf-8", "surrogatepass")
-        row = self._db.execute("SELECT key FROM ids WHERE id = ?", (name,)).fetchone()
+        query = "SELECT key FROM ids WHERE id = ?"
+        row = self._db.execute(query, (encoded(custom_id),)).fetchone()
         return None if row is None else row[0]
 
     def note_bad(self, number: int, key: str | None) -> None:
@@ -70,9 +73,9 @@ class Ids:
 
     def take(self, custom_id: str) -> Known | None:
         """Meet an id in the input; `None` if it was never seen."""
-        if self._insert(custom_id, State.SEEN, None):
+        if self.note(custom_id, State.SEEN):
             return None
-        name = custom_id.encode("utf-8", "surrogatepass")
+        name = encoded(custom_id)
         state, key = self._db.execute("SELECT state, key FROM ids WHERE id = ?", (name,)).fetchone()
         self._db.execute("UPDATE ids SET state = ? WHERE id = ?", (State.SEEN, name))
         return Known(State(state), key)
@@ -85,9 +88,7 @@ class Ids:
         # A run may end in an error anywhere; Python 3.13 warns of a table that is only dropped.
         self._db.close()
 
-    def _insert(self, custom_id: str, state: State, key: str | None) -> bool:
-        done = self._db.execute(
-            "INSERT OR IGNORE INTO ids VALUES (?, ?, ?)",
-            (custom_id.encode("utf-8", "surrogatepass"), state, key),
-        )
-        return done.rowcount == 1
+
+def encoded(custom_id: str) -> bytes:
+    """An id as the table has it. A program may give half a surrogate pair."""
+    return custom_id.encode("utf-8", "surrogatepass")

@@ -5,7 +5,7 @@ Reads files and never a whole one. What a line means is decided in `lines`.
 
 import asyncio
 import csv
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -94,8 +94,15 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     return read_rows(path)
 
 
-def count_lines(path: Path, kind: InputKind) -> int | None:
+def count_lines(
+    path: Path, kind: InputKind, is_over: Callable[[], bool] = lambda: False
+) -> int | None:
     """How many lines there are, quickly; `None` if only reading them all would tell.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        is_over: Whether nobody wants to know any more.
 
     Raises:
         OSError: The file cannot be read.
@@ -108,7 +115,7 @@ def count_lines(path: Path, kind: InputKind) -> int | None:
         return count_rows(path)
     n_lines, last = 0, b"\n"
     with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK):
+        while (block := file.read(BLOCK)) and not is_over():
             n_lines += block.count(b"\n")
             last = block[-1:]
     return n_lines + (last != b"\n")

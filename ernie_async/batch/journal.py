@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic_core import from_json, to_json
 
-from ernie_async.batch.appending import AppendFile
 from ernie_async.batch.lines import Line
 from ernie_async.batch.stopping import BatchError
+from ernie_async.batch.writing import AppendFile
 
 __all__ = ["Journal", "journal_path", "read_journal"]
 
@@ -25,7 +25,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = AppendFile(path)
+        self._file = AppendFile(path, "never")  # but when we say so
 
     async def begin(self, line: Line) -> None:
         """A request is about to be sent.

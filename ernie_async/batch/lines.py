@@ -4,14 +4,14 @@ Pure. The form is that of OpenAI's batch files; rows of a table and plain prompt
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from json import dumps
+from json import JSONEncoder
 from string import Formatter
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import from_json
 
 from ernie_async.errors import ConfigError, shorten
 
@@ -24,6 +24,7 @@ __all__ = [
     "Line",
     "LineReader",
     "duplicate",
+    "fault_of",
     "find_path",
     "key_of",
     "raw_key",
@@ -36,19 +37,26 @@ CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH = PATHS = (
     "/images/generations",
 )
 DEFAULT_URL = f"/v2{CHAT_PATH}"
+EXPECTED_URL = f"url: expected one of {', '.join(PATHS)} below /v2, got"
 
 MAX_ID_CHARACTERS = 256
 # Other programs that read such files take ids of at most so many.
 COMMON_ID_CHARACTERS = 64
 
-KNOWN_KEYS = {"custom_id", "method", "url", "body", "metadata"}
+NATIVE_KEYS = {"custom_id", "method", "url", "body", "metadata"}
 ROW_KEYS = {"custom_id", "prompt", "messages", "metadata"}
+
+# Different things that are noted: a file may have other unknown keys in each line.
+MAX_NOTES = 20
 
 ABSENT: Any = object()
 
+_canonical = JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+).encode
 
-@dataclass(frozen=True, slots=True)
-class Line:
+
+class Line(NamedTuple):
     """One request.
 
     Attributes:
@@ -74,8 +82,7 @@ class Line:
         return model if isinstance(model, str) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """A line that asks nothing: why not.
 
     Attributes:
@@ -94,6 +101,14 @@ class Fault:
     key: str
     custom_id: str | None = None
     metadata: Any = ABSENT
+
+
+class BadLineError(ValueError):
+    """Why a line asks nothing, on its way to becoming a `Fault`."""
+
+    def __init__(self, message: str, code: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(slots=True)
@@ -118,7 +133,7 @@ class LineReader:
 
     def __post_init__(self) -> None:
         if find_path(self.url) is None:
-            raise ConfigError(f"url: expected one of {', '.join(PATHS)} below /v2, got {self.url}")
+            raise ConfigError(f"{EXPECTED_URL} {self.url}")
         if self.template is not None:
             try:
                 list(Formatter().parse(self.template))
@@ -137,53 +152,51 @@ class LineReader:
 
     def take(self, number: int, fields: Mapping[str, Any]) -> Line | Fault:
         """The fields of a line, or the columns of a row."""
-        if self.template is None and ("body" in fields or "url" in fields):
-            return self._native(number, fields)
-        return self._row(number, fields)
-
-    def make(self, number: int, custom_id: object, body: Mapping[str, Any]) -> Line | Fault:
-        """A request whose body is known."""
-        return self._line(number, custom_id, self.url, body, ABSENT)
-
-    def _native(self, number: int, fields: Mapping[str, Any]) -> Line | Fault:
-        for name in fields.keys() - KNOWN_KEYS:
-            self.notes[f"unknown key {shorten(name)}, ignored"] += 1
         custom_id, metadata = fields.get("custom_id"), fields.get("metadata", ABSENT)
+        try:
+            if self.template is None and ("body" in fields or "url" in fields):
+                url, body = self._native(fields)
+            else:
+                custom_id = self._name(number, fields)
+                url, body = self.url, self._row(fields)
+            return self._line(number, custom_id, url, body, metadata)
+        except BadLineError as error:
+            name = custom_id if is_name(custom_id) else None
+            key = raw_key(repr(fields).encode("utf-8", "replace"))
+            return Fault(number, error.code, str(error), key, name, metadata)
+
+    def _native(self, fields: Mapping[str, Any]) -> tuple[object, object]:
+        """Url and body of a line."""
+        self._note_unknown(fields, NATIVE_KEYS)
         method = fields.get("method", "POST")
         if method != "POST":
-            reason = f"method: expected POST, got {shorten(method)}"
-            return _bad_request(number, fields, custom_id, reason, metadata)
-        return self._line(number, custom_id, fields.get("url"), fields.get("body"), metadata)
+            raise BadLineError(f"method: expected POST, got {shorten(method)}")
+        return fields.get("url"), fields.get("body")
 
-    def _row(self, number: int, row: Mapping[str, Any]) -> Line | Fault:
-        name = self.id_column or "custom_id"
-        custom_id = row.get(name)
-        if custom_id is None:
-            if self.id_column is not None:
-                return _bad_request(number, row, None, f"no column {self.id_column!r}", ABSENT)
-            custom_id = f"row-{number}"
-        elif not isinstance(custom_id, str):
-            custom_id = str(custom_id)
-        metadata = row.get("metadata", ABSENT)
+    def _name(self, number: int, row: Mapping[str, Any]) -> str:
+        name = row.get(self.id_column or "custom_id")
+        if name is not None:
+            return str(name)
+        if self.id_column is not None:
+            raise BadLineError(f"no column {self.id_column!r}")
+        return f"row-{number}"
+
+    def _row(self, row: Mapping[str, Any]) -> object:
+        """The body of a row."""
         if self.template is not None:
             try:
-                text = self.template.format_map(row)
+                return self._asking(self.template.format_map(row))
             except KeyError as error:
                 reason = f"the template needs the column {error}, which is not there"
-                return _bad_request(number, row, custom_id, reason, metadata)
+                raise BadLineError(reason) from None
             except (ValueError, IndexError, AttributeError, TypeError) as error:
-                return _bad_request(number, row, custom_id, f"template: {error}", metadata)
-            return self._line(number, custom_id, self.url, self._asking(text), metadata)
-        for unknown in row.keys() - ROW_KEYS - {name}:
-            self.notes[f"unknown key {shorten(unknown)}, ignored"] += 1
+                raise BadLineError(f"template: {error}") from None
+        self._note_unknown(row, ROW_KEYS | {self.id_column})
         if row.get("messages") is not None:
-            body = {"messages": row["messages"]}
-        elif isinstance(row.get("prompt"), str):
-            body = self._asking(row["prompt"])
-        else:
-            reason = "neither body nor messages nor prompt"
-            return _bad_request(number, row, custom_id, reason, metadata)
-        return self._line(number, custom_id, self.url, body, metadata)
+            return {"messages": row["messages"]}
+        if isinstance(row.get("prompt"), str):
+            return self._asking(row["prompt"])
+        raise BadLineError("neither body nor messages nor prompt")
 
     def _asking(self, text: str) -> dict[str, Any]:
         path = find_path(self.url)
@@ -195,33 +208,38 @@ class LineReader:
 
     def _line(
         self, number: int, custom_id: object, url: object, body: object, metadata: object
-    ) -> Line | Fault:
-        fields = {"custom_id": custom_id, "url": url, "body": body}
-        if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= MAX_ID_CHARACTERS:
-            reason = f"custom_id: expected 1 to {MAX_ID_CHARACTERS} characters"
-            return _bad_request(number, fields, None, f"{reason}, got {shorten(custom_id)}")
+    ) -> Line:
+        if not is_name(custom_id):
+            expected = f"custom_id: expected 1 to {MAX_ID_CHARACTERS} characters"
+            raise BadLineError(f"{expected}, got {shorten(custom_id)}")
         if not isinstance(body, Mapping):
-            reason = f"body: expected an object, got {shorten(body)}"
-            return _bad_request(number, fields, custom_id, reason, metadata)
+            raise BadLineError(f"body: expected an object, got {shorten(body)}")
         path = find_path(url)
         if path is None:
-            message = f"url: expected one of {', '.join(PATHS)} below /v2, got {shorten(url)}"
-            return Fault(number, "unsupported_url", message, _any_key(fields), custom_id, metadata)
+            raise BadLineError(f"{EXPECTED_URL} {shorten(url)}", "unsupported_url")
         if len(custom_id) > COMMON_ID_CHARACTERS:
-            self.notes[f"custom_id of more than {COMMON_ID_CHARACTERS} characters"] += 1
+            self._note(f"custom_id of more than {COMMON_ID_CHARACTERS} characters")
         effective = {**self.defaults, **body}
         if "model" not in effective and path in self.models:
             effective = {"model": self.models[path], **effective}
         if effective.get("stream"):
             del effective["stream"]
             effective.pop("stream_options", None)
-            self.notes["stream: true, removed"] += 1
-        try:
-            key = key_of(path, effective)
-        except (TypeError, ValueError, RecursionError) as error:
-            reason = f"body: cannot be written as JSON: {error}"
-            return _bad_request(number, fields, custom_id, reason, ABSENT)
-        return Line(number, custom_id, path, effective, key, metadata)
+            self._note("stream: true, removed")
+        return Line(number, custom_id, path, effective, key_of(path, effective), metadata)
+
+    def _note_unknown(self, fields: Mapping[str, Any], known: Set[object]) -> None:
+        for name in fields.keys() - known:
+            self._note(f"unknown key {shorten(name)}, ignored")
+
+    def _note(self, text: str) -> None:
+        is_known = text in self.notes or len(self.notes) < MAX_NOTES
+        self.notes[text if is_known else "other unknown keys, ignored"] += 1
+
+
+def is_name(custom_id: object) -> TypeGuard[str]:
+    """Whether this may name a line."""
+    return isinstance(custom_id, str) and 1 <= len(custom_id) <= MAX_ID_CHARACTERS
 
 
 def find_path(url: object) -> str | None:
@@ -238,14 +256,10 @@ def key_of(path: str, body: Mapping[str, Any]) -> str:
     Raises:
         ValueError: This is no JSON.
     """
-    text = dumps(
-        {"body": body, "url": f"/v2{path}"},
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=False,
-        allow_nan=False,
-    )
-    return raw_key(text.encode())
+    try:
+        return raw_key(_canonical({"body": body, "url": f"/v2{path}"}).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadLineError(f"body: cannot be written as JSON: {error}") from None
 
 
 def raw_key(raw: bytes) -> str:
@@ -253,30 +267,16 @@ def raw_key(raw: bytes) -> str:
     return blake2b(raw).hexdigest()[:16]
 
 
+def fault_of(line: Line | Fault, code: str, message: str) -> Fault:
+    """The dead letter for a line that could be asked, were it not for this."""
+    return Fault(line.number, code, message, line.key, line.custom_id, line.metadata)
+
+
 def duplicate(line: Line | Fault) -> Fault:
     """The dead letter for a line whose name was met before."""
-    text = f"{line.custom_id!r} names an earlier line"
-    return Fault(line.number, "duplicate_custom_id", text, line.key, line.custom_id, line.metadata)
+    return fault_of(line, "duplicate_custom_id", f"{line.custom_id!r} names an earlier line")
 
 
 def shard_of(custom_id: str, n_shards: int) -> int:
     """Which of `n` machines has this line: the first 8 bytes of BLAKE2b, big end first, mod n."""
     return int.from_bytes(blake2b(custom_id.encode()).digest()[:8], "big") % n_shards
-
-
-def _any_key(fields: Mapping[str, Any]) -> str:
-    try:
-        return raw_key(to_json(fields))
-    except (PydanticSerializationError, ValueError):
-        return raw_key(repr(fields).encode("utf-8", "replace"))
-
-
-def _bad_request(
-    number: int,
-    fields: Mapping[str, Any],
-    custom_id: object,
-    reason: str,
-    metadata: object = ABSENT,
-) -> Fault:
-    name = custom_id if isinstance(custom_id, str) else None
-    return Fault(number, "invalid_request", reason, _any_key(fields), name, metadata)

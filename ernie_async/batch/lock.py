@@ -26,7 +26,8 @@ class OutputLock:
                 _lock(self._file)
             except OSError as error:
                 os.close(self._file)
-                raise BlockingIOError(error.errno, "another run is writing there") from None
+                reason = "another run is writing there"
+                raise BlockingIOError(error.errno, reason, str(path)) from None
             # Whoever held it may have removed the file between our two steps.
             if _is_at(path, self._file):
                 return

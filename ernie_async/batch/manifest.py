@@ -1,14 +1,13 @@
 """What was sent to the service's lane for whole files, remembered beside the output."""
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Literal
 
 from pydantic_core import from_json, to_json
 
 from ernie_async.batch.stopping import BatchError
+from ernie_async.batch.writing import replacing
 
 __all__ = ["Manifest", "Part", "manifest_path", "state_of"]
 
@@ -47,19 +46,14 @@ class Part:
     """
 
     endpoint: str
-    lines: int
-    last_line: int
-    file_id: str
+    lines: int = 0
+    last_line: int = 0
+    file_id: str = ""
     batch_id: str | None = None
     status: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
     is_fetched: bool = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something is still to come of it."""
-        return not self.is_fetched
 
 
 @dataclass(slots=True)
@@ -99,11 +93,8 @@ class Manifest:
             OSError: It cannot be written.
         """
         fields = {"is_complete": self.is_complete, "parts": [asdict(part) for part in self.parts]}
-        with NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False) as file:
+        with replacing(self.path) as file:
             file.write(to_json(fields, indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(self.path)
 
 
 def manifest_path(out: Path) -> Path:

@@ -1,17 +1,15 @@
 """One file out of the outputs of several machines, and what is missing or there twice."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ernie_async.batch.appending import AppendFile
 from ernie_async.batch.checkpoint import errors_path, read_records
-from ernie_async.batch.inputs import kind_of, read_lines
-from ernie_async.batch.lines import Line, LineReader
-from ernie_async.batch.records import Record
-from ernie_async.batch.stopping import BatchError
+from ernie_async.batch.inputs import InputKind, kind_of, read_lines
+from ernie_async.batch.lines import Fault, Line, LineReader
+from ernie_async.batch.writing import AppendFile
 
 __all__ = ["Merged", "merge"]
 
@@ -50,14 +48,22 @@ class Merged(NamedTuple):
 
 
 async def merge(
-    outputs: Iterable[Path], out: Path, *, source: Path | None, reader: LineReader, ordered: bool
+    outputs: Sequence[Path],
+    out: Path,
+    *,
+    source: Path | None,
+    kind: InputKind | None,
+    reader: LineReader,
+    ordered: bool,
 ) -> Merged:
     """Put outputs together, each with its dead letters.
 
     Args:
-        outputs: The results of each machine.
+        outputs: The results of each machine. The dead letters of one of them may be among them, as
+            `out-*.jsonl` names them, too.
         out: The file to write; it must not exist.
         source: The input of all, to see what is missing.
+        kind: What it holds; `None` to go by its name.
         reader: Reads it as the runs did.
         ordered: In the order of the input, instead of file after file.
 
@@ -66,7 +72,9 @@ async def merge(
         FileExistsError: The output is there already.
         OSError: A file cannot be read or written.
     """
-    pairs = [(path, is_error) for o in outputs for path, is_error in ((o, 0), (errors_path(o), 1))]
+    letters = {errors_path(path) for path in outputs}
+    results = [path for path in outputs if path not in letters]
+    pairs = [(path, is_error) for r in results for path, is_error in ((r, 0), (errors_path(r), 1))]
     for path in (out, errors_path(out)):
         if path.exists():
             raise FileExistsError(17, "it exists", str(path))
@@ -84,15 +92,16 @@ async def merge(
         db.execute("CREATE INDEX by_id ON records (id, is_error)")
         ok, double = await _write(db, files, out, is_error=False, ordered=ordered)
         failed, _ = await _write(db, files, errors_path(out), is_error=True, ordered=ordered)
-        missing = None if source is None else _count_missing(db, source, reader)
+        missing = None
+        if source is not None:
+            db.execute("CREATE INDEX by_line ON records (line)")  # of those that have no id
+            missing = _count_missing(db, read_lines(source, kind or kind_of(source), reader))
     return Merged(ok, failed, double, missing)
 
 
 def _index(path: Path, is_error: int, number: int) -> Iterator[tuple[object, ...]]:
     start = 0
-    for line, record, raw in read_records(path):
-        if not isinstance(record, Record):
-            raise BatchError(f"{path}: line {line}: {record}", "damaged")
+    for record, raw in read_records(path):
         yield record.custom_id, record.number, is_error, number, start, len(raw)
         start += len(raw)
 
@@ -125,9 +134,9 @@ async def _write(
     return written, left_out
 
 
-def _count_missing(db: sqlite3.Connection, source: Path, reader: LineReader) -> int:
+def _count_missing(db: sqlite3.Connection, lines: Iterable[Line | Fault]) -> int:
     missing = 0
-    for line in read_lines(source, kind_of(source), reader):
+    for line in lines:
         name, value = ("id", line.custom_id) if isinstance(line, Line) else ("line", line.number)
         query = f"SELECT 1 FROM records WHERE {name} = ? LIMIT 1"  # noqa: S608 - one of two names
         missing += db.execute(query, (value,)).fetchone() is None

@@ -5,22 +5,24 @@ written like the results of a run; what it does not bring remains to be done, he
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, closing
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import monotonic, time
+from time import monotonic
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from ernie_async.batch.asking import Answer, read_body_of
+from ernie_async.batch.answers import Answer, read_body_of
+from ernie_async.batch.failures import code_of
 from ernie_async.batch.file_run import FileRun
 from ernie_async.batch.lines import CHAT_PATH, IMAGES_PATH, Line
 from ernie_async.batch.manifest import Manifest, Part, manifest_path, state_of
+from ernie_async.batch.options import FileOptions
 from ernie_async.batch.progress import Progress
-from ernie_async.batch.records import BatchResult, code_of
+from ernie_async.batch.records import BatchResult
+from ernie_async.batch.rows import known_models
 from ernie_async.batch.stopping import BatchError
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
@@ -47,7 +49,6 @@ class OfflineLane:
         out: The output.
         max_lines: Lines of one file.
         max_bytes: Bytes of one file.
-        prices: What tokens usually cost.
     """
 
     def __init__(
@@ -57,20 +58,25 @@ class OfflineLane:
         *,
         max_lines: int = MAX_LINES,
         max_bytes: int = MAX_BYTES,
-        prices: Prices | None = None,
     ) -> None:
         self._client = client
         self._out = out
         self._max_lines = max_lines
         self._max_bytes = max_bytes
-        self._prices = client._desk.ledger.prices if prices is None else prices
         self.manifest: Manifest = Manifest.load(manifest_path(out))
 
-    async def submit(self, run: FileRun, *, window: str = "24h") -> int:
+    async def submit(
+        self,
+        source: Path,
+        options: FileOptions = FileOptions(),  # noqa: B008 - frozen
+        *,
+        window: str = "24h",
+    ) -> int:
         """Send what is left to do; how many lines. Goes on where an earlier attempt broke off.
 
         Args:
-            run: Of the input and output, not opened.
+            source: The input.
+            options: How it is read.
             window: How long the service may take, `1h` to `672h`.
 
         Raises:
@@ -79,51 +85,57 @@ class OfflineLane:
         """
         manifest = self.manifest
         if manifest.is_complete:
-            if any(part.is_open for part in manifest.parts):
+            if not all(part.is_fetched for part in manifest.parts):
                 raise BatchError("there are parts under way: fetch them first", "locked")
             self.manifest = manifest = Manifest(manifest.path)
         for part in manifest.parts:
             if part.batch_id is None:
                 await self._begin(part, window, is_new=False)
         n_lines = 0
-        async with AsyncExitStack() as stack:
-            await run.open(stack)
-            folder = Path(stack.enter_context(TemporaryDirectory(dir=self._out.parent)))
-            async for path, file, n, last in self._files(run, folder):
-                sent = await self._client.files.upload(file, purpose="batch")
-                part = Part(f"/v2{path}", n, last, sent.id)
-                manifest.parts.append(part)
-                manifest.save()
-                await self._begin(part, window, is_new=True)
-                file.unlink()
-                n_lines += n
+        run = self._file_run(source, options)
+        async with run.opened():
+            with TemporaryDirectory(dir=self._out.parent) as folder:
+                async for file, part in self._files(run, Path(folder)):
+                    part.file_id = (await self._client.files.upload(file, purpose="batch")).id
+                    manifest.parts.append(part)
+                    manifest.save()
+                    await self._begin(part, window, is_new=True)
+                    file.unlink()
+                    n_lines += part.lines
         manifest.is_complete = True
         manifest.save()
         return n_lines
 
-    async def _files(self, run: FileRun, folder: Path) -> AsyncIterator[tuple[str, Path, int, int]]:
-        """The lines in files that the service takes: path, file, lines, number of the last."""
-        sent = {path: self._last_sent(path) for path in PATHS}
-        open_files: dict[str, tuple[Path, int, int, int]] = {}
+    def _file_run(self, source: Path, options: FileOptions) -> FileRun:
+        return FileRun(source, self._out, options, known_models(self._client))
+
+    async def _files(self, run: FileRun, folder: Path) -> AsyncIterator[tuple[Path, Part]]:
+        """The lines that were not sent, in files that the service takes."""
+        sent: dict[str, int] = dict.fromkeys(PATHS, 0)
+        for part in self.manifest.parts:  # of an attempt that broke off
+            sent[part.endpoint.removeprefix("/v2")] = part.last_line
+        growing: dict[str, tuple[Path, Part]] = {}
         async with aclosing(run.items(Progress(0.0))) as items:
             async for line, _ in items:
-                if not isinstance(line, Line) or line.number <= sent.get(line.path, line.number):
+                if not isinstance(line, Line) or line.path not in sent:
+                    continue
+                if line.number <= sent[line.path]:
                     continue
                 raw = to_json(_remote_line(line)) + b"\n"
-                file, n, size, last = open_files.pop(line.path, (None, 0, 0, 0))
-                if file is not None and (n >= self._max_lines or size + len(raw) > self._max_bytes):
-                    yield line.path, file, n, last
-                    file, n, size = None, 0, 0
-                file = file or folder / f"part-{line.number}.jsonl"
+                if line.path in growing:
+                    file, part = growing[line.path]
+                    is_full = file.stat().st_size + len(raw) > self._max_bytes
+                    if is_full or part.lines == self._max_lines:
+                        yield growing.pop(line.path)
+                file, part = growing.setdefault(
+                    line.path,
+                    (folder / f"part-{line.number}.jsonl", Part(f"/v2{line.path}")),
+                )
                 with file.open("ab") as target:
                     target.write(raw)
-                open_files[line.path] = (file, n + 1, size + len(raw), line.number)
-        for path, (file, n, _, last) in open_files.items():
-            yield path, file, n, last
-
-    def _last_sent(self, path: str) -> int:
-        own = [part.last_line for part in self.manifest.parts if part.endpoint == f"/v2{path}"]
-        return max(own, default=0)
+                part.lines, part.last_line = part.lines + 1, line.number
+        for found in growing.values():
+            yield found
 
     async def _begin(self, part: Part, window: str, *, is_new: bool) -> None:
         """Have the service work on a file, unless it does so already."""
@@ -159,12 +171,7 @@ class OfflineLane:
         Raises:
             ErnieError: The service refused.
         """
-        for part in self.manifest.parts:
-            if part.batch_id is not None and state_of(part.status) == "under way":
-                told = await self._client.request("GET", f"/batches/{part.batch_id}")
-                self._note(part, told)
-        self.manifest.save()
-        return self.manifest.parts
+        return await self._ask_of_open("GET")
 
     async def cancel(self) -> list[Part]:
         """Ask the service to stop what is under way. Its documentation does not tell how.
@@ -172,23 +179,29 @@ class OfflineLane:
         Raises:
             ErnieError: The service refused.
         """
-        for part in await self.refresh():
+        await self.refresh()
+        return await self._ask_of_open("POST", "/cancel")
+
+    async def _ask_of_open(self, method: str, suffix: str = "") -> list[Part]:
+        for part in self.manifest.parts:
             if part.batch_id is not None and state_of(part.status) == "under way":
-                told = await self._client.request("POST", f"/batches/{part.batch_id}/cancel")
-                self._note(part, told)
+                told = await self._client.request(method, f"/batches/{part.batch_id}{suffix}")
+                part.status = str(told.get("status", part.status))
+                part.output_file_id = told.get("output_file_id") or part.output_file_id
+                part.error_file_id = told.get("error_file_id") or part.error_file_id
         self.manifest.save()
         return self.manifest.parts
 
-    def _note(self, part: Part, told: Mapping[str, Any]) -> None:
-        part.status = str(told.get("status", part.status))
-        part.output_file_id = told.get("output_file_id") or part.output_file_id
-        part.error_file_id = told.get("error_file_id") or part.error_file_id
-
-    async def fetch(self, run: FileRun) -> Progress:
+    async def fetch(
+        self,
+        source: Path,
+        options: FileOptions = FileOptions(),  # noqa: B008 - frozen
+    ) -> Progress:
         """Write what is ready into the output; what was written.
 
         Args:
-            run: Of the same input and output, not opened.
+            source: The input.
+            options: How it is read, as for `submit`.
 
         Raises:
             BatchError: The output is damaged.
@@ -198,11 +211,12 @@ class OfflineLane:
         parts = [
             part
             for part in await self.refresh()
-            if part.is_open and state_of(part.status) != "under way"
+            if not part.is_fetched and state_of(part.status) != "under way"
         ]
         progress = Progress(monotonic())
+        run = self._file_run(source, options)
         async with AsyncExitStack() as stack:
-            await run.open(stack)
+            await stack.enter_async_context(run.opened())
             folder = Path(stack.enter_context(TemporaryDirectory(dir=self._out.parent)))
             db = stack.enter_context(closing(sqlite3.connect("", isolation_level=None)))
             db.execute("CREATE TABLE found (id TEXT PRIMARY KEY, file TEXT, start INT, size INT)")
@@ -213,19 +227,18 @@ class OfflineLane:
                         file = await self._client.files.download(file_id, folder / file_id)
                         rows = _index(file)
                         db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)", rows)
-            async with aclosing(run.items(progress)) as items:
-                async for line, _ in items:
-                    if not isinstance(line, Line):
-                        continue
-                    row = db.execute(
-                        "SELECT file, start, size FROM found WHERE id = ?", (line.custom_id,)
-                    ).fetchone()
-                    if row is not None:
-                        result = _read_result(line, _read_at(*row), self._prices)
-                        await run.tell(result)
-                        progress.over(result, monotonic())
-                    else:
-                        progress.undone += 1
+            items = await stack.enter_async_context(aclosing(run.items(progress)))
+            async for line, _ in items:
+                if not isinstance(line, Line):
+                    continue
+                query = "SELECT file, start, size FROM found WHERE id = ?"
+                row = db.execute(query, (line.custom_id,)).fetchone()
+                if row is None:
+                    progress.undone += 1
+                    continue
+                result = _read_result(line, _read_at(*row), self._client._desk.ledger.prices)
+                await run.tell(result)
+                progress.over(result, monotonic())
         for part in parts:
             part.is_fetched = True
         self.manifest.save()
@@ -235,41 +248,28 @@ class OfflineLane:
 def _read_result(line: Line, raw: bytes, prices: Prices) -> BatchResult:
     """What a line of the service's results says of a line of ours."""
     fields = from_json(raw)
-    result = BatchResult(
-        custom_id=line.custom_id,
-        number=line.number,
-        key=line.key,
-        attempts=1,
-        finished_at=time(),
-        metadata=line.metadata,
-    )
     if "output" in fields and "response" not in fields:  # the older form of the console
         message = {"role": "assistant", "content": str(fields["output"])}
         fields["response"] = {"status_code": 200, "body": {"choices": [{"message": message}]}}
     response = fields.get("response")
     if not isinstance(response, dict):
         told = fields.get("error")
-        error = told if isinstance(told, dict) else {"message": str(told)}
-        message_text = str(error.get("message", ""))
-        return replace(result, code=str(error.get("code", "internal")), message=message_text)
-    answer = Answer(status=int(response.get("status_code") or 0), body=response.get("body"))
-    code = None
+        error = told if isinstance(told, dict) else {"message": told}
+        code, reason = str(error.get("code", "internal")), str(error.get("message", ""))
+        return Answer().result_for(line, code, reason, attempts=1)
+    answer = Answer(
+        status=int(response.get("status_code") or 0),
+        request_id=response.get("request_id"),
+        body=response.get("body"),
+    )
+    code_or_none = None
     try:
         read_body_of(line.path, answer, to_json(answer.body), {})
     except ErnieError as failure:
-        code = code_of(failure)
-    usage = answer.usage
-    cost = None if usage is None else prices.cost(line.model, usage)
-    return replace(
-        result,
-        code=code,
-        status=answer.status,
-        body=answer.body,
-        request_id=response.get("request_id"),
-        cost=None if cost is None else cost * PRICE_SHARE,
-        prompt_tokens=0 if usage is None else usage.prompt_tokens,
-        completion_tokens=0 if usage is None else usage.completion_tokens,
-    )
+        code_or_none = code_of(failure)
+    if answer.usage is not None and (cost := prices.cost(line.model, answer.usage)) is not None:
+        answer.cost = cost * PRICE_SHARE
+    return answer.result_for(line, code_or_none, attempts=1)
 
 
 def _remote_line(line: Line) -> dict[str, Any]:

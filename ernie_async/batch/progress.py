@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from ernie_async.batch.records import UNDONE, BatchResult
 
-__all__ = ["Gauges", "Progress", "Sample", "duration", "progress_line"]
+__all__ = ["Gauges", "Progress", "Sample", "duration", "progress_line", "rounded"]
 
 WaitingFor = Literal["rate", "concurrency", "input", "consumer", "cooldown"]
 
@@ -43,29 +43,14 @@ class Sample(NamedTuple):
     limit: int
 
 
-class LastMinute:
-    """The sum of what happened in the last 60 s, to the second."""
+class Counts(NamedTuple):
+    """What has happened up to a moment."""
 
-    def __init__(self) -> None:
-        self._seconds: deque[tuple[int, int]] = deque()
-        self._sum = 0
-
-    def add(self, amount: int, now: float) -> None:
-        """Something happened."""
-        if self._seconds and self._seconds[-1][0] == int(now):
-            amount += self._seconds.pop()[1]
-            self._sum -= self._last
-        self._seconds.append((int(now), amount))
-        self._last = amount
-        self._sum += amount
-
-    def sum(self, now: float) -> int:
-        """What happened in the 60 s before now."""
-        while self._seconds and self._seconds[0][0] <= now - RATE_SECONDS:
-            self._sum -= self._seconds.popleft()[1]
-        return self._sum
-
-    _last = 0
+    at: float
+    over: int
+    requests: int
+    tokens: int
+    refused: int
 
 
 @dataclass(slots=True)
@@ -79,7 +64,9 @@ class Progress:
         ok: Lines that succeeded in this run.
         failed: Lines that failed in it.
         undone: Lines that it read and left.
-        retried: Attempts that were made again.
+        requests: Attempts that were made.
+        refused: Those for which the service had no quota, or no room.
+        retried: Those that were made again.
         unknown_usage: Calls that may have been billed, and did not tell.
         tokens_in: Of the prompts.
         tokens_out: Of the answers.
@@ -95,6 +82,8 @@ class Progress:
     ok: int = 0
     failed: int = 0
     undone: int = 0
+    requests: int = 0
+    refused: int = 0
     retried: int = 0
     unknown_usage: int = 0
     tokens_in: int = 0
@@ -106,26 +95,17 @@ class Progress:
     samples: list[Sample] = field(default_factory=list)
     histogram: Counter[int] = field(default_factory=Counter)
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LATENCIES))
-    _lines: LastMinute = field(default_factory=LastMinute)
-    _requests: LastMinute = field(default_factory=LastMinute)
-    _tokens: LastMinute = field(default_factory=LastMinute)
-    _refused: LastMinute = field(default_factory=LastMinute)
+    _last_minute: deque[Counts] = field(init=False)  # a second from one to the next
     _sample_every: float = SAMPLE_SECONDS
 
-    def sent(self, now: float) -> None:
-        """A request goes out."""
-        self._requests.add(1, now)
-
-    def refused(self, now: float) -> None:
-        """The service wants fewer of them."""
-        self._refused.add(1, now)
+    def __post_init__(self) -> None:
+        self._last_minute = deque([self._counts(self.started)])
 
     def over(self, result: BatchResult, now: float) -> None:
         """A line is over."""
         if result.code in UNDONE:
             self.undone += 1
             return
-        self._lines.add(1, now)
         if result.ok:
             self.ok += 1
             self._latencies.append(result.latency)
@@ -136,9 +116,10 @@ class Progress:
             self.codes[str(result.code)] += 1
         self.tokens_in += result.prompt_tokens
         self.tokens_out += result.completion_tokens
-        self._tokens.add(result.prompt_tokens + result.completion_tokens, now)
         if result.cost is not None:
             self.cost = (self.cost or 0.0) + result.cost
+        if now - self._last_minute[-1].at >= 1:
+            self._last_minute.append(self._counts(now))
 
     def sample(self, gauges: Gauges, now: float) -> None:
         """Note a point of the plots, if it is time for one."""
@@ -156,14 +137,15 @@ class Progress:
         over = self.ok + self.failed
         done = self.skipped + over
         elapsed = max(now - self.started, 1e-3)
-        rate = self._lines.sum(now) / min(elapsed, RATE_SECONDS)
-        left = None if self.total is None else max(self.total - done, 0)
         window = min(elapsed, RATE_SECONDS)
+        recent = self._recent(now)
+        rate = recent.over / window
+        left = None if self.total is None else max(self.total - done, 0)
         cost = None if self.cost is None else round(self.cost, 6)
         projected = None
         if self.cost is not None and left is not None and over:
             projected = round(self.cost * (1 + left / over), 6)
-        recent = sorted(self._latencies)
+        latencies = sorted(self._latencies)
         return {
             "done": done,
             "total": self.total,
@@ -176,19 +158,38 @@ class Progress:
             "limit": gauges.limit,
             "waiting_for": gauges.waiting_for,
             "rps_60s": round(rate, 3),
-            "rpm_used_pct": _percent(self._requests.sum(now) * 60 / window, self.rpm),
-            "tpm_used_pct": _percent(self._tokens.sum(now) * 60 / window, self.tpm),
+            "rpm_used_pct": _percent(recent.requests * 60 / window, self.rpm),
+            "tpm_used_pct": _percent(recent.tokens * 60 / window, self.tpm),
             "tokens_in": self.tokens_in,
             "tokens_out": self.tokens_out,
             "cost": cost,
             "cost_projected": projected,
             "unknown_usage": self.unknown_usage,
             "eta_s": round(left / rate) if left is not None and rate else None,
-            "p50_ms": _percentile(recent, 0.5),
-            "p95_ms": _percentile(recent, 0.95),
-            "rate_limited_60s": self._refused.sum(now),
+            "p50_ms": _percentile(latencies, 0.5),
+            "p95_ms": _percentile(latencies, 0.95),
+            "rate_limited_60s": recent.refused,
             "elapsed_s": round(elapsed, 3),
         }
+
+    def _counts(self, now: float) -> Counts:
+        tokens = self.tokens_in + self.tokens_out
+        return Counts(now, self.ok + self.failed, self.requests, tokens, self.refused)
+
+    def _recent(self, now: float) -> Counts:
+        """What has happened in the 60 s before now, to the second."""
+        kept, after = self._last_minute, self._counts(now)
+        kept.append(after)
+        while len(kept) > 1 and kept[1].at <= now - RATE_SECONDS:
+            kept.popleft()
+        before = kept[0]
+        return Counts(
+            now - before.at,
+            after.over - before.over,
+            after.requests - before.requests,
+            after.tokens - before.tokens,
+            after.refused - before.refused,
+        )
 
 
 def _percent(used: float, limit: float | None) -> int | None:
@@ -216,8 +217,8 @@ def progress_line(told: dict[str, Any], currency: str = "¥") -> str:
         if told["cost_projected"] is not None:
             money += f" -> ~{currency}{told['cost_projected']:.2f}"
         parts.append(money)
-    elif told["tokens_out"]:
-        parts.append(f"{told['tokens_in'] + told['tokens_out']:,} tokens")
+    if told["tokens_out"]:
+        parts.append(f"{rounded(told['tokens_in'] + told['tokens_out'])} tokens")
     if told["p50_ms"] is not None:
         parts.append(f"p50 {told['p50_ms'] / 1000:.1f}s p95 {told['p95_ms'] / 1000:.1f}s")
     if told["waiting_for"] not in {None, "concurrency"}:
@@ -225,6 +226,13 @@ def progress_line(told: dict[str, Any], currency: str = "¥") -> str:
     if told["eta_s"] is not None:
         parts.append(f"eta {duration(told['eta_s'])}")
     return "  ".join(parts)
+
+
+def rounded(number: int) -> str:
+    """A number as people say it, such as `8.2M`."""
+    if number < 10_000:
+        return f"{number:,}"
+    return f"{number / 1e3:,.0f}k" if number < 1_000_000 else f"{number / 1e6:,.1f}M"
 
 
 def duration(seconds: float) -> str:

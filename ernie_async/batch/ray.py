@@ -9,15 +9,12 @@ and its part of the limits. A worker that dies is replaced.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import asynccontextmanager, suppress
 from itertools import count
-from math import ceil
 from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
 try:
     import ray
@@ -27,18 +24,19 @@ except ImportError as _error:
         "ernie_async.batch.ray needs ray: pip install 'ernie-async[ray]'", name="ray"
     ) from _error
 
-from ernie_async.batch.asking import Answer, Asker, Need
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.attempts import AnyAttempts
-from ernie_async.batch.ledger import Ledger
+from ernie_async.batch.hand import Hand
 from ernie_async.batch.lines import DEFAULT_URL, Line
 from ernie_async.batch.row_asker import RowAsker
 from ernie_async.batch.runner import ADAPTIVE, RETRY, BatchRunner
 from ernie_async.batch.sharing import portable_client, share_of, split
 from ernie_async.batch.stopping import BatchError
 from ernie_async.batch.summary import BatchReport
-from ernie_async.batch.worker import Setup, Told, Worker
+from ernie_async.batch.worker import Setup, Worker
 from ernie_async.client import AsyncClient
-from ernie_async.errors import ConfigError, ConnectError, shorten
+from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.admission import LimiterSnapshot
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
@@ -46,17 +44,9 @@ from ernie_async.sansio.retry import RetryPolicy
 
 __all__ = ["RayRunner", "map"]
 
-T = TypeVar("T")
-
 N_WORKERS = 2
 BATCH_SIZE = 256
 REDIS_NAME = "ernie-batch"
-
-# A worker that says nothing for so long is as good as dead; see also `worker.TELL_SECONDS`.
-REPLY_SECONDS = 60.0
-
-# Lines that wait in a worker for their turn: enough to keep it busy. Others may be quicker.
-MAX_WAITING = 16
 
 # A cluster may have to fetch a machine first.
 START_SECONDS = 300.0
@@ -69,112 +59,96 @@ CONNECT_SECONDS = 60.0
 GOODBYE_SECONDS = 5.0
 
 
-class Crew:
-    """The workers of one run, as the driver sees them. Each place is kept filled.
+class Crew(AnyAttempts):
+    """The workers of one run. Each place is kept filled, and who has the least to do is asked.
 
     Args:
         setup: What each of them is made of.
-        asker: Estimates what lines take.
         n_workers: How many.
-        room: Lines that one of them may hold.
         cpus: That Ray sets aside for each.
         address: Of the cluster.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        asker: Asker,
-        *,
-        n_workers: int,
-        room: int,
-        cpus: float,
-        address: str | None,
-    ) -> None:
-        self.need: Callable[[Line], Need] = asker.need
-        self.has_price: Callable[[Line], bool] = asker.has_price
-        self.counts_tokens: bool = any(limiter.counts_tokens for limiter in setup.limiters)
+    def __init__(self, setup: Setup, *, n_workers: int, cpus: float, address: str | None) -> None:
+        self.hands: list[Hand] = []
         self._setup = setup
         self._n_workers = n_workers
-        self._room = room
         self._address = address
         self._hire = ray.remote(Worker).options(num_cpus=cpus, scheduling_strategy="SPREAD")
-        self._ledger = Ledger()
-        self._actors: dict[str, Any] = {}
-        self._told: dict[str, Told] = {}
-        self._keepers: list[asyncio.Task[None]] = []
         self._names = count(1)
+        self._n_asked = 0
         self._failed_starts = 0
+        self._is_stopped = False
+        self._failure: BatchError | None = None
+        self._has_changed = asyncio.Event()  # one of these, or the hands
 
     @property
     def waiting(self) -> int:
         """Attempts in line, here or at the limiters of workers."""
-        return max(0, len(self._ledger) - sum(told.under_way for told in self._told.values()))
+        under_way = sum(hand.told.under_way for hand in self.hands if hand.told is not None)
+        return max(0, self._n_asked - under_way)
 
-    def views(self) -> list[LimiterSnapshot]:
+    def view(self) -> LimiterSnapshot:
         """How things stand at these limiters, as workers told last."""
-        views = [told.view for told in self._told.values()]
+        views = [hand.told.view for hand in self.hands if hand.told is not None]
         if not views:
-            return []
+            return LimiterSnapshot()
         limits = [view.concurrency for view in views if view.concurrency is not None]
-        return [LimiterSnapshot.of_all(views)._replace(concurrency=sum(limits) or None)]
+        return LimiterSnapshot.of_all(views)._replace(concurrency=sum(limits) or None)
 
     async def make(self, line: Line, need: Need, begin: Callable[[], Awaitable[None]]) -> Answer:
         """Have a worker make an attempt; see `AnyAttempts`."""
         await begin()
-        return await self._ledger.make(replace(line, metadata=None), need)
+        self._n_asked += 1
+        try:
+            while not self.hands and not self._is_stopped:
+                if self._failure is not None:
+                    raise self._failure
+                self._has_changed.clear()
+                await self._has_changed.wait()
+            if self._is_stopped:
+                return Answer(is_sent=False)
+            return await min(self.hands, key=len).make(line, need)
+        finally:
+            self._n_asked -= 1
 
     def stop(self) -> None:
         """Send nothing more."""
-        self._ledger.end(Answer(is_sent=False))
-        for actor in self._actors.values():
-            actor.stop.remote()
+        self._is_stopped = True
+        self._has_changed.set()
+        for hand in self.hands:
+            hand.stop()
 
-    async def __aenter__(self) -> Self:
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None, None]:
+        """Workers come up, and end with it.
+
+        Raises:
+            BatchError: There is no cluster.
+        """
         await connect(self._address)
-        self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._n_workers)]
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.wait(self._keepers)
+        async with asyncio.TaskGroup() as group:
+            keepers = [group.create_task(self._keep()) for _ in range(self._n_workers)]
+            try:
+                yield
+            finally:
+                for keeper in keepers:
+                    keeper.cancel()
 
     async def _keep(self) -> None:
         """Keep one place filled, until cancelled."""
         while True:
             name = f"ErnieWorker-{next(self._names)}"
+            actor = self._hire.remote(name, self._setup)
             try:
-                await self._employ(name, self._hire.remote(name, self._setup))
-            except Exception as error:  # noqa: BLE001 - whoever waits for an answer gets it
-                if not is_loss(error):
-                    self._ledger.end(error)
-                    return
-                await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _employ(self, name: str, actor: Any) -> None:
-        """Give work to a worker until it dies.
-
-        Raises:
-            RayError: It did.
-            TimeoutError: It does not answer.
-        """
-        try:
-            await self._start(actor)
-            self._actors[name] = actor
-            await self._exchange(name, actor)
-        finally:
-            self._told.pop(name, None)
-            if self._actors.pop(name, None) is not None:
-                with suppress(RayError, TimeoutError):
-                    async with asyncio.timeout(GOODBYE_SECONDS):
-                        await actor.aclose.remote()
-            ray.kill(actor)
+                await self._start(actor)
+                await self._employ(Hand(name, actor), actor)
+            except (RayError, TimeoutError) as error:
+                if isinstance(error, RayTaskError):
+                    raise  # it died of a bug of ours
+            finally:
+                ray.kill(actor)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _start(self, actor: Any) -> None:
         try:
@@ -183,55 +157,24 @@ class Crew:
         except (RayError, TimeoutError) as error:
             self._failed_starts += 1
             is_late = isinstance(error, TimeoutError)
-            if not self._actors and (is_late or self._failed_starts >= MAX_STARTS):
+            if not self.hands and (is_late or self._failed_starts >= MAX_STARTS):
                 reason = f"none within {START_SECONDS:.0f} s" if is_late else last_line(error)
-                self._ledger.end(BatchError(f"no Ray worker comes up: {reason}", "errors"))
+                self._failure = BatchError(f"no Ray worker comes up: {reason}", "errors")
+                self._has_changed.set()
             raise
         self._failed_starts = 0
 
-    async def _exchange(self, name: str, actor: Any) -> None:
-        held: set[int] = set()
-        has_room = asyncio.Event()
-        sender = asyncio.create_task(self._send(name, actor, held, has_room))
+    async def _employ(self, hand: Hand, actor: Any) -> None:
+        """Have a worker work until it dies, or until there is nothing more to do."""
+        self.hands.append(hand)
+        self._has_changed.set()
         try:
-            while not sender.done():
-                told = await _reply(actor.take.remote())
-                self._told[name] = told
-                for ticket, answer in told.answers:
-                    held.discard(ticket)
-                    self._ledger.answer(ticket, answer)
-                has_room.set()
-            sender.result()
+            await hand.work()
         finally:
-            sender.cancel()
-            await asyncio.wait({sender})
-            # Nobody knows what the service did of it.
-            self._ledger.lose(held, Answer(error=ConnectError(f"the worker {name} was lost")))
-
-    async def _send(self, name: str, actor: Any, held: set[int], has_room: asyncio.Event) -> None:
-        while True:
-            await self._ledger.has_orders.wait()
-            told = self._told.get(name)
-            waiting = len(held) - (0 if told is None else told.under_way)
-            room = min(self._room - len(held), MAX_WAITING - waiting)
-            if room <= 0:
-                has_room.clear()
-                await has_room.wait()
-                continue
-            orders = self._ledger.take(room)
-            if orders:
-                held.update(order.ticket for order in orders)
-                await _reply(actor.give.remote(orders))
-
-
-def is_loss(error: Exception) -> bool:
-    """Whether a worker died, and not of a bug."""
-    return isinstance(error, RayError | TimeoutError) and not isinstance(error, RayTaskError)
-
-
-async def _reply(call: Awaitable[T]) -> T:
-    async with asyncio.timeout(REPLY_SECONDS):
-        return await call
+            self.hands.remove(hand)
+            with suppress(RayError, TimeoutError):
+                async with asyncio.timeout(GOODBYE_SECONDS):
+                    await actor.aclose.remote()
 
 
 def last_line(error: Exception) -> str:
@@ -303,7 +246,7 @@ class RayRunner(BatchRunner):
     ) -> None:
         super().__init__(client, **settings)
         check_workers(workers)
-        self._n_workers = min(workers, self._rules.workers)
+        self._n_workers = min(workers, self._rules.concurrency)
         self._address = address
         self._cpus = cpus
         own, *of_client = self._limiters
@@ -313,7 +256,7 @@ class RayRunner(BatchRunner):
 
             share = 1 / self._n_workers
             self._shares[0] = RedisLimiter(redis, own.limits, name=REDIS_NAME, share=share)
-        self._limits |= {"engine": "ray", "workers": self._n_workers, "redis": redis is not None}
+        self._told |= {"engine": "ray", "workers": self._n_workers, "redis": redis is not None}
 
     async def run_file(self, *args: Any, **options: Any) -> BatchReport:
         """As of a `BatchRunner`; connects to the cluster first.
@@ -324,19 +267,17 @@ class RayRunner(BatchRunner):
         await connect(self._address)
         return await super().run_file(*args, **options)
 
-    def _attempts(self, *, is_once: bool) -> AnyAttempts:
+    def _attempts(self, asker: Asker) -> AnyAttempts:
         setup = Setup(
             client=portable_client(self._client),
             limiters=self._shares,
             prices=self._prices,
-            is_once=is_once,
+            is_once=asker.is_once,
             max_retry_after=self._rules.retry.max_retry_after,
         )
         return Crew(
             setup,
-            Asker(self._client, self._prices, is_once=is_once),
             n_workers=self._n_workers,
-            room=ceil(self._rules.workers / self._n_workers),
             cpus=self._cpus,
             address=self._address,
         )

@@ -1,37 +1,23 @@
 """Lines of a batch as they go out: results and dead letters, in the form of OpenAI's batch files.
 
-Pure. What a line becomes is one piece of bytes that ends with a newline, and no other newline is
+What a line becomes is one piece of bytes that ends with a newline, and no other newline is
 in it.
 """
 
-from base64 import b32hexencode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from secrets import randbits
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
 from ernie_async.batch.lines import ABSENT
-from ernie_async.errors import (
-    APIError,
-    BlockedError,
-    ConfigError,
-    ConnectError,
-    DeadlineError,
-    DecodeError,
-    ErnieError,
-    NoKeyError,
-    RateLimitError,
-    RefusedError,
-)
 
 __all__ = [
     "UNDONE",
     "Attempt",
     "BatchResult",
     "Record",
-    "code_of",
     "is_settled_by_line",
     "read_record",
     "record_fields",
@@ -45,10 +31,9 @@ MAX_ATTEMPTS_TOLD = 10
 # Lines that were not asked, or not to their end: they are written nowhere, and remain to be done.
 UNDONE = frozenset({"budget_exceeded", "deadline_exceeded", "cancelled"})
 
-# The letters of RFC 4648's "base 32 hex", and those of Crockford, who leaves out I, L, O and U.
-CROCKFORD = bytes.maketrans(
-    b"0123456789ABCDEFGHIJKLMNOPQRSTUV", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-)
+# Crockford's base 32, which has no I, L, O and U; two letters at a time.
+LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+PAIRS = [first + second for first in LETTERS for second in LETTERS]
 
 
 class Attempt(NamedTuple):
@@ -59,8 +44,7 @@ class Attempt(NamedTuple):
     status: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchResult:
+class BatchResult(NamedTuple):
     """What became of one line.
 
     Attributes:
@@ -119,22 +103,22 @@ class BatchResult:
 def record_id(now: float, chance: int) -> str:
     """A name for a result that sorts by time: 48 bits of milliseconds, then 80 of chance."""
     number = (int(now * 1000) & (1 << 48) - 1) << 80 | chance & (1 << 80) - 1
-    # 26 letters have 130 bits; 30 more make whole bytes, and are cut off.
-    letters = b32hexencode((number << 30).to_bytes(20, "big"))[:26]
-    return f"batch_req_{letters.translate(CROCKFORD).decode()}"
+    return "batch_req_" + "".join([PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
-def write_record(result: BatchResult, name: str) -> bytes:
+def write_record(result: BatchResult, name: str | None = None) -> bytes:
     """The line for a result, whole."""
-    return to_json(record_fields(result, name)) + b"\n"
+    fields = record_fields(result, name)
+    # What stood in the metadata of a table may be no JSON.
+    return to_json(fields, inf_nan_mode="null", bytes_mode="base64", serialize_unknown=True) + b"\n"
 
 
-def record_fields(result: BatchResult, name: str) -> dict[str, Any]:
+def record_fields(result: BatchResult, name: str | None = None) -> dict[str, Any]:
     """The same as the object that it is.
 
     Args:
         result: What became of a line.
-        name: The `id` of the record.
+        name: The `id` of the record; `None` for a new one.
     """
     response = None
     if result.status is not None:
@@ -163,7 +147,7 @@ def record_fields(result: BatchResult, name: str) -> dict[str, Any]:
             for attempt in result.errors[-MAX_ATTEMPTS_TOLD:]
         ]
     record: dict[str, Any] = {
-        "id": name,
+        "id": name or record_id(result.finished_at, randbits(80)),
         "custom_id": result.custom_id,
         "response": response,
         "error": error,
@@ -237,26 +221,3 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _number(value: Any, kind: type[Any]) -> Any:
     return kind(value) if isinstance(value, int | float) else kind(0)
-
-
-def code_of(error: ErnieError) -> str:
-    """Our code for a failed attempt."""
-    match error:
-        case DeadlineError():
-            return "timeout"
-        case ConfigError():
-            return "invalid_request"
-        case BlockedError() | RefusedError():
-            return "content_filter"
-        case RateLimitError() | NoKeyError():
-            return "rate_limited"
-        case APIError(code=str(code)):
-            return code
-        case APIError(status=status):
-            return f"http_{status}"
-        case DecodeError():
-            return "invalid_answer"
-        case ConnectError():
-            return "connection"
-        case _:
-            return "internal"

@@ -4,39 +4,33 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from time import monotonic
-from types import TracebackType
 from typing import Any, Self
 
-from ernie_async.batch.flow import Flow, Item
+from ernie_async.batch.flow import Flow, Item, Tell
 from ernie_async.batch.records import BatchResult
 from ernie_async.batch.stopping import StopReason
 
-__all__ = ["BatchResults", "new_queue"]
-
-# Results; at the end what went wrong, or nothing.
-Results = asyncio.Queue[BatchResult | BaseException | None]
-
-
-def new_queue() -> Results:
-    """Where a flow puts its results: one waits here, others in the workers that have made them."""
-    return Results(1)
+__all__ = ["BatchResults"]
 
 
 class BatchResults:
     """An async iterator of `BatchResult`. Leaving it early breaks off what is under way.
 
     Args:
-        flow: Begins with the first result that is asked for.
+        make_flow: Makes what does the work, given where it puts its results. It begins with the
+            first result that is asked for.
         items: Makes its input.
-        queue: Where it puts its results.
     """
 
     def __init__(
-        self, flow: Flow, items: Callable[[], AsyncGenerator[Item, None]], queue: Results
+        self,
+        make_flow: Callable[[Tell], Flow],
+        items: Callable[[], AsyncGenerator[Item, None]],
     ) -> None:
-        self._flow = flow
+        # One result waits here, others in the workers that have made them; `None` is the end.
+        self._queue = asyncio.Queue[BatchResult | None](1)
+        self._flow = make_flow(self._queue.put)
         self._items = items
-        self._queue = queue
         self._task: asyncio.Task[None] | None = None
         self._is_over = False
 
@@ -56,15 +50,16 @@ class BatchResults:
     async def __anext__(self) -> BatchResult:
         if self._is_over:
             raise StopAsyncIteration
+        queue = self._queue
         if self._task is None:
-            self._task = asyncio.create_task(_fill(self._flow, self._items, self._queue))
-        result = await self._queue.get()
-        if isinstance(result, BatchResult):
+            self._task = asyncio.create_task(_fill(self._flow, self._items))
+            self._task.add_done_callback(lambda _: tell_the_end(queue))
+        result = None if self._task.done() and queue.empty() else await queue.get()
+        if result is not None:
             return result
         self._is_over = True
-        await self._task
-        if result is not None:
-            raise result
+        if not self._task.cancelled():  # by `aclose`, while somebody waited here
+            await self._task
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -77,12 +72,7 @@ class BatchResults:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:
@@ -93,16 +83,14 @@ class BatchResults:
                 loop.call_soon_threadsafe(self._task.cancel)
 
 
-async def _fill(
-    flow: Flow,
-    items: Callable[[], AsyncGenerator[Item, None]],
-    queue: Results,
-) -> None:
-    end: BaseException | None = None
-    try:
-        async with aclosing(items()) as each:
-            await flow.run(each)
-        end = flow.failure if flow.reason in {"input", "damaged", "internal"} else None
-    except Exception as error:  # noqa: BLE001 - it is raised where the results are taken
-        end = error
-    await queue.put(end)
+def tell_the_end(queue: "asyncio.Queue[BatchResult | None]") -> None:
+    """Tell who waits for a result. If one is there, he does not wait, and will look for himself."""
+    if queue.empty():
+        queue.put_nowait(None)
+
+
+async def _fill(flow: Flow, items: Callable[[], AsyncGenerator[Item, None]]) -> None:
+    async with aclosing(items()) as each:
+        await flow.run(each)
+    if flow.failure is not None and flow.reason in {"input", "damaged", "internal"}:
+        raise flow.failure

@@ -6,12 +6,9 @@ Uses the methods of a table, and imports nothing for it.
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from secrets import randbits
 from typing import Any
 
-from pydantic_core import to_json
-
-from ernie_async.batch.records import BatchResult, record_fields, record_id
+from ernie_async.batch.records import write_record
 from ernie_async.batch.runner import BatchRunner
 from ernie_async.batch.stopping import BatchError
 from ernie_async.client import AsyncClient
@@ -55,12 +52,8 @@ class RowAsker:
             "ernie_ok": [result.ok for result in found],
             "ernie_text": [result.text for result in found],
             "ernie_code": [result.code or "" for result in found],
-            "ernie_record": [_record(result) for result in found],
+            "ernie_record": [write_record(result).decode().rstrip() for result in found],
         }
         for name, values in columns.items():
             table = table.append_column(name, [values])
         return table
-
-
-def _record(result: BatchResult) -> str:
-    return to_json(record_fields(result, record_id(result.finished_at, randbits(80)))).decode()

@@ -56,7 +56,7 @@ async def items_of(
         async with aclosing(_each(rows)) as each:
             async for row in each:
                 number += 1
-                line = _line_of(number, row, reader, id_of, request)
+                line = _read(number, row, reader, id_of, request)
                 if isinstance(line, Line) and ids.take(line.custom_id) is not None:
                     line = duplicate(line)
                 yield Item(line, row)
@@ -64,7 +64,7 @@ async def items_of(
         ids.close()
 
 
-def _line_of(
+def _read(
     number: int,
     row: Any,
     reader: LineReader,
@@ -72,11 +72,11 @@ def _line_of(
     request: Callable[[Any], Mapping[str, Any]] | None,
 ) -> Line | Fault:
     try:
-        name = f"row-{number}" if id_of is None else str(id_of(row))
+        fields: Mapping[str, Any] = row if isinstance(row, Mapping) else {"prompt": row}
         if request is not None:
-            return reader.make(number, name, request(row))
-        if not isinstance(row, Mapping):
-            row = {"prompt": row}
-        return reader.take(number, row if id_of is None else {**row, "custom_id": name})
+            fields = {"url": reader.url, "body": request(row), "custom_id": f"row-{number}"}
+        if id_of is not None:
+            fields = {**fields, "custom_id": str(id_of(row))}
+        return reader.take(number, fields)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         return Fault(number, "invalid_request", f"{type(error).__name__}: {error}", "")

@@ -6,26 +6,23 @@ from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import asdict
 from os import PathLike, fspath
 from pathlib import Path
-from secrets import randbits
 from time import monotonic, time
-from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from ernie_async.batch.asking import Asker
 from ernie_async.batch.attempts import AnyAttempts, Attempts
 from ernie_async.batch.estimate import Estimate, estimate
-from ernie_async.batch.file_run import FileOptions, FileRun
-from ernie_async.batch.flow import Flow, Rules
-from ernie_async.batch.lines import (
-    DEFAULT_URL,
-    LineReader,
-)
+from ernie_async.batch.file_run import FileRun
+from ernie_async.batch.flow import Flow, Rules, Tell
+from ernie_async.batch.journal import Journal
+from ernie_async.batch.lines import DEFAULT_URL, LineReader
+from ernie_async.batch.options import FileOptions
 from ernie_async.batch.progress import Progress
-from ernie_async.batch.records import record_fields, record_id
-from ernie_async.batch.results import BatchResults, new_queue
+from ernie_async.batch.records import record_fields
+from ernie_async.batch.results import BatchResults
 from ernie_async.batch.rows import items_of, known_models
-from ernie_async.batch.stopping import Budget, Losses, MaxErrors, StopReason
+from ernie_async.batch.stopping import Budget, Losses, StopReason
 from ernie_async.batch.summary import BatchReport, make_report, write_summary
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
@@ -74,7 +71,8 @@ class BatchRunner:
         deadline: Seconds after which nothing new begins; `None` for no limit.
         max_errors: Lines that may fail: a number, or a share such as `"5%"`; `None` for all.
         grace: Seconds that calls under way get when a run stops.
-        window: Lines that are read and not over; `None` for four times the concurrency.
+        window: Lines that are taken and not over; `None` for four times the concurrency. Of a file,
+            a thread reads up to 64 ahead of them.
     """
 
     def __init__(
@@ -100,44 +98,39 @@ class BatchRunner:
         for name, value in (("max_cost", max_cost), ("max_total_tokens", max_total_tokens)):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}: expected a number above 0, or None, got {value!r}")
-        workers = concurrency.max if isinstance(concurrency, Adaptive) else concurrency
-        if workers < 1 or (window is not None and window < workers):
+        adaptive = concurrency if isinstance(concurrency, Adaptive) else None
+        most = concurrency.max if isinstance(concurrency, Adaptive) else concurrency
+        if most < 1 or (window is not None and window < most):
             raise ConfigError("concurrency: expected at least 1, and window no less than it")
-        limits = Limits(
-            requests_per_minute=rpm,
-            tokens_per_minute=tpm,
-            concurrency=concurrency if isinstance(concurrency, Adaptive) else None,
-        )
-        # Also one without limits is of use: it has all wait when the service says so.
-        self._limiters: list[AnyLimiter] = [Limiter(limits)]
-        if client.limiter is not None:
-            self._limiters.append(client.limiter)
-        self._client = client
-        self._prices = prices
-        self._max_cost = max_cost
-        self._max_tokens = max_total_tokens
-        self._max_errors = MaxErrors.parse(max_errors)
-        self._rpm, self._tpm = rpm, tpm
-        self._limits: dict[str, Any] = {
-            "concurrency": asdict(concurrency)
-            if isinstance(concurrency, Adaptive)
-            else concurrency,
-            "rpm": rpm,
-            "tpm": tpm,
-            "max_cost": max_cost,
-            "max_total_tokens": max_total_tokens,
-            "deadline": deadline,
-            "max_errors": max_errors,
-            "grace": grace,
-            "retry": asdict(retry),
-        }
         self._rules = Rules(
-            workers=workers,
-            window=min(WINDOW_FACTOR * workers, MAX_WINDOW) if window is None else window,
+            concurrency=most,
+            window=min(WINDOW_FACTOR * most, MAX_WINDOW) if window is None else window,
             retry=retry,
             deadline=deadline,
             grace=grace,
         )
+        # Also one without limits is of use: it has all wait when the service says so.
+        own = Limits(
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            concurrency=adaptive,
+        )
+        self._limiters: list[AnyLimiter] = [Limiter(own)]
+        if client.limiter is not None:
+            self._limiters.append(client.limiter)
+        self._client = client
+        self._prices = prices
+        Losses(max_errors)  # refuses what is no limit
+        self._told = {
+            **asdict(self._rules),
+            "concurrency": most if adaptive is None else asdict(adaptive),
+            "rpm": rpm,
+            "tpm": tpm,
+            "max_cost": max_cost,
+            "max_total_tokens": max_total_tokens,
+            "max_errors": max_errors,
+        }
+        self._stops: list[StopReason] = []
         self._flows: WeakSet[Flow] = WeakSet()
         self._results: WeakSet[BatchResults] = WeakSet()
         self._models = known_models(client)
@@ -166,9 +159,7 @@ class BatchRunner:
             ConfigError: The url is not supported.
         """
         reader = LineReader(models=self._models, url=url)
-        queue = new_queue()
-        flow = self._flow(self._progress(), queue.put)
-        results = BatchResults(flow, lambda: items_of(rows, reader, id, request), queue)
+        results = BatchResults(self._flow, lambda: items_of(rows, reader, id, request))
         self._results.add(results)
         return results
 
@@ -184,7 +175,7 @@ class BatchRunner:
         """
         async with aclosing(self.map(rows)) as results:
             async for result in results:
-                yield record_fields(result, record_id(result.finished_at, randbits(80)))
+                yield record_fields(result)
 
     async def run_file(
         self,
@@ -207,23 +198,16 @@ class BatchRunner:
             BatchError: The run could not begin: output locked or damaged, input missing or bad.
             ConfigError: Options that make no sense.
         """
-        out = None if fspath(output) == "-" else Path(output)
-        run = FileRun(Path(source), out, options, self._models)
-        began = time()
+        run = self._file_run(source, output, options)
+        began, n_stops = time(), len(self._stops)
         async with AsyncExitStack() as stack:
-            journal = await run.open(stack)
-            before = run.before
-            flow = self._flow(
-                self._progress(),
-                run.tell,
-                budget=Budget(
-                    self._max_cost, self._max_tokens, cost=before.cost, tokens=before.tokens
-                ),
-                journal=journal,
-                has_room=run.has_room,
-            )
+            journal = await stack.enter_async_context(run.opened())
+            spent = run.before.cost, run.before.tokens
+            flow = self._flow(run.tell, spent, journal=journal, has_room=run.has_room)
+            for reason in self._stops[n_stops:]:  # while it was opened
+                flow.stop(reason)
             try:
-                await self._run_beside(run, flow, on_progress)
+                await run_beside(run, flow, on_progress)
                 run.is_over = flow.reason is None
                 await stack.aclose()
             except OSError as error:  # what was written last may not be durable
@@ -232,8 +216,7 @@ class BatchRunner:
                 is_cancelled = isinstance(error, asyncio.CancelledError)
                 self._report(run, flow, began, "cancelled" if is_cancelled else "internal")
                 raise
-        reason = run.finish(flow.reason or ("failures" if flow.progress.failed else "finished"))
-        return self._report(run, flow, began, reason)
+        return self._report(run, flow, began, run.why(flow.reason, flow.progress.failed))
 
     async def estimate_file(
         self,
@@ -247,104 +230,107 @@ class BatchRunner:
             BatchError: The output is damaged, or the input has changed.
             OSError: The input cannot be read.
         """
-        out = None if fspath(output) == "-" else Path(output)
-        run = FileRun(Path(source), out, options, self._models)
+        run = self._file_run(source, output, options)
         asker = Asker(self._client, self._prices, is_once=False)
-        return await estimate(run, asker, self._rpm, self._tpm)
+        return await estimate(run, asker, self._told["rpm"], self._told["tpm"])
 
     def stop(self, reason: StopReason = "cancelled") -> None:
         """Have all runs begin nothing more. What is under way may finish for `grace` seconds."""
+        self._stops.append(reason)
         for flow in list(self._flows):
             flow.stop(reason)
 
     def cancel(self) -> None:
         """Have all runs break off what is under way, and end."""
+        self._stops.append("cancelled")
         for flow in list(self._flows):
             flow.cancel()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         for results in list(self._results):
             await results.aclose()
 
-    async def _run_beside(self, run: FileRun, flow: Flow, on_progress: OnProgress | None) -> None:
-        """Run the flow, and beside it what counts lines, syncs files and tells how it goes."""
-        async with asyncio.TaskGroup() as group:
-            beside = [
-                group.create_task(run.keep_synced(flow)),
-                group.create_task(run.count(flow.progress)),
-                group.create_task(_look(flow, on_progress)),
-            ]
-            try:
-                async with aclosing(run.items(flow.progress)) as items:
-                    await flow.run(items)
-            finally:
-                for task in beside:
-                    task.cancel()
-                if on_progress is not None:
-                    on_progress(flow.progress.snapshot(flow.gauges(), monotonic()))
-        flow.progress.ok -= run.held
-        flow.progress.undone += run.held
+    def _file_run(
+        self, source: str | PathLike[str], output: str | PathLike[str], options: FileOptions
+    ) -> FileRun:
+        out = None if fspath(output) == "-" else Path(output)
+        return FileRun(Path(source), out, options, self._models)
 
     def _report(self, run: FileRun, flow: Flow, began: float, reason: StopReason) -> BatchReport:
         """The report of a run that is over; it is also written beside the output."""
-        earlier = run.before
         report = make_report(
             flow.progress,
             reason,
-            now=monotonic(),
+            "" if flow.failure is None else str(flow.failure),
             began=began,
-            ended=time(),
-            message="" if flow.failure is None else str(flow.failure),
-            notes=run.notes,
-            limits={**self._limits, **run.told_options()},
-            earlier={
-                "ok": earlier.ok,
-                "failed": earlier.failed,
-                "cost": round(earlier.cost, 6),
-                "tokens": earlier.tokens,
-            },
+            now=monotonic(),
+            notes=dict(run.reader.notes),
+            limits={**self._told, **run.told_options()},
+            earlier_runs=run.before.told(),
         )
         if run.out is not None:
             with suppress(OSError):  # a full disk has been told already
                 write_summary(run.out, report)
         return report
 
-    def _attempts(self, *, is_once: bool) -> AnyAttempts:
+    def _attempts(self, asker: Asker) -> AnyAttempts:
         """Where the attempts of one run are made."""
-        asker = Asker(self._client, self._prices, is_once=is_once)
         return Attempts(asker, self._limiters, self._rules.retry.max_retry_after)
 
-    def _progress(self) -> Progress:
-        return Progress(monotonic(), rpm=self._rpm, tpm=self._tpm)
-
-    def _flow(self, progress: Progress, tell: Any, **more: Any) -> Flow:
-        budget = more.pop("budget", None) or Budget(self._max_cost, self._max_tokens)
-        is_once = more.get("journal") is not None
+    def _flow(
+        self,
+        tell: Tell,
+        spent: tuple[float, int] = (0.0, 0),
+        *,
+        journal: Journal | None = None,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> Flow:
+        told = self._told
+        asker = Asker(self._client, self._prices, is_once=journal is not None)
+        budget = Budget(told["max_cost"], told["max_total_tokens"], *spent)
+        is_counted = any(limiter.counts_tokens for limiter in self._limiters)
         flow = Flow(
-            self._attempts(is_once=is_once),
-            self._rules if not is_once else self._rules.once(),
+            self._attempts(asker),
+            self._rules,
+            asker=asker,
+            estimates=budget.is_limited or is_counted,
             budget=budget,
-            losses=Losses(self._max_errors),
-            progress=progress,
+            losses=Losses(told["max_errors"]),
+            progress=Progress(monotonic(), rpm=told["rpm"], tpm=told["tpm"]),
             tell=tell,
-            **more,
+            journal=journal,
+            has_room=has_room,
         )
         self._flows.add(flow)
         return flow
 
 
-async def _look(flow: Flow, on_progress: OnProgress | None) -> None:
-    while True:
-        await asyncio.sleep(LOOK_EVERY)
+async def run_beside(run: FileRun, flow: Flow, on_progress: OnProgress | None) -> None:
+    """Run the flow, and beside it what counts lines and tells how it goes."""
+    progress = flow.progress
+
+    def look() -> None:
         now, gauges = monotonic(), flow.gauges()
-        flow.progress.sample(gauges, now)
+        progress.sample(gauges, now)
         if on_progress is not None:
-            on_progress(flow.progress.snapshot(gauges, now))
+            on_progress(progress.snapshot(gauges, now))
+
+    async def keep_looking() -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            look()
+
+    async with asyncio.TaskGroup() as group:
+        beside = [group.create_task(run.count(progress)), group.create_task(keep_looking())]
+        try:
+            async with aclosing(run.items(progress)) as items:
+                await flow.run(items)
+        finally:
+            for task in beside:
+                task.cancel()
+            look()
+    progress.ok -= run.held
+    progress.undone += run.held

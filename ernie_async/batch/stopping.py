@@ -3,17 +3,17 @@
 And how a run that stopped is told to a shell.
 """
 
-from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
-from ernie_async.errors import AuthError, ConfigError, ErnieError, NotFoundError, QuotaError
+from ernie_async.batch.failures import hopeless
+from ernie_async.errors import ConfigError, ErnieError
 
 __all__ = [
     "EXIT_CODES",
     "BatchError",
     "Budget",
     "Losses",
-    "MaxErrors",
     "StopReason",
     "code_of_undone",
 ]
@@ -84,45 +84,38 @@ REFUSED_IN_A_ROW = 50
 LINES_FOR_A_SHARE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class MaxErrors:
-    """How many lines may fail: a number, or a share of those that are over."""
+def read_max_errors(given: int | str | None) -> tuple[float, float]:
+    """How many lines may fail, and which share of those that are over: from `100` or `5%`.
 
-    number: int | None = None
-    share: float | None = None
-
-    @classmethod
-    def parse(cls, text: str | int | None) -> "MaxErrors":
-        """From `100` or `5%`; `None` for no limit.
-
-        Raises:
-            ConfigError: It is neither.
-        """
-        if text is None:
-            return cls()
-        try:
-            if isinstance(text, str) and text.endswith("%"):
-                share = float(text[:-1]) / 100
-                if 0 <= share <= 1:
-                    return cls(share=share)
-            elif int(text) >= 0:
-                return cls(number=int(text))
-        except ValueError:
-            pass
-        raise ConfigError(f"max_errors: expected a number or a percentage such as 5%, got {text!r}")
-
-    def is_passed(self, failed: int, over: int) -> bool:
-        """Whether more have failed."""
-        if self.number is not None and failed > self.number:
-            return True
-        return self.share is not None and over >= LINES_FOR_A_SHARE and failed > self.share * over
+    Raises:
+        ConfigError: It is neither.
+    """
+    if given is None:
+        return inf, inf
+    try:
+        if isinstance(given, str) and given.endswith("%"):
+            share = float(given[:-1]) / 100
+            if 0 <= share <= 1:
+                return inf, share
+        elif int(given) >= 0:
+            return int(given), inf
+    except ValueError:
+        pass
+    raise ConfigError(f"max_errors: expected a number or a percentage such as 5%, got {given!r}")
 
 
 class Losses:
-    """Looks at lines as they end, and says when to stop. Serves one run."""
+    """Looks at lines as they end, and says when to stop. Serves one run.
 
-    def __init__(self, max_errors: MaxErrors) -> None:
-        self._max_errors = max_errors
+    Args:
+        max_errors: Lines that may fail: a number, or a share such as `"5%"`; `None` for all.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+
+    def __init__(self, max_errors: int | str | None) -> None:
+        self._most, self._share = read_max_errors(max_errors)
         self._over = 0
         self._failed = 0
         self._row = 0
@@ -147,14 +140,8 @@ class Losses:
             self._row >= REFUSED_IN_A_ROW or (self._row == self._over >= FIRST_REFUSED)
         ):
             return "auth"
-        return "errors" if self._max_errors.is_passed(self._failed, self._over) else None
-
-
-def hopeless(error: ErnieError | None) -> str | None:
-    """What a refusal says that all lines will meet; `None` if it is none of these."""
-    if not isinstance(error, AuthError | NotFoundError | QuotaError):
-        return None
-    return f"{type(error).__name__} {error.status} {error.code}"
+        share = self._share if self._over >= LINES_FOR_A_SHARE else inf
+        return "errors" if self._failed > min(self._most, share * self._over) else None
 
 
 class Budget:
@@ -174,7 +161,6 @@ class Budget:
         self,
         max_cost: float | None,
         max_tokens: int | None,
-        *,
         cost: float = 0.0,
         tokens: int = 0,
     ) -> None:

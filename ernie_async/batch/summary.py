@@ -1,9 +1,8 @@
 """How a run ended: for the program that started it, and as a file beside its output."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from pydantic_core import to_json
@@ -11,6 +10,7 @@ from pydantic_core import to_json
 from ernie_async.batch.progress import Gauges, Progress, Sample
 from ernie_async.batch.records import iso
 from ernie_async.batch.stopping import EXIT_CODES, StopReason
+from ernie_async.batch.writing import replacing
 
 __all__ = ["BatchReport", "make_report", "summary_path", "write_summary"]
 
@@ -62,59 +62,39 @@ class BatchReport:
 def make_report(
     progress: Progress,
     reason: StopReason,
-    *,
-    now: float,
-    began: float,
-    ended: float,
     message: str = "",
+    *,
+    began: float,
+    now: float,
     notes: Mapping[str, int],
-    limits: Mapping[str, Any],
-    earlier: Mapping[str, Any],
+    **more: Mapping[str, Any],
 ) -> BatchReport:
     """The report of a run that is over.
 
     Args:
         progress: What happened.
         reason: Why it ended.
-        now: On the clock of `progress`.
-        began: Seconds since 1970.
-        ended: Seconds since 1970.
         message: What went wrong.
+        began: Seconds since 1970.
+        now: On the clock of `progress`.
         notes: What was odd about the input.
-        limits: What the run was given.
-        earlier: What earlier runs had done.
+        more: Further parts of the summary.
     """
-    code = EXIT_CODES[reason]
-    told = progress.snapshot(Gauges(), now)
-    summary = {
+    summary: dict[str, Any] = {
         "reason": reason,
-        "exit_code": code,
+        "exit_code": EXIT_CODES[reason],
         "resumable": reason not in NOT_RESUMABLE,
         "message": message,
         "started_at": iso(began),
-        "ended_at": iso(ended),
-        **told,
+        "ended_at": iso(began + now - progress.started),
+        **progress.snapshot(Gauges(), now),
         "codes": dict(progress.codes),
-        "notes": dict(notes),
-        "limits": dict(limits),
-        "earlier_runs": dict(earlier),
+        "notes": notes,
+        **more,
     }
+    own = {one.name: summary[one.name] for one in fields(BatchReport) if one.name in summary}
     return BatchReport(
-        reason=reason,
-        exit_code=code,
-        message=message,
-        ok=progress.ok,
-        failed=progress.failed,
-        skipped=progress.skipped,
-        undone=progress.undone,
-        cost=progress.cost,
-        tokens_in=progress.tokens_in,
-        tokens_out=progress.tokens_out,
-        codes=dict(progress.codes),
-        notes=dict(notes),
-        summary=summary,
-        samples=progress.samples,
-        histogram=dict(progress.histogram),
+        **own, summary=summary, samples=progress.samples, histogram=dict(progress.histogram)
     )
 
 
@@ -129,11 +109,5 @@ def write_summary(out: Path, report: BatchReport) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    with NamedTemporaryFile(dir=out.parent, prefix=out.name, delete=False) as file:
-        try:
-            file.write(to_json(report.summary, indent=2) + b"\n")
-            file.close()
-            Path(file.name).replace(summary_path(out))
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with replacing(summary_path(out)) as file:
+        file.write(to_json(report.summary, indent=2) + b"\n")

@@ -5,20 +5,20 @@ no engine.
 """
 
 import asyncio
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from ernie_async.batch.asking import Answer, Asker
+from ernie_async.batch.answers import Answer
+from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.attempts import Attempts
-from ernie_async.batch.ledger import Order
+from ernie_async.batch.lines import Line
 from ernie_async.client import AsyncClient
 from ernie_async.net.admission import AnyLimiter, LimiterSnapshot
-from ernie_async.net.limiter import Limiter
 from ernie_async.types.prices import Prices
 
-__all__ = ["Setup", "Told", "Worker"]
+__all__ = ["Order", "Setup", "Told", "Worker"]
 
 # It tells at least so often what is new.
 TELL_SECONDS = 2.0
@@ -37,8 +37,16 @@ class Setup(NamedTuple):
         return "Setup(...)"  # prices and proxies are nobody's business
 
 
+class Order(NamedTuple):
+    """One attempt that it shall make."""
+
+    ticket: int
+    line: Line
+    need: Need
+
+
 class Told(NamedTuple):
-    """What a worker tells: answers by ticket, calls under way, and how its limits are."""
+    """What it tells: answers by ticket, calls under way, and how its limits are."""
 
     answers: list[tuple[int, Answer]]
     under_way: int
@@ -83,8 +91,7 @@ class Worker:
         if self._failure is not None:
             raise self._failure
         answers, self._ready = self._ready, []
-        view = LimiterSnapshot.of_all([limiter.snapshot() for limiter in self._limiters])
-        return Told(answers, len(self._tasks) - len(self._waiting), view)
+        return Told(answers, len(self._tasks) - len(self._waiting), self._attempts.view())
 
     async def stop(self) -> None:
         """Send nothing more."""
@@ -99,8 +106,8 @@ class Worker:
             await asyncio.wait(self._tasks.values())
         await self._client.aclose()
         for limiter in self._limiters:
-            if not isinstance(limiter, Limiter):
-                await limiter.aclose()  # type: ignore[attr-defined]
+            if isinstance(limiter, AbstractAsyncContextManager):  # one that others share
+                await limiter.__aexit__(None, None, None)
 
     async def _make(self, order: Order) -> Answer:
         async def begin() -> None:

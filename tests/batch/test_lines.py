@@ -135,8 +135,17 @@ def test_settings_that_cannot_be_are_refused() -> None:
 def test_what_cannot_be_written_as_json_is_a_fault() -> None:
     reader = LineReader()
     for body in ({"x": "\ud800"}, {"x": float("nan")}, {"x": object()}):
-        found = reader.make(1, "a", body)
+        found = reader.take(1, {**NATIVE, "body": body})
         assert isinstance(found, Fault)
+        assert (found.code, found.custom_id) == ("invalid_request", "row-1")
+
+
+def test_keys_that_are_other_ones_each_time_do_not_fill_the_memory() -> None:
+    reader = LineReader()
+    for number in range(1000):
+        reader.take(number, {**NATIVE, f"x{number}": 1})
+    assert len(reader.notes) <= 21
+    assert sum(reader.notes.values()) == 1000
 
 
 @given(st.text(min_size=1), st.integers(1, 20))

@@ -84,6 +84,16 @@ async def test_a_slow_consumer_stops_the_reader(client, server) -> None:
         await anext(results)
 
 
+async def test_closing_ends_the_wait_of_another_task(client, server) -> None:
+    server.default(stall(before_headers=True))
+    results = BatchRunner(client).map(["a"])
+    waiting = asyncio.create_task(anext(results, "over"))
+    await asyncio.sleep(0.05)
+    await results.aclose()
+    async with asyncio.timeout(5):
+        assert await waiting == "over"
+
+
 @pytest.mark.parametrize("how", ["break", "with", "close"])
 async def test_leaving_early_leaves_nothing_behind(client, server, how) -> None:
     server.script(reply("x"))

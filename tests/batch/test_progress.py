@@ -5,7 +5,14 @@ from html.parser import HTMLParser
 import pytest
 
 from ernie_async.batch.page import render_page
-from ernie_async.batch.progress import MAX_SAMPLES, Gauges, Progress, duration, progress_line
+from ernie_async.batch.progress import (
+    MAX_SAMPLES,
+    Gauges,
+    Progress,
+    duration,
+    progress_line,
+    rounded,
+)
 from ernie_async.batch.records import BatchResult
 from ernie_async.batch.summary import make_report
 
@@ -32,11 +39,11 @@ def test_counts_rates_and_money() -> None:
     progress = Progress(100.0, total=400, rpm=600, tpm=6000)
     progress.skipped = 100
     for n in range(1, 101):
-        progress.sent(100 + n / 10)
+        progress.requests += 1
         progress.over(over(n, cost=0.1), 100 + n / 10)
     progress.over(over(7, code="timeout"), 110)
     progress.over(over(8, code="cancelled"), 110)
-    progress.refused(110)
+    progress.refused += 1
     told = progress.snapshot(Gauges(4, 8, "rate"), 110.0)
     assert (told["done"], told["ok"], told["failed"], told["undone"]) == (201, 100, 1, 1)
     assert told["rps_60s"] == pytest.approx(10.1)
@@ -71,6 +78,16 @@ def test_durations() -> None:
     ]
 
 
+def test_numbers() -> None:
+    assert [rounded(n) for n in (0, 9_999, 10_499, 999_000, 8_249_000)] == [
+        "0",
+        "9,999",
+        "10k",
+        "999k",
+        "8.2M",
+    ]
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -90,12 +107,10 @@ def test_the_page_needs_nothing_else(n) -> None:
     report = make_report(
         progress,
         "failures",
-        now=float(n),
         began=0.0,
-        ended=float(n),
+        now=float(n),
         notes={},
         limits={"input": "<script>"},
-        earlier={},
     )
     page = render_page(report)
     tags = Tags()

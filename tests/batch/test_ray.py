@@ -71,7 +71,7 @@ async def run(runner, source, out, **options):
 async def kill_when_busy(cluster, node, runner, server) -> None:
     """Kill a node when all workers are up and have made some calls."""
     async with asyncio.timeout(LIMIT):
-        while runner.crew is None or len(runner.crew._actors) < 4:
+        while runner.crew is None or len(runner.crew.hands) < 4:
             await asyncio.sleep(0.01)
         made = server.requests_made
         while server.requests_made < made + 100:
@@ -86,8 +86,8 @@ def busy_runner(client, concurrency):
     class Runner(RayRunner):
         crew = None
 
-        def _attempts(self, *, is_once):
-            self.crew = super()._attempts(is_once=is_once)
+        def _attempts(self, asker):
+            self.crew = super()._attempts(asker)
             return self.crew
 
     return Runner(client, workers=4, cpus=1, concurrency=concurrency)

@@ -2,26 +2,15 @@
 
 import json
 import pickle
+from datetime import date
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async import (
-    APIError,
-    AuthError,
-    BlockedError,
-    ConfigError,
-    ConnectError,
-    DeadlineError,
-    DecodeError,
-    RateLimitError,
-    RefusedError,
-)
 from ernie_async.batch.records import (
     Attempt,
     BatchResult,
-    code_of,
     is_settled_by_line,
     read_record,
     record_id,
@@ -107,28 +96,17 @@ def test_what_is_no_record(raw) -> None:
         read_record(raw)
 
 
+def test_metadata_that_is_no_json_stops_nothing() -> None:
+    odd = {"nan": float("nan"), "raw": b"\xff", "day": date(2026, 1, 2), "it": object}
+    failed = BatchResult(custom_id="a", number=1, key="k", code="x", metadata=odd)
+    told = json.loads(write_record(failed, "x"), parse_constant=pytest.fail)["metadata"]
+    assert (told["nan"], told["raw"], told["day"]) == (None, "_w==", "2026-01-02")
+
+
 def test_ids_sort_by_time() -> None:
     ids = [record_id(moment, 2**80 - 1 - int(moment)) for moment in (0.001, 1.0, 1e9, 2e9)]
     assert ids == sorted(ids)
     assert len({len(name) for name in ids}) == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (DeadlineError("x"), "timeout"),
-        (ConnectError("x"), "connection"),
-        (DecodeError("x"), "invalid_answer"),
-        (RateLimitError("x", code="rpm_rate_limit_exceeded"), "rate_limited"),
-        (RefusedError("x", code="system_unsafe"), "content_filter"),
-        (BlockedError("x"), "content_filter"),
-        (AuthError("x", code="invalid_iam_token"), "invalid_iam_token"),
-        (APIError("x", status=418), "http_418"),
-        (ConfigError("x"), "invalid_request"),
-    ],
-)
-def test_codes(error, code) -> None:
-    assert code_of(error) == code
 
 
 json_values = st.recursive(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import sys
 from pathlib import Path
 from time import monotonic
@@ -83,9 +84,33 @@ async def test_bad_lines_are_dead_letters_and_stop_nothing(client, source, out, 
         (7, "unsupported_url"),
     }
     assert (report.exit_code, report.reason) == (1, "failures")
+    assert report.summary["total"] == 6  # of eight, two are blank
     again = await BatchRunner(client).run_file(source, out, options)
     assert (again.ok, again.failed, again.skipped, again.exit_code) == (0, 0, 6, 1)
     assert len(read_jsonl(err)) == 4
+
+
+async def test_one_broken_line_in_a_hundred(client, server, source, out, err) -> None:
+    chance = random.Random(7)
+    expected = {"ok": 0, "bad": 0}
+    with source.open("wb") as file:
+        file.write(b"\xef\xbb\xbf")
+        for number in range(1000):
+            line = request_line(f"r{number}", "a\u2028b")
+            raw = json.dumps(line, ensure_ascii=chance.random() < 0.5).encode()
+            if number and chance.random() < 0.01:
+                kinds = [raw[:40], b"[]", b'{"custom_id": 3}', raw.replace(b"r%d" % number, b"r0")]
+                raw = chance.choice(kinds)
+                expected["bad"] += 1
+            else:
+                expected["ok"] += 1
+            file.write(raw + chance.choice([b"\n", b"\r\n", b"\n\r\n"]))
+    report = await BatchRunner(client).run_file(source, out)
+    assert {"ok": report.ok, "bad": report.failed} == expected
+    assert (len(set(ids(out))), len(ids(err))) == (expected["ok"], expected["bad"])
+    assert server.requests_made == expected["ok"]
+    again = await BatchRunner(client).run_file(source, out)
+    assert (again.ok, again.failed, again.skipped) == (0, 0, 1000)
 
 
 async def test_strict_finds_the_first_bad_line_before_any_call(client, server, source, out) -> None:
@@ -320,6 +345,17 @@ async def test_stop_lets_calls_finish_and_leaves_the_rest(client, server, source
     assert set(asked(server).values()) == {1}
 
 
+async def test_a_stop_that_comes_early_is_no_less_a_stop(client, server, source, out) -> None:
+    write_input(source, 20)
+    runner = BatchRunner(client)
+    run = asyncio.create_task(runner.run_file(source, out))
+    await asyncio.sleep(0)
+    runner.stop("sigint")
+    report = await run
+    assert (report.exit_code, server.requests_made) == (130, 0)
+    assert (await runner.run_file(source, out)).ok == 20
+
+
 async def test_grace_ends(client, server, source, out) -> None:
     write_input(source, 8)
     server.default(stall(before_headers=True))
@@ -370,7 +406,7 @@ async def test_quota_refusals_pause_and_cost_no_attempt(client, server, source, 
     assert {r["x_ernie"]["attempts"] for r in read_jsonl(out)} == {1}
 
 
-@pytest.mark.parametrize(("tpm", "ok"), [(100, 0), (600, 2)])
+@pytest.mark.parametrize(("tpm", "ok"), [(100, 0), (450, 0), (600, 2)])
 async def test_a_request_larger_than_the_minute_fails_at_once(
     client, source, out, err, tpm, ok
 ) -> None:
@@ -417,9 +453,10 @@ async def test_csv_and_templates(client, server, tmp_path, out, err) -> None:
     text = '\ufeffsku,text\n1,"two\nlines, ""quoted"""\n2,天\n3\n'
     source.write_text(text, encoding="utf-8", newline="")
     options = FileOptions(template="Say: {text}", id_column="sku")
-    await BatchRunner(client).run_file(source, out, options)
+    report = await BatchRunner(client).run_file(source, out, options)
     assert sorted(asked(server)) == ['Say: two\nlines, "quoted"', "Say: 天"]
     assert ids(err) == ["3"]
+    assert report.summary["total"] == report.summary["done"] == 3
 
 
 async def test_parquet(client, server, tmp_path, out) -> None:
@@ -448,13 +485,18 @@ async def test_shards_do_all_lines_once(client, server, source, tmp_path) -> Non
 async def test_estimate_sends_nothing(client, server, source, out) -> None:
     write_input(source, 10)
     write_lines(source, [b"bad"])
-    runner = BatchRunner(client, rpm=60, prices=Prices({"m": Price(input=1, output=1)}))
+    runner = BatchRunner(client, rpm=600, prices=Prices({"m": Price(input=1, output=1)}))
     told = await runner.estimate_file(source, out)
-    assert (told.lines, told.bad, told.seconds) == (10, 1, 10)
+    assert (told.lines, told.bad, told.seconds) == (10, 1, 1)
     assert told.answer_tokens == 5120
     assert told.cost > 0
     assert server.requests == []
     assert not out.exists()
+    server.script(*[refuse(400)] * 3)
+    await runner.run_file(source, out)
+    told = await BatchRunner(client).estimate_file(source, out, FileOptions(only_failed=True))
+    assert (told.lines, told.bad) == (3, 1)
+    assert not out.with_name("out.errors.jsonl.1").exists()
 
 
 async def test_standard_output_has_no_checkpoint(client, source) -> None:

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_async import AuthError, ConfigError, NotFoundError, QuotaError, ServerError
-from ernie_async.batch.stopping import BatchError, Budget, Losses, MaxErrors
+from ernie_async.batch.stopping import BatchError, Budget, Losses
 
 WRONG_KEY = AuthError("x", status=401, code="invalid_iam_token")
 NO_MODEL = NotFoundError("x", status=404, code="invalid_model")
 
 
 def first_stop(errors, max_errors=None) -> tuple[int, str] | None:
-    losses = Losses(MaxErrors.parse(max_errors))
+    losses = Losses(max_errors)
     for number, error in enumerate(errors, 1):
         reason = losses.note(error, failed=error is not None)
         if reason is not None:
@@ -50,7 +50,7 @@ def test_max_errors(text, stop) -> None:
 @pytest.mark.parametrize("text", ["x", "-1", "101%", "5 %x"])
 def test_max_errors_is_checked(text) -> None:
     with pytest.raises(ConfigError, match="max_errors"):
-        MaxErrors.parse(text)
+        Losses(text)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7)), max_size=40))
