@@ -101,11 +101,11 @@ class _Frame:
         if self.shape.kind == "list":
             self.shown.pop()
         elif self.shape.kind == "dict":
-            del self.shown[self.key]
+            self.shown.pop(self.key, None)
         else:
             name = self._attribute()
-            del self.shown.__dict__[name]
-            self.shown.__pydantic_fields_set__.remove(name)
+            self.shown.__dict__.pop(name, None)
+            self.shown.__pydantic_fields_set__.discard(name)
 
     def _attribute(self) -> str:
         """What the member at hand is called in a model; one that has no name is not shown."""
