@@ -10,7 +10,7 @@ LIBRARIES = {"cyclopts", "rich"}
 def main() -> int:
     """Hand over to `cli`; say what to install if its libraries are missing."""
     try:
-        from ernie_async import cli  # noqa: PLC0415 - the libraries of an extra
+        from ernie_async import cli  # the libraries of an extra
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in LIBRARIES:
             raise

@@ -116,7 +116,7 @@ def split_options(given: Mapping[str, Any], kind: type) -> tuple[dict[str, Any],
         elif name in own:
             fields[name] = value
         else:
-            from difflib import get_close_matches  # noqa: PLC0415 - only a typing error needs it
+            from difflib import get_close_matches  # only a typing error needs it
 
             close = get_close_matches(name, own, n=1)
             meant = f"did you mean {close[0]}? Otherwise" if close else "to send it anyway,"
@@ -144,7 +144,7 @@ def ask_chat(
     request = chat_request(messages, fields)
     content_filter = desk.content_filter
     if content_filter is not None and "prompt" in content_filter.channels:
-        from ernie_async.net.screening import filter_prompt  # noqa: PLC0415 - few need it
+        from ernie_async.net.screening import filter_prompt  # few need it
 
         request = filter_prompt(content_filter, request, desk.hooks)
     model = request.model or model or options.get("extra_body", {}).get("model")
@@ -192,7 +192,7 @@ async def answer_chat(desk: Desk, request: Request) -> ChatCompletion:
     content_filter, hooks = desk.content_filter, desk.hooks
     if content_filter is None:
         return await _answer(desk, request)
-    from ernie_async.net.screening import judge_prompt, screen_completion  # noqa: PLC0415
+    from ernie_async.net.screening import judge_prompt, screen_completion
 
     await judge_prompt(content_filter, request.messages, hooks)
     return await screen_completion(content_filter, await _answer(desk, request), hooks)
@@ -201,7 +201,7 @@ async def answer_chat(desk: Desk, request: Request) -> ChatCompletion:
 async def _answer(desk: Desk, request: Request) -> ChatCompletion:
     if request.shared_as is None:
         return await get_answer(desk, request, ChatCompletion)
-    from ernie_async.net.flights import share  # noqa: PLC0415 - most calls are not shared
+    from ernie_async.net.flights import share  # most calls are not shared
 
     return await share(desk, request, lambda: get_answer(desk, request, ChatCompletion))
 
@@ -243,7 +243,7 @@ def _what_is_shared(
     desk: Desk, body: bytes, options: ChatOptions, models: Sequence[FallbackModel]
 ) -> Hashable:
     """What two calls must have in common to be one: what is sent, and how failures are met."""
-    from ernie_async.sansio.single_flight import fingerprint  # noqa: PLC0415 - most do not share
+    from ernie_async.sansio.single_flight import fingerprint  # most do not share
 
     timeouts = options.get("timeouts", desk.timeouts)
     asked = fingerprint(body, options.get("extra_headers", {}))

@@ -97,7 +97,7 @@ def chat(
     think: Annotated[bool | None, Parameter(negative="--no-think")] = None,
     no_stream: bool = False,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Ask a question, or without one have a conversation.
 
@@ -198,7 +198,7 @@ def doctor(
     model: str | None = None,
     chat: bool = False,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Look for what stands between this machine and an answer.
 

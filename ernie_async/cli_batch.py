@@ -78,7 +78,7 @@ class Reading:
 
     def file_options(self, **more: Any) -> "FileOptions":
         """The same, and more, for a run."""
-        from ernie_async.batch.options import FileOptions  # noqa: PLC0415 - a wing
+        from ernie_async.batch.options import FileOptions  # a wing
 
         return FileOptions(**self.fields(), **more)
 
@@ -157,11 +157,11 @@ class Engine:
             for name in ("workers", "ray_address", "redis"):
                 if getattr(self, name) is not None:
                     raise ConfigError(f"--{name.replace('_', '-')} needs --engine ray")
-            from ernie_async.batch.runner import BatchRunner  # noqa: PLC0415 - a wing
+            from ernie_async.batch.runner import BatchRunner  # a wing
 
             return BatchRunner(client, **settings)
         try:
-            from ernie_async.batch.ray import N_WORKERS, RayRunner  # noqa: PLC0415 - an extra
+            from ernie_async.batch.ray import N_WORKERS, RayRunner  # an extra
 
             return RayRunner(
                 client,
@@ -220,7 +220,7 @@ def run(
     progress: ProgressKind = "auto",
     report: Path | None = None,
     engine: Engine = Engine(),
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Ask for each line of a file, and write each answer as a line of another.
 
@@ -257,8 +257,8 @@ def run(
         engine: Where the calls are made.
         service: Whom to ask.
     """
-    from ernie_async.batch.runner import RETRY  # noqa: PLC0415 - a wing
-    from ernie_async.batch.settings import read_concurrency, read_prices  # noqa: PLC0415
+    from ernie_async.batch.runner import RETRY  # a wing
+    from ernie_async.batch.settings import read_concurrency, read_prices
 
     options = reading.file_options(
         ordered=ordered,
@@ -308,7 +308,7 @@ def run(
             return INTERNAL
     show_report(done, currency)
     if report is not None:
-        from ernie_async.batch.page import render_page  # noqa: PLC0415
+        from ernie_async.batch.page import render_page
 
         report.write_text(render_page(done, currency), encoding="utf-8")
     return done.exit_code
@@ -357,8 +357,8 @@ def merge(
         reading: How the input is read.
         json: Print what was found as one JSON object.
     """
-    from ernie_async.batch.lines import LineReader  # noqa: PLC0415 - a wing
-    from ernie_async.batch.merge import merge as put_together  # noqa: PLC0415
+    from ernie_async.batch.lines import LineReader  # a wing
+    from ernie_async.batch.merge import merge as put_together
 
     given = reading.fields()
     kind = given.pop("kind")

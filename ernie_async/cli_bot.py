@@ -126,7 +126,7 @@ def terminal(
     mode: Mode | None = None,
     limit: Annotated[int | None, Parameter(validator=Number(gte=4))] = None,
     flood: Annotated[float, Parameter(validator=Number(gte=0))] = 0.0,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Answer one message as a bot would, in a chat with a platform's limits.
 

@@ -66,7 +66,7 @@ def embed(
     model: str | None = None,
     batch_size: Annotated[int | None, Whole] = None,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Turn texts into vectors.
 
@@ -108,7 +108,7 @@ def rerank(
     model: str | None = None,
     top_n: Annotated[int | None, Whole] = None,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Order documents by how well they answer a query, the best first.
 
@@ -147,7 +147,7 @@ def image(
     seed: Annotated[int | None, Whole] = None,
     overwrite: bool = False,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Have a model draw, and save what it drew.
 
@@ -204,7 +204,7 @@ def pictures(answer: Images) -> list[Any]:
     return [picture for picture in answer.data if not picture.has_failed]
 
 
-def models(*, json: bool = False, service: Service = Service()) -> int:  # noqa: B008 - frozen
+def models(*, json: bool = False, service: Service = Service()) -> int:
     """List the models that this key may use; at a terminal with type, context and prices.
 
     Args:
@@ -258,7 +258,7 @@ def list_files(
     *,
     purpose: str | None = None,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """List all files: id, bytes, day, purpose and name, with tabs between.
 
@@ -292,7 +292,7 @@ def upload(
     *,
     purpose: str = "batch",
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Send a file; print its id.
 
@@ -317,7 +317,7 @@ def get(
     /,
     *,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Write the content of a file to standard output, or into a file.
 
@@ -336,7 +336,7 @@ def get(
 
 
 @files.command
-def delete(file_id: str, /, *, service: Service = Service()) -> int:  # noqa: B008 - frozen
+def delete(file_id: str, /, *, service: Service = Service()) -> int:
     """Delete a file.
 
     Args:

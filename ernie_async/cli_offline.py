@@ -41,7 +41,7 @@ def ask_of_parts(
     json: bool,
 ) -> int:
     """Ask something of all parts, and show how they are then."""
-    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
+    from ernie_async.batch.offline import OfflineLane  # a wing
 
     with connected(service) as (runner, client):
         parts = runner.run(ask(OfflineLane(client, output)))
@@ -57,10 +57,10 @@ def submit(
     /,
     *,
     output: Output,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
+    reading: Reading = Reading(),
     window: str = "24h",
     part_lines: Annotated[int, Whole, Parameter(validator=Number(gte=1))] = 5000,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Send a file to the service's own batch lane: slower, and for less than half the price.
 
@@ -74,7 +74,7 @@ def submit(
         part_lines: Lines in one file, 5000 if not given, which is the service's limit.
         service: Whom to ask.
     """
-    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
+    from ernie_async.batch.offline import OfflineLane  # a wing
 
     with connected(service) as (runner, client):
         lane = OfflineLane(client, output, max_lines=part_lines)
@@ -88,7 +88,7 @@ def status(
     *,
     output: Output,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Ask how far the files are that were sent for an output.
 
@@ -105,8 +105,8 @@ def fetch(
     /,
     *,
     output: Output,
-    reading: Reading = Reading(),  # noqa: B008 - frozen
-    service: Service = Service(),  # noqa: B008 - frozen
+    reading: Reading = Reading(),
+    service: Service = Service(),
 ) -> int:
     """Write into an output what the lane has ready, as run would have.
 
@@ -118,7 +118,7 @@ def fetch(
         reading: How the input is read, as for submit.
         service: Whom to ask.
     """
-    from ernie_async.batch.offline import OfflineLane  # noqa: PLC0415 - a wing
+    from ernie_async.batch.offline import OfflineLane  # a wing
 
     with connected(service) as (runner, client):
         lane = OfflineLane(client, output)
@@ -134,7 +134,7 @@ def cancel(
     *,
     output: Output,
     json: bool = False,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Ask the service to stop (unverified: its documentation has no page about that).
 

@@ -88,7 +88,7 @@ class Lines:
 
 
 def _line(told: Mapping[str, Any], currency: str) -> str:
-    from ernie_async.batch.progress import progress_line  # noqa: PLC0415 - a wing
+    from ernie_async.batch.progress import progress_line  # a wing
 
     return progress_line(dict(told), currency)
 
@@ -108,7 +108,7 @@ def bar_line(told: Mapping[str, Any], currency: str, width: int) -> RenderableTy
 
 def show_estimate(told: "Estimate", currency: str) -> None:
     """What a run would take, on standard output."""
-    from ernie_async.batch.progress import duration  # noqa: PLC0415 - a wing
+    from ernie_async.batch.progress import duration  # a wing
 
     rows = [
         ("lines to ask", f"{told.lines:,}"),
@@ -129,7 +129,7 @@ def show_estimate(told: "Estimate", currency: str) -> None:
 
 def show_report(report: "BatchReport", currency: str) -> None:
     """How a run ended, on standard error."""
-    from ernie_async.batch.progress import duration  # noqa: PLC0415 - a wing
+    from ernie_async.batch.progress import duration  # a wing
 
     told = report.summary
     tokens = f"{report.tokens_in:,} in, {report.tokens_out:,} out"

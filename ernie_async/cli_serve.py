@@ -51,7 +51,7 @@ def serve(
     action: Action | None = None,
     mode: FilterMode | None = None,
     drain: Annotated[float, Parameter(validator=Number(gte=0))] = DRAIN_SECONDS,
-    service: Service = Service(),  # noqa: B008 - frozen
+    service: Service = Service(),
 ) -> int:
     """Run a gateway for browsers and OpenAI clients, until SIGTERM or Ctrl-C.
 

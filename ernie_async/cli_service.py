@@ -91,13 +91,13 @@ def connected(
     with ExitStack() as stack:
         url, key, model = service.base_url, None, None
         if service.offline:
-            from ernie_async.testing import MockErnie  # noqa: PLC0415 - only who asks pays for it
+            from ernie_async.testing import MockErnie  # only who asks pays for it
 
             url = stack.enter_context(MockErnie(chunk_ms=OFFLINE_CHUNK_MS)).base_url
             note("--offline: the answers are canned; no model is asked")
         elif is_local:
             try:
-                from ernie_async.local import LocalServer  # noqa: PLC0415 - an extra of its own
+                from ernie_async.local import LocalServer  # an extra of its own
             except ImportError as error:
                 raise ConfigError(f"--local: {error}") from error
             server = LocalServer(service.local_model, embeddings=embeds)

@@ -215,7 +215,7 @@ class AsyncClient:
             OutputError: The answer does not fit; it has the `text`.
             ErnieError: See the tree in `errors`.
         """
-        from ernie_async.parsing import parse  # noqa: PLC0415
+        from ernie_async.parsing import parse
 
         return await parse(self._desk, self._model, messages, into, options)
 
@@ -240,7 +240,7 @@ class AsyncClient:
         Raises:
             ConfigError: The request cannot be right; nothing was sent.
         """
-        from ernie_async.parsing import ParsedStream  # noqa: PLC0415
+        from ernie_async.parsing import ParsedStream
 
         return ParsedStream(self._desk, self._model, messages, into, options)
 
@@ -299,7 +299,7 @@ class AsyncClient:
             ConfigError: A text is empty or too long; nothing was sent.
             ErnieError: One request failed, so there is no answer at all.
         """
-        from ernie_async.embedding import embed  # noqa: PLC0415
+        from ernie_async.embedding import embed
 
         return await embed(self._desk, texts, options)
 
@@ -312,7 +312,7 @@ class AsyncClient:
             ConfigError: A text is empty, or more than the model takes; nothing was sent.
             ErnieError: See the tree in `errors`.
         """
-        from ernie_async.searching import rerank  # noqa: PLC0415
+        from ernie_async.searching import rerank
 
         return await rerank(self._desk, query, documents, options)
 
@@ -323,7 +323,7 @@ class AsyncClient:
             ConfigError: The request cannot be right; nothing was sent.
             ErnieError: See the tree in `errors`. If no picture could be made, it is an `APIError`.
         """
-        from ernie_async.images import generate_image  # noqa: PLC0415
+        from ernie_async.images import generate_image
 
         return await generate_image(self._desk, prompt, options)
 
@@ -340,7 +340,7 @@ class AsyncClient:
         Raises:
             ErnieError: As for `generate_image`.
         """
-        from ernie_async.images import edit_image  # noqa: PLC0415
+        from ernie_async.images import edit_image
 
         return await edit_image(self._desk, image, prompt, options)
 
@@ -350,7 +350,7 @@ class AsyncClient:
         Raises:
             NotFoundError: The address leads nowhere any more; it is valid for 24 hours.
         """
-        from ernie_async.images import download_image  # noqa: PLC0415
+        from ernie_async.images import download_image
 
         return await download_image(self._desk, image, options)
 
@@ -363,7 +363,7 @@ class AsyncClient:
             ConfigError: The path cannot be written.
             NotFoundError: The address leads nowhere any more; it is valid for 24 hours.
         """
-        from ernie_async.images import save_image  # noqa: PLC0415
+        from ernie_async.images import save_image
 
         return await save_image(self._desk, image, path, options)
 
@@ -373,7 +373,7 @@ class AsyncClient:
         Raises:
             ErnieError: See the tree in `errors`.
         """
-        from ernie_async.searching import web_search  # noqa: PLC0415
+        from ernie_async.searching import web_search
 
         return await web_search(self._desk, query, options)
 
@@ -386,7 +386,7 @@ class AsyncClient:
             DeadlineError: It is not ready yet; `video_task` asks for it later.
             ErnieError: See the tree in `errors`. If the task failed, it is an `APIError`.
         """
-        from ernie_async.videos import generate_video  # noqa: PLC0415
+        from ernie_async.videos import generate_video
 
         return await generate_video(self._desk, prompt, model, options)
 
@@ -394,14 +394,14 @@ class AsyncClient:
         self, task_id: str, *, path: str = "/video/generations", **options: Unpack[CallOptions]
     ) -> VideoTask:
         """How far a video is. `path` is the one it was made with."""
-        from ernie_async.videos import video_task  # noqa: PLC0415
+        from ernie_async.videos import video_task
 
         return await video_task(self._desk, task_id, path, options)
 
     @property
     def files(self) -> "Files":
         """The files that the service keeps: `upload`, `list`, `all`, `content` and others."""
-        from ernie_async.files import Files  # noqa: PLC0415
+        from ernie_async.files import Files
 
         return Files(self._desk)
 

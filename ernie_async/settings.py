@@ -213,7 +213,7 @@ def make_desk(
         )
 
     def tokens_of(keys: IamKeys) -> "IamTokens":
-        from ernie_async.net.credentials import IamTokens  # noqa: PLC0415 - most have one key
+        from ernie_async.net.credentials import IamTokens  # most have one key
 
         return IamTokens(keys, way_to(keys.iam_url, agent))
 
@@ -326,7 +326,7 @@ def read_fallback(fallback: Sequence[FallbackModel]) -> tuple[FallbackModel, ...
 def _hedger(hedge: Hedging | None) -> "Hedger | None":
     if hedge is None:
         return None
-    from ernie_async.net.hedging import Hedger  # noqa: PLC0415 - most programs do not
+    from ernie_async.net.hedging import Hedger  # most programs do not
 
     check_kind("hedge", hedge, Hedging)
     return Hedger(hedge)

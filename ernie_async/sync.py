@@ -547,7 +547,7 @@ class _LoopThread:
                 raise ConfigError("this client is closed; make a new one")
             if self._portal is None:
                 # Imported here, since it takes 10 ms that the asynchronous client does not need.
-                from anyio.from_thread import start_blocking_portal  # noqa: PLC0415
+                from anyio.from_thread import start_blocking_portal
 
                 self._portal = self._stack.enter_context(start_blocking_portal())
                 # A client that nobody closed must not keep its thread, nor the interpreter.

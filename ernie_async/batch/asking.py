@@ -149,7 +149,7 @@ async def _screened(desk: Desk, found: ChatCompletion, answer: Answer) -> ChatCo
     Raises:
         BlockedError: It may not be shown.
     """
-    from ernie_async.net.screening import screen_completion  # noqa: PLC0415 - few need it
+    from ernie_async.net.screening import screen_completion  # few need it
 
     assert desk.content_filter is not None
     status, answer.status, answer.body = answer.status, None, None  # not to be written as it came

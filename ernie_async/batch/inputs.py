@@ -89,7 +89,7 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    from ernie_async.batch.parquet import read_rows  # noqa: PLC0415 - an extra of its own
+    from ernie_async.batch.parquet import read_rows  # an extra of its own
 
     return read_rows(path)
 
@@ -110,7 +110,7 @@ def count_lines(
     if kind == "csv":
         return None
     if kind == "parquet":
-        from ernie_async.batch.parquet import count_rows  # noqa: PLC0415 - an extra of its own
+        from ernie_async.batch.parquet import count_rows  # an extra of its own
 
         return count_rows(path)
     n_lines, last = 0, b"\n"

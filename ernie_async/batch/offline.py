@@ -68,7 +68,7 @@ class OfflineLane:
     async def submit(
         self,
         source: Path,
-        options: FileOptions = FileOptions(),  # noqa: B008 - frozen
+        options: FileOptions = FileOptions(),
         *,
         window: str = "24h",
     ) -> int:
@@ -195,7 +195,7 @@ class OfflineLane:
     async def fetch(
         self,
         source: Path,
-        options: FileOptions = FileOptions(),  # noqa: B008 - frozen
+        options: FileOptions = FileOptions(),
     ) -> Progress:
         """Write what is ready into the output; what was written.
 

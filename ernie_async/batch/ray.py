@@ -252,7 +252,7 @@ class RayRunner(BatchRunner):
         own, *of_client = self._limiters
         self._shares = [share_of(limiter, self._n_workers) for limiter in (own, *of_client)]
         if redis is not None:
-            from ernie_async.redis import RedisLimiter  # noqa: PLC0415 - an extra of its own
+            from ernie_async.redis import RedisLimiter  # an extra of its own
 
             share = 1 / self._n_workers
             self._shares[0] = RedisLimiter(redis, own.limits, name=REDIS_NAME, share=share)

@@ -181,7 +181,7 @@ class BatchRunner:
         self,
         source: str | PathLike[str],
         output: str | PathLike[str],
-        options: FileOptions = FileOptions(),  # noqa: B008 - frozen
+        options: FileOptions = FileOptions(),
         *,
         on_progress: OnProgress | None = None,
     ) -> BatchReport:
@@ -222,7 +222,7 @@ class BatchRunner:
         self,
         source: str | PathLike[str],
         output: str | PathLike[str],
-        options: FileOptions = FileOptions(),  # noqa: B008 - frozen
+        options: FileOptions = FileOptions(),
     ) -> Estimate:
         """What `run_file` would take. Sends nothing and writes nothing.
 

@@ -65,7 +65,7 @@ class StreamHub:
         store: Store | None = None,
         *,
         heartbeat: float = 15.0,
-        limits: StreamLimits = StreamLimits(),  # noqa: B008 - frozen
+        limits: StreamLimits = StreamLimits(),
         on_end: Sequence[OnEnd] = (),
         hooks: Sequence[Hook] = (),
     ) -> None:

@@ -255,7 +255,7 @@ class Call:
         started: float,
     ) -> T:
         # Imported here, since most programs never need it and tenacity takes 10 ms.
-        from ernie_async.net.retrying import again  # noqa: PLC0415
+        from ernie_async.net.retrying import again
 
         try:
             return await again(
@@ -318,7 +318,7 @@ class Call:
         if self.desk.limiter is None or not is_quota(error):
             return False
         # Imported here like the rest of its module.
-        from ernie_async.net.retrying import seconds_left  # noqa: PLC0415
+        from ernie_async.net.retrying import seconds_left
 
         assert isinstance(error, APIError)
         now = monotonic()

@@ -100,7 +100,7 @@ class Guard:
             is_quota: Whether it is a quota that it would wait for.
         """
         # Imported here for the same reason as in `call`: most programs never need it.
-        from ernie_async.net.retrying import seconds_left  # noqa: PLC0415
+        from ernie_async.net.retrying import seconds_left
 
         policy = self._policy
         over = monotonic() + seconds - self._started

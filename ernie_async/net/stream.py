@@ -248,7 +248,7 @@ class ChatStream:
 def _source_of(desk: Desk, request: Request) -> "ChunkSource | SharedSource":
     if request.shared_as is None:
         return _own_source(desk, request)
-    from ernie_async.net.flights import SharedSource  # noqa: PLC0415 - most calls are not shared
+    from ernie_async.net.flights import SharedSource  # most calls are not shared
 
     return SharedSource(desk, request, _own_source)
 
@@ -256,6 +256,6 @@ def _source_of(desk: Desk, request: Request) -> "ChunkSource | SharedSource":
 def _own_source(desk: Desk, request: Request) -> ChunkSource:
     if desk.content_filter is None:
         return ChunkSource(desk, request)
-    from ernie_async.net.filtered import FilteredSource  # noqa: PLC0415 - most programs filter not
+    from ernie_async.net.filtered import FilteredSource  # most programs filter not
 
     return FilteredSource(desk, request, desk.content_filter)

@@ -203,7 +203,7 @@ def _hint(field: str) -> str:
     top, dot, _ = field.partition(".")
     if dot:
         return f"; to send it anyway, pass extra_body={{{top!r}: ...}}"
-    from difflib import get_close_matches  # noqa: PLC0415 - only a typing error needs it
+    from difflib import get_close_matches  # only a typing error needs it
 
     close = get_close_matches(field, ChatRequest.model_fields, n=1)
     meant = f"did you mean {close[0]}? Otherwise" if close else "to send it anyway,"

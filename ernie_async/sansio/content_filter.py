@@ -103,8 +103,8 @@ class ContentFilter:
             )
         for number, checker in enumerate(checkers):
             _check_checker(f"checkers[{number}]", checker)
-        from ernie_async.sansio.folding import Folding  # noqa: PLC0415
-        from ernie_async.sansio.matcher import Matcher  # noqa: PLC0415
+        from ernie_async.sansio.folding import Folding
+        from ernie_async.sansio.matcher import Matcher
 
         self._matcher = Matcher(
             terms,
@@ -137,7 +137,7 @@ class ContentFilter:
             data = Path(path).read_bytes()
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
-        from ernie_async.sansio.word_list import read_word_list  # noqa: PLC0415
+        from ernie_async.sansio.word_list import read_word_list
 
         return cls(read_word_list(data, str(path)), **settings)
 
@@ -159,7 +159,7 @@ class ContentFilter:
         Args:
             offset: Where it begins in a longer one, for the places of matches.
         """
-        from ernie_async.sansio.filter_part import FilterPart  # noqa: PLC0415
+        from ernie_async.sansio.filter_part import FilterPart
 
         return FilterPart(
             self._matcher, self._replacement, withholds_all=self.mode == "full", offset=offset

@@ -69,7 +69,7 @@ def signing_key(secret_key: str, prefix: str) -> MaskedStr:
 
 def _sign(key: str, text: str) -> str:
     # Imported here, since only those who sign need it.
-    from hmac import digest  # noqa: PLC0415
+    from hmac import digest
 
     return digest(key.encode(), text.encode(), "sha256").hex()
 

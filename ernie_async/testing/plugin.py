@@ -54,7 +54,7 @@ def mock_ernie() -> Iterator[MockErnie]:
 @pytest.fixture
 def ernie_client(mock_ernie: MockErnie) -> "AsyncClient":
     """An `AsyncClient` of `mock_ernie`; the test enters it: `async with ernie_client:`."""
-    from ernie_async.client import AsyncClient  # noqa: PLC0415 - only tests that ask pay for it
+    from ernie_async.client import AsyncClient  # only tests that ask pay for it
 
     return AsyncClient("test-key", base_url=mock_ernie.base_url)
 

@@ -56,7 +56,7 @@ class Tool(RequestModel):
             TypeError: It cannot be described, for example since it takes `*args`.
         """
         # Imported here: it takes a while, and most programs have no tools.
-        from ernie_async.types.functions import shape_of_function  # noqa: PLC0415
+        from ernie_async.types.functions import shape_of_function
 
         shape = shape_of_function(function, name=name, description=description)
         return cls(
