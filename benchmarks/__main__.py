@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import machine, runs, table
-from benchmarks.contenders import FLOOR, MODULES
+from benchmarks.contenders import ENVIRONMENTS, FLOOR, MODULES
 from benchmarks.questions import QUESTIONS
+from benchmarks.worker import LOOPS
 
 ROUNDS = 7
 FEW_ROUNDS = 3
 """Rounds with `--quick`, and at most for memory, which hardly varies, and for slow contenders."""
 
-SLOW = ("openai",)
+SLOW = ("httpx", "openai", "openai-aiohttp", "qianfan", "litellm")
 """Contenders that would take most of the time and are far from any line drawn here.
 
 `--quick` asks them only if they are named.
@@ -42,9 +43,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         type=lambda text: names(list(QUESTIONS), text),
-        default=list(QUESTIONS),
         metavar="QUESTION,...",
         help=", ".join(QUESTIONS),
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help=f"also {', '.join(name for name, asked in QUESTIONS.items() if asked.is_large)}",
     )
     parser.add_argument(
         "--contenders",
@@ -52,6 +57,12 @@ def parse_arguments() -> argparse.Namespace:
         metavar="NAME,...",
         help=f"{', '.join(MODULES)}; the floor is always among them; "
         f"without this option all, with --quick all but {', '.join(SLOW)}",
+    )
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio", help="of all contenders")
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="install the contenders that have an environment of their own, and end",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single number")
     return parser.parse_args()
@@ -61,14 +72,15 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def importable(bench: runs.Bench, contenders: Sequence[str]) -> list[str]:
-    found = []
+def importable(bench: runs.Bench, contenders: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The contenders that are there, with the versions of their libraries."""
+    found = {}
     for contender in contenders:
         try:
-            bench.try_import(contender)
-            found.append(contender)
+            found[contender] = bench.try_import(contender)
         except runs.RunError as error:
-            print(f"{contender}: skipped, {error}")
+            hint = "; --install makes its environment" if contender in ENVIRONMENTS else ""
+            print(f"{contender}: skipped, {error}{hint}")
     return found
 
 
@@ -86,7 +98,7 @@ def measure(
         for name in questions:
             for turn in range(len(contenders)):
                 contender = contenders[(turn + number) % len(contenders)]
-                if (name, contender) in failed or contender in QUESTIONS[name].not_asked:
+                if (name, contender) in failed or not QUESTIONS[name].is_put_to(contender):
                     continue
                 is_brief = QUESTIONS[name].is_memory or contender in SLOW
                 if is_brief and number >= FEW_ROUNDS:
@@ -101,17 +113,25 @@ def measure(
 
 def main() -> None:
     options = parse_arguments()
+    if options.install:
+        runs.install(options.contenders or list(MODULES))
+        return
     rounds = options.rounds or (FEW_ROUNDS if options.quick else ROUNDS)
     began = time.monotonic()
-    about = machine.describe()
+    about = machine.describe() | {"loop": options.loop}
     for name, value in about.items():
         print(f"{name}: {value}")
-    with runs.start(is_quick=options.quick) as bench:
+    with runs.start(is_quick=options.quick, loop=options.loop) as bench:
         everybody = [name for name in MODULES if not (options.quick and name in SLOW)]
-        contenders = importable(bench, options.contenders or everybody)
-        results = measure(bench, options.only, contenders, rounds)
+        versions = importable(bench, options.contenders or everybody)
+        contenders = list(versions)
+        default = [name for name in QUESTIONS if options.full or not QUESTIONS[name].is_large]
+        chosen = {name: QUESTIONS[name] for name in options.only or default}
+        results = measure(bench, list(chosen), contenders, rounds)
+    for contender, libraries in versions.items():
+        if contender in ENVIRONMENTS:
+            print(f"{contender}: {', '.join(map(' '.join, libraries.items()))}")
     took = time.monotonic() - began
-    chosen = {name: QUESTIONS[name] for name in options.only}
     print(f"rounds: {rounds}{' (quick: small sizes)' if options.quick else ''}, {took:.0f} s")
     print()
     print(table.render(chosen, results, contenders))
@@ -123,7 +143,13 @@ def main() -> None:
     for note in table.footnotes(chosen):
         print(note)
     if options.json:
-        written = {"about": about, "quick": options.quick, "rounds": rounds, "results": results}
+        written = {
+            "about": about,
+            "versions": versions,
+            "quick": options.quick,
+            "rounds": rounds,
+            "results": results,
+        }
         options.json.write_text(json.dumps(written, indent=1))
 
 

@@ -9,7 +9,10 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-LIBRARIES = ("aiohttp", "pydantic", "openai", "ernie-async")
+LIBRARIES = ("aiohttp", "pydantic", "ernie-async")
+
+MANY = 16_000
+"""Descriptors for 10,000 open streams and whatever else there is."""
 
 
 def pick_cores() -> tuple[int | None, int | None]:
