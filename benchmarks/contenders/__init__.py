@@ -35,15 +35,15 @@ ENVIRONMENTS = {
     "openai": ("openai==3.57.0", UVLOOP),
     "openai-aiohttp": ("openai[aiohttp]==3.57.0", UVLOOP),
     "qianfan": ("qianfan==0.4.12", UVLOOP),
-    "litellm": ("litellm==LITELLM", UVLOOP),
+    "litellm": ("litellm==1.110.2", UVLOOP),
 }
 """What is installed for a contender by `python -m benchmarks --install`, into `.bench/NAME`."""
 
 LIBRARIES = {
     "floor": ("aiohttp", "pydantic"),
     "httpx": ("httpx",),
-    "openai": ("openai", "httpx"),
-    "openai-aiohttp": ("openai", "httpx-aiohttp", "aiohttp"),
+    "openai": ("openai", "httpx2"),
+    "openai-aiohttp": ("openai", "httpx2", "aiohttp"),
     "qianfan": ("qianfan", "aiohttp"),
     "litellm": ("litellm", "openai", "aiohttp"),
     "ours": ("ernie-async",),

@@ -22,7 +22,8 @@ class Client:
     def __init__(self, base_url: str) -> None:
         self._url = urlsplit(f"{base_url}/chat/completions")
         self._idle: list[Connection] = []
-        request = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
+        messages = [{"role": "user", "content": PROMPT}]
+        request: dict[str, object] = {"model": MODEL, "messages": messages}
         self._request = self._render(request)
         self._stream_request = self._render({**request, "stream": True})
 
