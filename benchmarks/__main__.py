@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import machine, runs, table
@@ -64,7 +64,9 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="install the contenders that have an environment of their own, and end",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single number")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every single number, after each round"
+    )
     return parser.parse_args()
 
 
@@ -86,16 +88,16 @@ def importable(bench: runs.Bench, contenders: Sequence[str]) -> dict[str, dict[s
 
 def measure(
     bench: runs.Bench, questions: Sequence[str], contenders: Sequence[str], rounds: int
-) -> Results:
-    """Values in seconds or bytes by question, contender and round.
+) -> Iterator[Results]:
+    """Values in seconds or bytes by question, contender and round: after each round, all so far.
 
     Who fails at a question once is not asked that question again.
     """
     results: Results = {name: {contender: {} for contender in contenders} for name in questions}
     failed: set[tuple[str, str]] = set()
     for number in range(rounds):
-        say(f"round {number + 1} of {rounds}")
         for name in questions:
+            say(f"round {number + 1} of {rounds}: {name}")
             for turn in range(len(contenders)):
                 contender = contenders[(turn + number) % len(contenders)]
                 if (name, contender) in failed or not QUESTIONS[name].is_put_to(contender):
@@ -108,7 +110,7 @@ def measure(
                 except runs.RunError as error:
                     failed.add((name, contender))
                     print(f"{contender}: {name} failed, {error}")
-    return results
+        yield results
 
 
 def main() -> None:
@@ -127,7 +129,17 @@ def main() -> None:
         contenders = list(versions)
         default = [name for name in QUESTIONS if options.full or not QUESTIONS[name].is_large]
         chosen = {name: QUESTIONS[name] for name in options.only or default}
-        results = measure(bench, list(chosen), contenders, rounds)
+        results: Results = {}
+        for done, results in enumerate(measure(bench, list(chosen), contenders, rounds), 1):
+            if options.json:
+                written = {
+                    "about": about,
+                    "versions": versions,
+                    "quick": options.quick,
+                    "rounds": done,
+                    "results": results,
+                }
+                options.json.write_text(json.dumps(written, indent=1))
     for contender, libraries in versions.items():
         if contender in ENVIRONMENTS:
             print(f"{contender}: {', '.join(map(' '.join, libraries.items()))}")
@@ -142,15 +154,6 @@ def main() -> None:
         print(f"{', '.join(SLOW)} and whatever is counted in bytes: {FEW_ROUNDS} rounds at most.")
     for note in table.footnotes(chosen):
         print(note)
-    if options.json:
-        written = {
-            "about": about,
-            "versions": versions,
-            "quick": options.quick,
-            "rounds": rounds,
-            "results": results,
-        }
-        options.json.write_text(json.dumps(written, indent=1))
 
 
 if __name__ == "__main__":
