@@ -30,16 +30,12 @@ from benchmarks.chaos import (
     read_one,
     start_server,
 )
+from benchmarks.chaos_server import CHUNKS
 from benchmarks.machine import allow_descriptors, describe, open_descriptors, resident_bytes
 from ernie_async import AsyncClient, Limits, Record, ResumePolicy
 
-PAUSE = 0.25
-"""Seconds between two chunks: a stream takes ten seconds, and all of them half a core."""
-
 LEAVING = 0.1
 """Share of the readers who leave within a stream's time."""
-
-STREAM_SECONDS = 10.0
 
 WARM_UP = 0.2
 """Share of the samples left out of the slope."""
@@ -52,6 +48,23 @@ HARMLESS = 4.0
 
 SHORT = 10.0
 """Minutes under which memory is not judged: until then pools and caches fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how many.
+
+    Attributes:
+        minutes: After which no new stream is begun.
+        streams: Under way at once.
+        every: Seconds between two samples.
+        pause: Seconds between two chunks of a stream.
+    """
+
+    minutes: float
+    streams: int
+    every: float
+    pause: float
 
 
 @dataclass
@@ -106,28 +119,30 @@ def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 async def keep_reading(
-    client: AsyncClient, mode: Mode, name: str, until: float, all_: Tally
+    client: AsyncClient, mode: Mode, name: str, plan: Plan, *, until: float, tally: Tally
 ) -> None:
     """One stream after the other; the last one is read to its end."""
     chance = random.Random(name)
-    await asyncio.sleep(chance.uniform(0, STREAM_SECONDS))  # not all in step
+    takes = plan.pause * CHUNKS
+    await asyncio.sleep(chance.uniform(0, takes))  # not all in step
     number = 0
     while time.monotonic() < until:
         number += 1
         outcome = Outcome()
-        leaves = chance.uniform(0, STREAM_SECONDS) if chance.random() < LEAVING else None
+        leaves = chance.uniform(0, takes) if chance.random() < LEAVING else None
         try:
             async with asyncio.timeout(leaves):
                 await read_one(client, f"{name} {number}", outcome, mode == "never")
         except TimeoutError:
-            all_.ended["left"] += 1
-        all_.add(outcome)
+            tally.ended["left"] += 1
+        tally.add(outcome)
 
 
-async def run(port: int, streams: int, minutes: float, every: float) -> tuple[list[Sample], Tally]:
+async def run(port: int, plan: Plan) -> tuple[list[Sample], Tally]:
     """Keep reading, and take a sample now and then; the last one is taken when all is closed."""
     tally = Tally()
     began = time.monotonic()
+    until = began + plan.minutes * 60
     samples = [Sample.take(began, [])]
     clients: list[AsyncClient] = []
     async with AsyncExitStack() as stack:
@@ -139,20 +154,20 @@ async def run(port: int, streams: int, minutes: float, every: float) -> tuple[li
                 timeouts=PATIENCE,
                 retry=RETRY,
                 resume=ResumePolicy(mode=mode, most=10),
-                limits=Limits(concurrency=streams),
+                limits=Limits(concurrency=plan.streams),
                 hooks=[tally.hear],
             )
             clients.append(await stack.enter_async_context(client))
             tasks += [
                 asyncio.create_task(
-                    keep_reading(client, mode, f"{mode} {number}", began + minutes * 60, tally)
+                    keep_reading(client, mode, f"{mode} {number}", plan, until=until, tally=tally)
                 )
-                for number in range(streams // len(ROUNDS))
+                for number in range(plan.streams // len(ROUNDS))
             ]
         reading = asyncio.gather(*tasks)
         while not reading.done():
-            await asyncio.wait([reading], timeout=every)
-            if time.monotonic() < began + minutes * 60:
+            await asyncio.wait([reading], timeout=plan.every)
+            if time.monotonic() < until:
                 samples.append(Sample.take(began, clients))
                 show(samples[-1], tally)
         await reading
@@ -210,6 +225,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two samples")
+    parser.add_argument("--pause", type=float, default=0.25, help="seconds between two chunks")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     allow_descriptors(8 * options.streams + 200)  # the server, a child, holds four for each
@@ -217,10 +233,11 @@ def main() -> int:
         print(f"{what}: {value}")
     print("\n| minutes | MiB | tasks | descriptors | permits | streams ended |")
     print("| --- | --- | --- | --- | --- | --- |", flush=True)
-    server = start_server(options.seed, PAUSE)
+    plan = Plan(options.minutes, options.streams, options.every, options.pause)
+    server = start_server(options.seed, plan.pause)
     try:
         port = int(pipes(server)[1].readline())
-        samples, tally = asyncio.run(run(port, options.streams, options.minutes, options.every))
+        samples, tally = asyncio.run(run(port, plan))
         is_well = judge(samples, tally, ask_faults(server))
     finally:
         pipes(server)[0].close()
