@@ -48,7 +48,7 @@ def save(figure: Figure, path: Path) -> None:
 def caption(run: Mapping[str, Any]) -> str:
     """The machine and the versions, in two or three lines."""
     about = run["about"]
-    rounds = f"{run['rounds']} rounds{', small sizes' if run['quick'] else ''}"
+    rounds = f"rounds: {run['rounds']}{', small sizes' if run['quick'] else ''}"
     lines = [
         f"{about['cpu']}, {about['system']}, {about['python']}, loop: {about['loop']}, {rounds}",
         ", ".join(f"{name} {about[name]}" for name in ("aiohttp", "pydantic", "ernie-async")),

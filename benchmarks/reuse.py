@@ -1,7 +1,7 @@
 """What it saves to keep a client: one for all requests beside one for each, plain and over TLS.
 
-`python -m benchmarks.reuse` prints answers a second, one after the other on loopback, for aiohttp
-alone and for us. The certificate is made by trustme.
+`python -m benchmarks.reuse` prints the time of an answer, by the clock and of the CPU, one after
+the other on loopback, for aiohttp alone and for us. The certificate is made by trustme.
 """
 
 import argparse
@@ -28,21 +28,25 @@ from ernie_async import AsyncClient
 
 WARM_UP = 5
 
+Costs = tuple[float, float]
+"""Seconds of an answer, by the clock and of the CPU."""
+
 Ask = Callable[[], Awaitable[str]]
-Run = Callable[[str, str | None, int, bool], Coroutine[None, None, float]]
+Run = Callable[[str, str | None, int, bool], Coroutine[None, None, Costs]]
 
 
-async def per_second(ask: Ask, requests: int) -> float:
+async def per_answer(ask: Ask, requests: int) -> Costs:
     for _ in range(WARM_UP):
         await ask()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for _ in range(requests):
         if await ask() != ANSWER:
             raise RuntimeError("the answer came back changed")
-    return requests / (time.perf_counter() - began)
+    took = time.perf_counter() - began
+    return took / requests, (time.process_time() - used) / requests
 
 
-async def ours(base_url: str, ca_file: str | None, requests: int, is_kept: bool) -> float:
+async def ours(base_url: str, ca_file: str | None, requests: int, is_kept: bool) -> Costs:
     async with AsyncClient(KEY, base_url=base_url, model=MODEL, ca_file=ca_file) as client:
 
         async def ask() -> str:
@@ -51,10 +55,10 @@ async def ours(base_url: str, ca_file: str | None, requests: int, is_kept: bool)
             async with AsyncClient(KEY, base_url=base_url, model=MODEL, ca_file=ca_file) as own:
                 return (await own.chat(PROMPT)).text
 
-        return await per_second(ask, requests)
+        return await per_answer(ask, requests)
 
 
-async def bare(base_url: str, ca_file: str | None, requests: int, is_kept: bool) -> float:
+async def bare(base_url: str, ca_file: str | None, requests: int, is_kept: bool) -> Costs:
     headers = {"Authorization": f"Bearer {KEY}"}
     body = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
 
@@ -75,7 +79,7 @@ async def bare(base_url: str, ca_file: str | None, requests: int, is_kept: bool)
             async with aiohttp.ClientSession(headers=headers, connector=connector()) as own:
                 return await post(own)
 
-        return await per_second(ask, requests)
+        return await per_answer(ask, requests)
 
 
 CONTENDERS: dict[str, Run] = {"aiohttp": bare, "ours": ours}
@@ -102,7 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     core, server_core = pick_cores()
     pin(core)
-    found: defaultdict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    found: defaultdict[tuple[str, str], list[tuple[Costs, Costs]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         authority = trustme.CA()
         ca_file, certificate = Path(folder) / "ca.pem", Path(folder) / "server.pem"
@@ -119,13 +123,18 @@ def main() -> None:
                         found[kind, name].append((kept, new))
     for what, value in describe().items():
         print(f"{what}: {value}")
-    print(f"\nanswers a second, median of {options.rounds} rounds of {options.requests}\n")
-    print("| | one client | one for each request | gain |\n| --- | --- | --- | --- |")
+    print(f"\nms per answer, median of {options.rounds} rounds of {options.requests}\n")
+    titles = [f"{what}, {how}" for what in ("time", "CPU") for how in ("kept", "new", "gain")]
+    print("| | " + " | ".join(titles) + " |")
+    print("| --- " * (len(titles) + 1) + "|")
     for (kind, name), pairs in found.items():
-        kept = statistics.median(pair[0] for pair in pairs)
-        new = statistics.median(pair[1] for pair in pairs)
-        gain = statistics.median(pair[0] / pair[1] for pair in pairs)
-        print(f"| {name}, {kind} | {kept:,.0f} | {new:,.0f} | x {gain:.1f} |")
+        cells = []
+        for clock in range(2):
+            held = statistics.median(pair[0][clock] for pair in pairs)
+            fresh = statistics.median(pair[1][clock] for pair in pairs)
+            gain = statistics.median(pair[1][clock] / pair[0][clock] for pair in pairs)
+            cells += [f"{held * 1000:.2f}", f"{fresh * 1000:.2f}", f"x {gain:.1f}"]
+        print(f"| {name}, {kind} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
