@@ -135,7 +135,7 @@ def plot(title: str, stacks: Counter[tuple[str, ...]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
 
-    from benchmarks.plot import save, use_fixed_style
+    from benchmarks.plot import save, told, use_fixed_style
 
     root = Frame("event loop (asyncio/base_events.py)")
     for stack, samples in sorted(stacks.items()):
@@ -171,7 +171,7 @@ def plot(title: str, stacks: Counter[tuple[str, ...]], path: Path) -> None:
     axes.set_title(title, fontsize=10, loc="left")
     patches = [Patch(color=color, label=layer) for layer, (_, color) in LAYERS.items()]
     axes.legend(handles=patches, loc="upper left", fontsize=7, frameon=False)
-    figure.supxlabel(", ".join(describe().values()), fontsize=6, color="#666666")
+    figure.supxlabel(told(describe()), fontsize=6, color="#666666")
     path.parent.mkdir(parents=True, exist_ok=True)
     save(figure, path)
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import table
 from benchmarks.contenders import FLOOR
+from benchmarks.machine import LIBRARIES
 from benchmarks.questions import QUESTIONS, Question
 
 WIDE = 10.0
@@ -45,20 +46,22 @@ def save(figure: Figure, path: Path) -> None:
     path.write_text(kept + "\n", "utf-8")
 
 
+def told(about: Mapping[str, str]) -> str:
+    """The machine and our libraries, in two lines."""
+    machine = ", ".join(about[name] for name in ("cpu", "system", "python"))
+    return machine + "\n" + ", ".join(f"{name} {about[name]}" for name in LIBRARIES)
+
+
 def caption(run: Mapping[str, Any]) -> str:
-    """The machine and the versions, in two or three lines."""
-    about = run["about"]
-    rounds = f"rounds: {run['rounds']}{', small sizes' if run['quick'] else ''}"
-    lines = [
-        f"{about['cpu']}, {about['system']}, {about['python']}, loop: {about['loop']}, {rounds}",
-        ", ".join(f"{name} {about[name]}" for name in ("aiohttp", "pydantic", "ernie-async")),
-    ]
+    """The machine, the versions, and how it was measured."""
     others = [
         f"{name}: {' '.join(f'{library} {version}' for library, version in libraries.items())}"
         for name, libraries in run["versions"].items()
         if name not in COLORS and libraries
     ]
-    return "\n".join([*lines, "; ".join(others)]).strip()
+    sizes = ", small sizes" if run["quick"] else ""
+    how = f"loop: {run['about']['loop']}, rounds: {run['rounds']}{sizes}"
+    return "\n".join([told(run["about"]), "; ".join(others), how]).replace("\n\n", "\n")
 
 
 def label(question: Question, values: Sequence[float], ratio: float | None) -> str:

@@ -104,7 +104,7 @@ def show(found: dict[str, dict[int, Costs]]) -> None:
 def plot(found: dict[str, dict[int, Costs]], folder: Path) -> None:
     from matplotlib.figure import Figure
 
-    from benchmarks.plot import COLORS, save, use_fixed_style
+    from benchmarks.plot import COLORS, save, told, use_fixed_style
 
     use_fixed_style()
     figure = Figure(figsize=(8, 3.4), layout="constrained")
@@ -123,8 +123,7 @@ def plot(found: dict[str, dict[int, Costs]], folder: Path) -> None:
         axes.set_xlabel("open streams")
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-    about = describe()
-    figure.supxlabel(", ".join(about.values()), fontsize=6, color="#666666")
+    figure.supxlabel(told(describe()), fontsize=6, color="#666666")
     folder.mkdir(parents=True, exist_ok=True)
     save(figure, folder / "scale.svg")
 
