@@ -83,6 +83,7 @@ class Keeper(Contender, Protocol):
         Args:
             keeps_chunks: Hold every chunk as the library gives it until the end.
         """
+        ...
 
 
 def load(name: str) -> Callable[[str], Contender]:
