@@ -9,18 +9,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import machine, runs, table
-from benchmarks.contenders import FLOOR, MODULES
+from benchmarks.contenders import ENVIRONMENTS, FLOOR, MODULES
 from benchmarks.questions import QUESTIONS
+from benchmarks.worker import LOOPS
 
 ROUNDS = 7
 FEW_ROUNDS = 3
 """Rounds with `--quick`, and at most for memory, which hardly varies, and for slow contenders."""
 
-SLOW = ("openai",)
+SLOW = ("httpx", "openai", "openai-aiohttp", "qianfan", "litellm")
 """Contenders that would take most of the time and are far from any line drawn here.
 
 `--quick` asks them only if they are named.
@@ -42,9 +43,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         type=lambda text: names(list(QUESTIONS), text),
-        default=list(QUESTIONS),
         metavar="QUESTION,...",
         help=", ".join(QUESTIONS),
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help=f"also {', '.join(name for name, asked in QUESTIONS.items() if asked.is_large)}",
     )
     parser.add_argument(
         "--contenders",
@@ -53,7 +58,15 @@ def parse_arguments() -> argparse.Namespace:
         help=f"{', '.join(MODULES)}; the floor is always among them; "
         f"without this option all, with --quick all but {', '.join(SLOW)}",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every single number")
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio", help="of all contenders")
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="install the contenders that have an environment of their own, and end",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every single number, after each round"
+    )
     return parser.parse_args()
 
 
@@ -61,32 +74,33 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def importable(bench: runs.Bench, contenders: Sequence[str]) -> list[str]:
-    found = []
+def importable(bench: runs.Bench, contenders: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The contenders that are there, with the versions of their libraries."""
+    found = {}
     for contender in contenders:
         try:
-            bench.try_import(contender)
-            found.append(contender)
+            found[contender] = bench.try_import(contender)
         except runs.RunError as error:
-            print(f"{contender}: skipped, {error}")
+            hint = "; --install makes its environment" if contender in ENVIRONMENTS else ""
+            print(f"{contender}: skipped, {error}{hint}")
     return found
 
 
 def measure(
     bench: runs.Bench, questions: Sequence[str], contenders: Sequence[str], rounds: int
-) -> Results:
-    """Values in seconds or bytes by question, contender and round.
+) -> Iterator[Results]:
+    """Values in seconds or bytes by question, contender and round: after each round, all so far.
 
     Who fails at a question once is not asked that question again.
     """
     results: Results = {name: {contender: {} for contender in contenders} for name in questions}
     failed: set[tuple[str, str]] = set()
     for number in range(rounds):
-        say(f"round {number + 1} of {rounds}")
         for name in questions:
+            say(f"round {number + 1} of {rounds}: {name}")
             for turn in range(len(contenders)):
                 contender = contenders[(turn + number) % len(contenders)]
-                if (name, contender) in failed or contender in QUESTIONS[name].not_asked:
+                if (name, contender) in failed or not QUESTIONS[name].is_put_to(contender):
                     continue
                 is_brief = QUESTIONS[name].is_memory or contender in SLOW
                 if is_brief and number >= FEW_ROUNDS:
@@ -96,22 +110,40 @@ def measure(
                 except runs.RunError as error:
                     failed.add((name, contender))
                     print(f"{contender}: {name} failed, {error}")
-    return results
+        yield results
 
 
 def main() -> None:
     options = parse_arguments()
+    if options.install:
+        runs.install(options.contenders or list(MODULES))
+        return
     rounds = options.rounds or (FEW_ROUNDS if options.quick else ROUNDS)
     began = time.monotonic()
-    about = machine.describe()
+    about = machine.describe() | {"loop": options.loop}
     for name, value in about.items():
         print(f"{name}: {value}")
-    with runs.start(is_quick=options.quick) as bench:
+    with runs.start(is_quick=options.quick, loop=options.loop) as bench:
         everybody = [name for name in MODULES if not (options.quick and name in SLOW)]
-        contenders = importable(bench, options.contenders or everybody)
-        results = measure(bench, options.only, contenders, rounds)
+        versions = importable(bench, options.contenders or everybody)
+        contenders = list(versions)
+        default = [name for name in QUESTIONS if options.full or not QUESTIONS[name].is_large]
+        chosen = {name: QUESTIONS[name] for name in options.only or default}
+        results: Results = {}
+        for done, results in enumerate(measure(bench, list(chosen), contenders, rounds), 1):
+            if options.json:
+                written = {
+                    "about": about,
+                    "versions": versions,
+                    "quick": options.quick,
+                    "rounds": done,
+                    "results": results,
+                }
+                options.json.write_text(json.dumps(written, indent=1))
+    for contender, libraries in versions.items():
+        if contender in ENVIRONMENTS:
+            print(f"{contender}: {', '.join(map(' '.join, libraries.items()))}")
     took = time.monotonic() - began
-    chosen = {name: QUESTIONS[name] for name in options.only}
     print(f"rounds: {rounds}{' (quick: small sizes)' if options.quick else ''}, {took:.0f} s")
     print()
     print(table.render(chosen, results, contenders))
@@ -122,9 +154,6 @@ def main() -> None:
         print(f"{', '.join(SLOW)} and whatever is counted in bytes: {FEW_ROUNDS} rounds at most.")
     for note in table.footnotes(chosen):
         print(note)
-    if options.json:
-        written = {"about": about, "quick": options.quick, "rounds": rounds, "results": results}
-        options.json.write_text(json.dumps(written, indent=1))
 
 
 if __name__ == "__main__":

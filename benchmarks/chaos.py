@@ -8,8 +8,6 @@ failure is not typed or has not the text before it, or anything is left behind.
 import argparse
 import asyncio
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from benchmarks.chaos_server import text_of
+from benchmarks.machine import allow_descriptors, open_descriptors
 from ernie_async import (
     AsyncClient,
     ErnieError,
@@ -112,10 +111,6 @@ async def run_round(port: int, way: str, mode: Mode, streams: int) -> Outcome:
     return outcome
 
 
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-
-
 def show(title: str, streams: int, outcome: Outcome) -> None:
     ordered = sorted(outcome.seconds)
     forms = Counter(record.how for record in outcome.records if isinstance(record, StreamResumed))
@@ -169,11 +164,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="50 streams, at a higher pace")
     arguments = parser.parse_args()
     streams = 50 if arguments.quick else arguments.streams
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 8 * streams + 200  # the server, a child, holds four for each stream
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    allow_descriptors(8 * streams + 200)  # the server, a child, holds four for each stream
     server = start_server(arguments.seed, 0.01 if arguments.quick else 0.05)
     is_right = True
     try:

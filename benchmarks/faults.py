@@ -60,6 +60,7 @@ class FaultProxy:
         self._upstream = upstream
         self._plan = plan
         self._chance = random.Random(seed)
+        self._running: set[asyncio.Task[None] | None] = set()
 
     async def start(self) -> asyncio.Server:
         """Listen on a port of the system's choice."""
@@ -68,6 +69,8 @@ class FaultProxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         fault = self._plan.draw(self._chance)
         self.counts[fault.kind] += 1
+        task = asyncio.current_task()
+        self._running.add(task)  # asyncio's server keeps none, and a stalled one would be collected
         try:
             there = await asyncio.open_connection("127.0.0.1", self._upstream)
             sending = asyncio.create_task(pump(reader, there[1]))
@@ -79,6 +82,7 @@ class FaultProxy:
         except ConnectionError:
             pass  # one of the two is gone
         finally:
+            self._running.discard(task)
             writer.close()
 
     async def _answer(

@@ -11,7 +11,13 @@ from benchmarks.machine import pin
 
 STATEMENTS = {
     "floor": "import aiohttp, pydantic",
+    "httpx": "import httpx; httpx.AsyncClient()",
     "openai": "import openai; openai.AsyncOpenAI(api_key='key')",
+    "openai-aiohttp": "import openai; openai.AsyncOpenAI(api_key='key', "
+    "http_client=openai.DefaultAioHttpClient())",
+    "qianfan": "import qianfan; qianfan.get_config().BEARER_TOKEN = 'key'; "
+    "qianfan.ChatCompletion(version='2')",
+    "litellm": "import litellm; litellm.acompletion",
     "ours": "import ernie_async; ernie_async.AsyncClient('key')",
 }
 

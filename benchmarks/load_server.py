@@ -18,12 +18,14 @@ import argparse
 import asyncio
 import json
 import socket
+import ssl
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Self
 
-from benchmarks.machine import pin
+from benchmarks.machine import MANY, allow_descriptors, pin
 
 SLICE = 32
 """Events one full-speed stream may write before the next stream has its turn."""
@@ -50,19 +52,28 @@ class Mode:
         chunks: Chunks in the stream, the one with `finish_reason` included; 0 for a plain answer.
         pause: Seconds between two chunks; 0 for as fast as the client reads.
         is_gated: Hold after the first chunk until the gate opens.
+        words: How often `TEXT` stands in a plain answer.
     """
 
     chunks: int
     pause: float = 0.0
     is_gated: bool = False
+    words: int = 50
 
     def __str__(self) -> str:
-        return f"chunks={self.chunks},pause={self.pause},gate={int(self.is_gated)}"
+        return (
+            f"chunks={self.chunks},pause={self.pause},gate={int(self.is_gated)},words={self.words}"
+        )
 
     @classmethod
     def parse(cls, text: str) -> Self:
         fields = dict(field.split("=") for field in text.split(","))
-        return cls(int(fields["chunks"]), float(fields["pause"]), fields["gate"] == "1")
+        return cls(
+            int(fields["chunks"]),
+            float(fields["pause"]),
+            fields["gate"] == "1",
+            int(fields["words"]),
+        )
 
 
 def render_chunk(delta: str, **more: object) -> dict[str, object]:
@@ -105,7 +116,7 @@ def render_stream(chunks: int) -> tuple[bytes, ...]:
 
 
 @lru_cache
-def render_answer() -> bytes:
+def render_answer(words: int) -> bytes:
     body = compact(
         {
             "id": "as-bench00001",
@@ -115,12 +126,12 @@ def render_answer() -> bytes:
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": TEXT * 50},
+                    "message": {"role": "assistant", "content": TEXT * words},
                     "finish_reason": "stop",
                     "flag": 0,
                 }
             ],
-            "usage": render_usage(50),
+            "usage": render_usage(words),
         }
     )
     head = (
@@ -198,7 +209,7 @@ class Connection(asyncio.Protocol):
             return
         self.mode = Mode.parse(path.split("/")[1])
         if not self.mode.chunks:
-            self.transport.write(render_answer())
+            self.transport.write(render_answer(self.mode.words))
             return
         self.writes = render_stream(self.mode.chunks)
         self.transport.write(STREAM_HEAD)
@@ -253,10 +264,16 @@ class Connection(asyncio.Protocol):
         self.gate.is_ahead(self)
 
 
-async def serve() -> None:
+async def serve(certificate: Path | None) -> None:
     loop = asyncio.get_running_loop()
     gate = Gate()
-    server = await loop.create_server(lambda: Connection(gate), "127.0.0.1", 0, backlog=4096)
+    tls = None
+    if certificate is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate)
+    server = await loop.create_server(
+        lambda: Connection(gate), "127.0.0.1", 0, backlog=4096, ssl=tls
+    )
     is_over = asyncio.Event()
     loop.add_reader(sys.stdin, is_over.set)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -266,8 +283,11 @@ async def serve() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--core", type=int)
-    pin(parser.parse_args().core)
-    asyncio.run(serve())
+    parser.add_argument("--certificate", type=Path, help="a PEM file with key; then it speaks TLS")
+    options = parser.parse_args()
+    pin(options.core)
+    allow_descriptors(MANY)
+    asyncio.run(serve(options.certificate))
 
 
 if __name__ == "__main__":

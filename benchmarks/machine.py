@@ -9,7 +9,10 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-LIBRARIES = ("aiohttp", "pydantic", "openai", "ernie-async")
+LIBRARIES = ("aiohttp", "pydantic", "ernie-async")
+
+MANY = 16_000
+"""Descriptors for 10,000 open streams and whatever else there is."""
 
 
 def pick_cores() -> tuple[int | None, int | None]:
@@ -32,6 +35,20 @@ def limit_memory(most: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Let this process and its children open so many files and sockets, or as many as they may."""
+    import resource  # not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
 def resident_bytes() -> int:

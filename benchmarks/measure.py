@@ -13,9 +13,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
-from benchmarks.contenders import ANSWER, Contender
-from benchmarks.load_server import GATE_OPEN, Mode
+from benchmarks.contenders import ANSWER, Contender, Keeper
+from benchmarks.load_server import GATE_OPEN, TEXT, Mode
 from benchmarks.machine import peak_bytes, reset_peak, resident_bytes
 
 MakeClient = Callable[[str], Contender]
@@ -25,6 +26,9 @@ TICK = 0.001
 
 OPENED_AT_ONCE = 50
 """Streams opened together where many are held: a storm of connects would leave holes behind."""
+
+OPEN_STREAM_PAUSE = 0.0004
+"""Seconds by which each open stream lengthens the pause between two chunks of all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,10 @@ async def cpu_per_chunk(
     return used / read
 
 
-async def time_to_first_chunk(make: MakeClient, load: Load, *, requests: int) -> float:
-    """The median wait from the call to the first chunk, one call at a time, one connection."""
+async def time_to_first_chunk(
+    make: MakeClient, load: Load, *, requests: int, percentile: int = 50
+) -> float:
+    """The wait from the call to the first chunk, one call at a time, one connection."""
     mode = Mode(chunks=3)
     waits: list[float] = []
 
@@ -148,7 +154,7 @@ async def time_to_first_chunk(make: MakeClient, load: Load, *, requests: int) ->
         for _ in range(requests + requests // 4):
             called = time.perf_counter()
             await client.stream(started)
-    return statistics.median(waits[-requests:])
+    return statistics.quantiles(waits[-requests:], n=100, method="inclusive")[percentile - 1]
 
 
 async def ask_many(client: Contender, workers: int, requests: int) -> None:
@@ -156,8 +162,7 @@ async def ask_many(client: Contender, workers: int, requests: int) -> None:
 
     async def work() -> None:
         for _ in numbers:
-            if await client.answer() not in {None, ANSWER}:
-                raise RuntimeError("the answer came back changed")
+            check(await client.answer(), ANSWER)
 
     await asyncio.gather(*[work() for _ in range(workers)])
 
@@ -196,7 +201,7 @@ async def per_request(
 
 async def memory_per_stream(make: MakeClient, load: Load, *, streams: int) -> float:
     """Resident bytes per open stream that has had its second chunk and waits for its third."""
-    mode = Mode(chunks=3, pause=0.4, is_gated=True)
+    mode = Mode(chunks=3, pause=max(0.4, streams * OPEN_STREAM_PAUSE), is_gated=True)
     async with warm_client(make, load, mode) as client:
         before = resident_bytes()
         opened: list[Streams] = []
@@ -285,6 +290,38 @@ async def peak_of_long_stream(
         load.open_gate()
         await running.finish(at_most)
         return peak_bytes() - before
+
+
+async def peak_of_text(
+    make: MakeClient, load: Load, *, chunks: int, keeps_chunks: bool = False
+) -> float:
+    """Resident bytes that one long stream added at its peak, its text or all its chunks kept."""
+    async with warm_client(make, load, Mode(chunks)) as client:
+        keeper = cast("Keeper", client)
+        reset_peak()
+        before = resident_bytes()
+        text = await keeper.read_text(keeps_chunks=keeps_chunks)
+        check(text, TEXT * (chunks - 1))
+        return peak_bytes() - before
+
+
+async def peak_of_answer(make: MakeClient, load: Load, *, words: int) -> float:
+    """Resident bytes that one whole answer added at its peak."""
+    async with warm_client(make, load, Mode(chunks=0, words=words)) as client:
+        reset_peak()
+        before = resident_bytes()
+        check(await client.answer(), TEXT * words)
+        return peak_bytes() - before
+
+
+def check(text: str | None, expected: str) -> None:
+    """Compare what came with what was sent, unless the contender does not look.
+
+    Raises:
+        RuntimeError: They differ.
+    """
+    if text not in {None, expected}:
+        raise RuntimeError("the text came back changed")
 
 
 Measure = Callable[[MakeClient, Load], Awaitable[float]]

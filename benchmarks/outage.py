@@ -8,7 +8,6 @@ Ends with 1 if, with both, more was repeated than the budget allows, or a call w
 import argparse
 import asyncio
 import contextlib
-import resource
 import socket
 import sys
 import time
@@ -16,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from benchmarks.machine import allow_descriptors
 from ernie_async import AsyncClient, Breaker, BreakerPolicy, ErnieError, RetryPolicy
 
 Way = Literal["503", "dropped"]
@@ -197,8 +197,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long the server is down")
     arguments = parser.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * arguments.calls + 200), hard))
+    allow_descriptors(4 * arguments.calls + 200)
     calls, seconds = arguments.calls, arguments.seconds
     is_right = True
     budget = allowed(calls, 1)

@@ -10,7 +10,9 @@ from benchmarks.measure import (
     cpu_per_chunk,
     longest_stall,
     memory_per_stream,
+    peak_of_answer,
     peak_of_long_stream,
+    peak_of_text,
     per_request,
     time_to_first_chunk,
 )
@@ -26,9 +28,11 @@ class Question:
         scale: Factor from seconds or bytes to `unit`.
         shown: How contenders are shown: divided by the floor of the same round, less the floor,
             or as they are.
-        at_most: What ours may reach, in what is shown: a ratio, or an amount in `unit`.
+        at_most: What ours may reach, in what is shown: a ratio, or an amount in `unit`; `None`
+            where no line is drawn.
         is_memory: Asks for bytes: hardly varies, and needs the allocator as users have it.
-        not_asked: Contenders to whom the question means nothing.
+        is_large: Takes minutes or thousands of sockets: put only by name or with `--full`.
+        asked: The contenders to whom alone the question means something; all if empty.
         note: What a reader of the row must know.
         measure: The measurement of the default run; `None` if it is no worker's (`import_time`).
         quick: The same in small.
@@ -38,12 +42,16 @@ class Question:
     unit: str
     scale: float
     shown: Literal["ratio", "difference", "value"]
-    at_most: float
+    at_most: float | None
     measure: Measure | None = None
     quick: Measure | None = None
     is_memory: bool = False
-    not_asked: tuple[str, ...] = ()
+    is_large: bool = False
+    asked: tuple[str, ...] = ()
     note: str = ""
+
+    def is_put_to(self, contender: str) -> bool:
+        return not self.asked or contender in self.asked
 
 
 stream_paced = partial(cpu_per_chunk, streams=64, pause=0.02)
@@ -51,6 +59,10 @@ stream_one = partial(cpu_per_chunk, streams=1, pause=0)
 stream_64 = partial(cpu_per_chunk, streams=64, pause=0)
 answer_cpu = partial(per_request, clock=time.process_time, workers=64)
 answer_wall = partial(per_request, clock=time.perf_counter, workers=256)
+
+KEEPERS = ("hand-made", "openai", "ours")
+UNLIMITED = ("socket", "floor", "by-line", "hand-made", "ours")
+"""Contenders that open as many connections as they are asked to, and in a time that allows it."""
 
 QUESTIONS = {
     "paced": Question(
@@ -61,6 +73,16 @@ QUESTIONS = {
         1.45,
         partial(stream_paced, chunks=50, at_least=0.05),
         partial(stream_paced, chunks=25, at_least=0.02),
+    ),
+    "paced-1000": Question(
+        "CPU per chunk, 1,000 streams, 20 ms between chunks",
+        "µs",
+        1e6,
+        "ratio",
+        None,
+        partial(cpu_per_chunk, streams=1_000, pause=0.02, chunks=25, at_least=0.05),
+        partial(cpu_per_chunk, streams=1_000, pause=0.02, chunks=10, at_least=0.02),
+        note="50,000 chunks a second are more than one core takes, so they come bundled",
     ),
     "one": Question(
         "CPU per chunk, one stream at full speed",
@@ -89,6 +111,15 @@ QUESTIONS = {
         partial(time_to_first_chunk, requests=200),
         partial(time_to_first_chunk, requests=50),
     ),
+    "first-p99": Question(
+        "time to first token, warm connection, p99",
+        "µs",
+        1e6,
+        "ratio",
+        None,
+        partial(time_to_first_chunk, requests=1_000, percentile=99),
+        partial(time_to_first_chunk, requests=200, percentile=99),
+    ),
     "answers": Question(
         "CPU per answer, 64 workers",
         "µs",
@@ -107,6 +138,16 @@ QUESTIONS = {
         partial(answer_wall, requests=512, at_least=0.3),
         partial(answer_wall, requests=256, at_least=0.1),
     ),
+    "batch": Question(
+        "wall time per answer, 20,000 answers, 256 workers",
+        "µs",
+        1e6,
+        "ratio",
+        1.5,
+        partial(answer_wall, requests=20_000, at_least=0),
+        partial(answer_wall, requests=2_000, at_least=0),
+        is_large=True,
+    ),
     "memory": Question(
         "memory per open slow stream, 1,000 open",
         "kB",
@@ -116,6 +157,30 @@ QUESTIONS = {
         partial(memory_per_stream, streams=1_000),
         partial(memory_per_stream, streams=200),
         is_memory=True,
+    ),
+    "memory-5000": Question(
+        "memory per open slow stream, 5,000 open",
+        "kB",
+        1e-3,
+        "ratio",
+        None,
+        partial(memory_per_stream, streams=5_000),
+        partial(memory_per_stream, streams=1_000),
+        is_memory=True,
+        is_large=True,
+        asked=UNLIMITED,
+    ),
+    "memory-10000": Question(
+        "memory per open slow stream, 10,000 open",
+        "kB",
+        1e-3,
+        "ratio",
+        None,
+        partial(memory_per_stream, streams=10_000),
+        partial(memory_per_stream, streams=2_000),
+        is_memory=True,
+        is_large=True,
+        asked=UNLIMITED,
     ),
     "stall": Question(
         "longest loop stall, 64 streams at full speed",
@@ -137,13 +202,46 @@ QUESTIONS = {
         is_memory=True,
         note="who needs more than 2 s for it (--quick: 1 s) is measured up to there",
     ),
+    "joined": Question(
+        "peak memory added by 100,000 chunks, text joined",
+        "MB",
+        1e-6,
+        "value",
+        None,
+        partial(peak_of_text, chunks=100_000),
+        partial(peak_of_text, chunks=20_000),
+        is_memory=True,
+        asked=KEEPERS,
+    ),
+    "kept": Question(
+        "peak memory added by 100,000 chunks, all kept",
+        "MB",
+        1e-6,
+        "value",
+        None,
+        partial(peak_of_text, chunks=100_000, keeps_chunks=True),
+        partial(peak_of_text, chunks=20_000, keeps_chunks=True),
+        is_memory=True,
+        asked=KEEPERS,
+    ),
+    "whole": Question(
+        "peak memory added by a whole answer of that text",
+        "MB",
+        1e-6,
+        "value",
+        None,
+        partial(peak_of_answer, words=100_000),
+        partial(peak_of_answer, words=20_000),
+        is_memory=True,
+        asked=KEEPERS,
+    ),
     "import": Question(
         "import and first client, CPU",
         "ms",
         1e3,
         "ratio",
         1.3,
-        not_asked=("hand-made",),
+        asked=("floor", "httpx", "openai", "openai-aiohttp", "qianfan", "litellm", "ours"),
         note="the floor is `import aiohttp, pydantic`",
     ),
 }

@@ -5,14 +5,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import venv
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from benchmarks.contenders import ENVIRONMENTS
 from benchmarks.machine import pick_cores
 from benchmarks.questions import QUESTIONS
 
-LONGEST_RUN = 120
+ENVIRONMENTS_FOLDER = Path(__file__).parents[1] / ".bench"
+
+LONGEST_RUN = 300
 """Seconds after which a measurement is given up."""
 
 STEADY_HEAP = {
@@ -28,8 +33,35 @@ larger than the differences in question here, and not to anyone's credit.
 """
 
 
+TRY_IMPORT = """
+import asyncio, importlib, json, sys
+from benchmarks.contenders import LIBRARIES, load
+from benchmarks.machine import library_version
+_, contender, loop = sys.argv
+async def make(): load(contender)("http://[::1]/v2")
+asyncio.run(make())
+importlib.import_module(loop)
+print(json.dumps({name: library_version(name) for name in LIBRARIES.get(contender, ())}))
+"""
+
+
 class RunError(Exception):
     """A child ended without a number; the message is the last thing it said."""
+
+
+def python_of(contender: str) -> str:
+    """The Python of a contender's own environment if it is there, else this one."""
+    own = ENVIRONMENTS_FOLDER / contender / ("Scripts" if os.name == "nt" else "bin") / "python"
+    return str(own) if own.exists() else sys.executable
+
+
+def install(contenders: Sequence[str]) -> None:
+    """Make the environments of those who have one, anew."""
+    for contender in contenders:
+        if contender in ENVIRONMENTS:
+            venv.create(ENVIRONMENTS_FOLDER / contender, clear=True, with_pip=True)
+            command = [python_of(contender), "-m", "pip", "install", "--quiet"]
+            subprocess.run([*command, *ENVIRONMENTS[contender]], check=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +72,7 @@ class Bench:
     core: int | None
     environment: dict[str, str]
     is_quick: bool
+    loop: str
 
     def run(self, contender: str, question: str) -> float:
         """Measure one thing once.
@@ -49,30 +82,37 @@ class Bench:
         """
         core = [] if self.core is None else [str(self.core)]
         if QUESTIONS[question].measure is None:
-            return self._value("benchmarks.import_time", contender, *core)
-        options = ["--port", str(self.port), *["--core"] * len(core), *core]
+            return self._value(contender, "benchmarks.import_time", contender, *core)
+        options = ["--port", str(self.port), "--loop", self.loop, *["--core"] * len(core), *core]
         if self.is_quick:
             options.append("--quick")
         is_steady = not QUESTIONS[question].is_memory
-        return self._value("benchmarks.worker", contender, question, *options, is_steady=is_steady)
+        arguments = ("benchmarks.worker", contender, question, *options)
+        return self._value(contender, *arguments, is_steady=is_steady)
 
-    def try_import(self, contender: str) -> None:
+    def try_import(self, contender: str) -> dict[str, str]:
         """Import a contender and make a client in a child, so that all of it is compiled.
+
+        Returns:
+            The versions of its libraries.
 
         Raises:
             RunError: It cannot be imported.
         """
-        self._output(
-            "-c", f"from benchmarks.contenders import load; load({contender!r})('http://[::1]/v2')"
+        versions: dict[str, str] = json.loads(
+            self._output(contender, "-c", TRY_IMPORT, contender, self.loop).splitlines()[-1]
         )
+        return versions
 
-    def _value(self, module: str, *arguments: str, is_steady: bool = False) -> float:
-        output = self._output("-m", module, *arguments, is_steady=is_steady)
-        value: float = json.loads(output)["value"]
+    def _value(
+        self, contender: str, module: str, *arguments: str, is_steady: bool = False
+    ) -> float:
+        output = self._output(contender, "-m", module, *arguments, is_steady=is_steady)
+        value: float = json.loads(output.splitlines()[-1])["value"]
         return value
 
-    def _output(self, *arguments: str, is_steady: bool = False) -> str:
-        command = [sys.executable, *arguments]
+    def _output(self, contender: str, *arguments: str, is_steady: bool = False) -> str:
+        command = [python_of(contender), *arguments]
         try:
             child = subprocess.run(
                 command,
@@ -91,7 +131,7 @@ class Bench:
 
 
 @contextmanager
-def start(*, is_quick: bool) -> Iterator[Bench]:
+def start(*, is_quick: bool, loop: str = "asyncio") -> Iterator[Bench]:
     """A load server on one core, a bench for another.
 
     Children keep their compiled modules in a folder of their own: what is compiled at install
@@ -112,4 +152,4 @@ def start(*, is_quick: bool) -> Iterator[Bench]:
             text=True,
         ) as server:
             assert server.stdout is not None
-            yield Bench(int(server.stdout.readline()), core, environment, is_quick)
+            yield Bench(int(server.stdout.readline()), core, environment, is_quick, loop)

@@ -6,13 +6,12 @@ grow: a consumer that stops reading stops its socket.
 
 import argparse
 import asyncio
-import resource
 import subprocess
 import sys
 
 from benchmarks.contenders import KEY, MODEL, PROMPT
 from benchmarks.load_server import Mode
-from benchmarks.machine import resident_bytes
+from benchmarks.machine import allow_descriptors, resident_bytes
 from ernie_async import AsyncClient, ChatStream
 
 CHUNKS = 1_000_000
@@ -45,8 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=1000)
     streams = parser.parse_args().streams
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4 * streams + 200), hard))
+    allow_descriptors(4 * streams + 200)
     command = [sys.executable, "-m", "benchmarks.load_server"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

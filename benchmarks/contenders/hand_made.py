@@ -83,3 +83,26 @@ class Client:
             body = await response.read()
         completion: Completion = Completion.__pydantic_validator__.validate_json(body)
         return completion.choices[0].message.content
+
+    async def read_text(self, *, keeps_chunks: bool) -> str:
+        request = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": PROMPT}],
+            "stream": True,
+        }
+        read_chunk = Chunk.__pydantic_validator__.validate_json
+        texts: list[str] = []
+        kept: list[Chunk] = []
+        rest = b""
+        async with self._session.post(self._url, data=to_json(request)) as response:
+            response.raise_for_status()
+            while data := await response.content.readany():
+                *events, rest = (rest + data).split(b"\n\n")
+                for event in events:
+                    if event == b"data: [DONE]":
+                        continue
+                    chunk: Chunk = read_chunk(event[6:])
+                    texts.append(chunk.choices[0].delta.content)
+                    if keeps_chunks:
+                        kept.append(chunk)
+        return "".join(texts)

@@ -35,3 +35,15 @@ class Client:
             model=MODEL, messages=[{"role": "user", "content": PROMPT}]
         )
         return completion.choices[0].message.content
+
+    async def read_text(self, *, keeps_chunks: bool) -> str:
+        texts: list[str] = []
+        kept = []
+        stream = await self._client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": PROMPT}], stream=True
+        )
+        async for chunk in stream:
+            texts.append(chunk.choices[0].delta.content or "")
+            if keeps_chunks:
+                kept.append(chunk)
+        return "".join(texts)

@@ -30,3 +30,11 @@ class Client:
     async def answer(self) -> str:
         completion = await self._client.chat(PROMPT)
         return completion.text
+
+    async def read_text(self, *, keeps_chunks: bool) -> str:
+        kept = []
+        stream = self._client.stream(PROMPT)
+        async for chunk in stream:
+            if keeps_chunks:
+                kept.append(chunk)
+        return (await stream.final()).text

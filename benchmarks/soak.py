@@ -1,0 +1,257 @@
+"""An hour of streams through a proxy that breaks a quarter of its connections: does memory grow?
+
+`python -m benchmarks.soak` keeps 500 streams under way, in the three ways of `chaos`, and lets one
+reader in ten leave in the middle. Every 30 s it prints what the process holds; at the end, the
+slope of its memory by least squares, and what is left when all is closed. Ends with 1 if a text is
+wrong, a failure is not typed or has not the text before it, anything is left behind, or memory
+grows by more than chance. Typed failures are counted: on a busy machine the server itself is late.
+
+The error of the slope takes the samples for independent. They are not quite, so it is a little
+larger than it says.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from benchmarks.chaos import (
+    RETRY,
+    ROUNDS,
+    Outcome,
+    ask_faults,
+    pipes,
+    read_one,
+    start_server,
+)
+from benchmarks.chaos_server import CHUNKS
+from benchmarks.machine import allow_descriptors, describe, open_descriptors, resident_bytes
+from ernie_async import AsyncClient, Limits, Record, ResumePolicy, Timeouts
+
+PATIENCE = Timeouts(connect=30, first_event=15, idle=5)
+"""More than `chaos` has: an hour on a busy machine has seconds in which nobody gets anywhere."""
+
+LEAVING = 0.1
+"""Share of the readers who leave within a stream's time."""
+
+WARM_UP = 0.2
+"""Share of the samples left out of the slope."""
+
+GROWS_BY = 3.0
+"""Standard errors from which a slope is no chance."""
+
+HARMLESS = 4.0
+"""kB a minute under which a slope is let pass, however sure it is: an hour of it is nothing."""
+
+SHOWN = 10
+"""Wrong ends that are printed."""
+
+SHORT = 10.0
+"""Minutes under which memory is not judged: until then pools and caches fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how many.
+
+    Attributes:
+        minutes: After which no new stream is begun.
+        streams: Under way at once.
+        every: Seconds between two samples.
+        pause: Seconds between two chunks of a stream.
+    """
+
+    minutes: float
+    streams: int
+    every: float
+    pause: float
+
+
+@dataclass
+class Tally:
+    """What happened so far, in numbers that do not grow with it."""
+
+    ended: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+
+    def hear(self, record: Record) -> None:
+        self.records[type(record).__name__] += 1
+
+    def add(self, outcome: Outcome) -> None:
+        self.ended["exact"] += outcome.exact
+        self.ended.update(outcome.failures)
+        self.wrong += len(outcome.wrong)
+        if outcome.wrong and self.wrong < SHOWN:
+            print(f"WRONG {outcome.wrong[0]}", file=sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the process held at one moment."""
+
+    seconds: float
+    resident: int
+    tasks: int
+    descriptors: int
+    permits: int
+
+    @classmethod
+    def take(cls, began: float, clients: Sequence[AsyncClient]) -> "Sample":
+        permits = sum(c.limiter.snapshot().in_flight for c in clients if c.limiter is not None)
+        tasks = len(asyncio.all_tasks())
+        return cls(time.monotonic() - began, resident_bytes(), tasks, open_descriptors(), permits)
+
+
+def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The slope of the line through points by least squares, and its standard error.
+
+    Raises:
+        ValueError: Fewer than three points, which have no error.
+    """
+    if len(points) < 3:
+        raise ValueError(f"a slope with an error needs three points, not {len(points)}")
+    n = len(points)
+    mean_x = sum(x for x, _ in points) / n
+    mean_y = sum(y for _, y in points) / n
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    found = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    left = sum((y - mean_y - found * (x - mean_x)) ** 2 for x, y in points)
+    return found, (left / (n - 2) / spread) ** 0.5
+
+
+async def keep_reading(
+    client: AsyncClient, name: str, plan: Plan, *, until: float, tally: Tally
+) -> None:
+    """One stream after the other; the last one is read to its end."""
+    chance = random.Random(name)
+    takes = plan.pause * CHUNKS
+    await asyncio.sleep(chance.uniform(0, takes))  # not all in step
+    number = 0
+    while time.monotonic() < until:
+        number += 1
+        outcome = Outcome()
+        leaves = chance.uniform(0, takes) if chance.random() < LEAVING else None
+        try:
+            async with asyncio.timeout(leaves):
+                await read_one(client, f"{name} {number}", outcome, may_fail=True)
+        except TimeoutError:
+            tally.ended["left"] += 1
+        tally.add(outcome)
+        if outcome.failures:  # a server in trouble is left alone, as anyone would
+            await asyncio.sleep(chance.uniform(0, takes))
+
+
+async def run(port: int, plan: Plan) -> tuple[list[Sample], Tally]:
+    """Keep reading, and take a sample now and then; the last one is taken when all is closed."""
+    tally = Tally()
+    began = time.monotonic()
+    until = began + plan.minutes * 60
+    samples = [Sample.take(began, [])]
+    clients: list[AsyncClient] = []
+    async with AsyncExitStack() as stack:
+        tasks = []
+        for way, mode in ROUNDS.values():
+            client = AsyncClient(
+                "soak",
+                base_url=f"http://127.0.0.1:{port}/{way}/v2",
+                timeouts=PATIENCE,
+                retry=RETRY,
+                resume=ResumePolicy(mode=mode, most=10),
+                limits=Limits(concurrency=plan.streams),
+                hooks=[tally.hear],
+            )
+            clients.append(await stack.enter_async_context(client))
+            tasks += [
+                asyncio.create_task(
+                    keep_reading(client, f"{mode} {number}", plan, until=until, tally=tally)
+                )
+                for number in range(plan.streams // len(ROUNDS))
+            ]
+        reading = asyncio.gather(*tasks)
+        while not reading.done():
+            await asyncio.wait([reading], timeout=plan.every)
+            if time.monotonic() < until:
+                samples.append(Sample.take(began, clients))
+                show(samples[-1], tally)
+        await reading
+    await asyncio.sleep(0.5)
+    samples.append(Sample.take(began, clients))
+    show(samples[-1], tally)
+    return samples, tally
+
+
+def show(sample: Sample, tally: Tally) -> None:
+    cells = (
+        f"{sample.seconds / 60:.1f}",
+        f"{sample.resident / 2**20:.2f}",
+        sample.tasks,
+        sample.descriptors,
+        sample.permits,
+        f"{tally.ended.total():,}",
+    )
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bool:
+    """Print what it comes to; whether all is well."""
+    first, *held, last = samples
+    steady = held[int(len(held) * WARM_UP) :]
+    grows, error = slope([(s.seconds / 60, s.resident / 1000) for s in steady])
+    left = [
+        now - then
+        for now, then in (
+            (last.tasks, first.tasks),
+            (last.descriptors, first.descriptors),
+            (last.permits, first.permits),
+        )
+    ]
+    rows = {
+        "streams ended": ", ".join(f"{n:,} {how}" for how, n in sorted(tally.ended.items())),
+        "heard by the hooks": ", ".join(f"{n:,} {k}" for k, n in sorted(tally.records.items())),
+        "connections": ", ".join(f"{n:,} {kind}" for kind, n in sorted(faults.items())),
+        "wrong": str(tally.wrong),
+        "memory, kB a minute": f"{grows:+.1f} ± {error:.1f} ({len(steady)} samples)",
+        "left behind": "{} tasks, {} descriptors, {} permits".format(*left),
+    }
+    print("\n| all in all | |\n| --- | --- |")
+    for name, value in rows.items():
+        print(f"| {name} | {value} |")
+    is_short = last.seconds < SHORT * 60
+    is_flat = is_short or grows < max(GROWS_BY * error, HARMLESS)
+    return is_flat and not tally.wrong and left == [0, 0, 0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between two samples")
+    parser.add_argument("--pause", type=float, default=0.25, help="seconds between two chunks")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    allow_descriptors(8 * options.streams + 200)  # the server, a child, holds four for each
+    for what, value in describe().items():
+        print(f"{what}: {value}")
+    print("\n| minutes | MiB | tasks | descriptors | permits | streams ended |")
+    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    plan = Plan(options.minutes, options.streams, options.every, options.pause)
+    server = start_server(options.seed, plan.pause)
+    try:
+        port = int(pipes(server)[1].readline())
+        samples, tally = asyncio.run(run(port, plan))
+        is_well = judge(samples, tally, ask_faults(server))
+    finally:
+        pipes(server)[0].close()
+        server.wait(10)
+        pipes(server)[1].close()
+    return 0 if is_well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
