@@ -20,8 +20,8 @@ COUNT_ANEW = 200
 # Prices are for so many tokens.
 MILLION = 1_000_000
 
-# Money is added up in whole units of 1e-12 CNY, so that an estimate that is taken back is gone.
-UNIT = 1e-12
+# Money is added up in whole units, so that an estimate that is taken back is gone.
+UNITS = 10**12  # in 1 CNY
 
 
 class Tally:
@@ -52,7 +52,7 @@ class Tally:
     @property
     def cost(self) -> float:
         """What was used so far in CNY, as far as the models have a price."""
-        return self.units * UNIT
+        return self.units / UNITS
 
     @property
     def is_spent(self) -> bool:
@@ -192,7 +192,7 @@ class Charge:
         price = self._prices.price(self._model, self._prompt_tokens)
         if price is not None:
             cost += (self._set_aside * price.input + written * price.output) / MILLION
-        told = tokens + self._set_aside + written, round(cost / UNIT)
+        told = tokens + self._set_aside + written, round(cost * UNITS)
         for tally in self._tallies:
             tally.tokens += told[0] - self._told[0]
             tally.units += told[1] - self._told[1]

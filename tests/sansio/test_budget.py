@@ -60,6 +60,15 @@ def test_spent_ends_calls_and_lets_none_begin() -> None:
     charge(tally)
 
 
+@pytest.mark.parametrize("prompt", range(1, 100))
+def test_what_is_just_used_up_is_spent(prompt: int) -> None:
+    tally = Tally(tokens=None, cost=prompt / 1_000_000)
+    call = charge(tally)
+    call.send()
+    call.settle(used(prompt, 0))
+    assert tally.is_spent
+
+
 def test_others_may_spend_what_was_left() -> None:
     tally = Tally(tokens=100, cost=None)
     first, second, third = (charge(tally, prompt=60) for _ in range(3))
