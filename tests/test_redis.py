@@ -395,9 +395,11 @@ async def test_several_loops_of_a_process_share_too(valkey: ValkeyServer, name: 
             with lock:
                 inside += 1
                 peak = max(peak, inside)
-            await asyncio.sleep(0.002)
-            with lock:
-                inside -= 1
+            try:
+                await asyncio.sleep(0.002)
+            finally:  # one loop ends in the middle
+                with lock:
+                    inside -= 1
             served.append(1)
 
     async def many() -> None:
