@@ -145,3 +145,11 @@ class _Loop(asyncio.SelectorEventLoop):
 
     def _came_back(self, _: asyncio.Future[Any]) -> None:
         self._look.n_elsewhere -= 1
+
+    async def shutdown_default_executor(self, *timeout: float | None) -> None:
+        # It waits for a thread that joins the others; from Python 3.12 on, for a time.
+        self._look.n_elsewhere += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self._look.n_elsewhere -= 1
