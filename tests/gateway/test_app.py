@@ -566,7 +566,7 @@ async def test_connections_reset_at_random_points_leave_nothing(
         replay = started["events_url"]
         await gateway.read(replay)
         before = len(asyncio.all_tasks()) - upstream.open_connections
-        n = 1000
+        n = 1002
         for path, body in (
             ("/v1/chat/completions", {**ASK, "stream": True}),
             ("/v1/chat/completions", ASK),
