@@ -77,7 +77,7 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
         if not isinstance(answer, ChatCompletion):
             if usage is not None:
                 call.charge_with(usage)
-            call.end("ok", usage=usage, answer=AnswerHead(model=_told_model(answer)))
+            call.end("ok", usage=usage, answer=lambda: AnswerHead(model=_told_model(answer)))
             return answer
         desk, request = call.desk, call.request  # of the model that answered
         if usage is None:
@@ -92,7 +92,7 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
             "ok",
             usage=usage,
             request_id=answer.request_id,
-            answer=answer.head,
+            answer=lambda: completion.head,
             completion=lambda: completion,
         )
         answer.observed(

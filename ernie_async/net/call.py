@@ -36,6 +36,7 @@ from ernie_async.net.hooks import (
     RetryScheduled,
     brief,
     headers_of,
+    is_heard,
     tell,
     tell_content,
 )
@@ -49,7 +50,7 @@ from ernie_async.sansio.pause import PROBE_SECONDS
 from ernie_async.sansio.rate_headers import RateHeaders, read_rate_headers
 from ernie_async.sansio.rest import Request, Ways
 from ernie_async.sansio.retry import RetryPolicy, may_pass
-from ernie_async.types.completion import NO_ANSWER, AnswerHead, ChatCompletion
+from ernie_async.types.completion import AnswerHead, ChatCompletion
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = ["Call"]
@@ -135,9 +136,8 @@ class Call:
         self._stopped: str | None = None
         self._roster = desk.roster
         self._roster.enter(self)
-        tell(
-            desk.hooks,
-            CallStarted(
+        if is_heard(desk.hooks):
+            started = CallStarted(
                 call=self.number,
                 method=request.method,
                 path=request.path,
@@ -145,8 +145,8 @@ class Call:
                 is_stream=request.is_stream,
                 server=desk.server.name,
                 base_url=desk.transport.base_url,
-            ),
-        )
+            )
+            tell(desk.hooks, started)
 
     def _equipped(self) -> tuple[Guard, KeyUse | None]:
         """What goes with the requests of `desk`: a guard, and the keys of its pool, if any."""
@@ -486,7 +486,7 @@ class Call:
         error: ErnieError | None = None,
         usage: Usage | None = None,
         request_id: str | None = None,
-        answer: AnswerHead = NO_ANSWER,
+        answer: Callable[[], AnswerHead] = AnswerHead,
         completion: Callable[[], ChatCompletion] | None = None,
     ) -> Timing:
         """Tell that the call is over.
@@ -496,7 +496,7 @@ class Call:
             error: Why it failed.
             usage: What it used, as told or estimated.
             request_id: What the service calls it.
-            answer: What observers shall know of the answer.
+            answer: Makes what observers shall know of the answer.
             completion: Makes the answer of a chat, for hooks that want to see it.
         """
         if outcome == "ok":
@@ -507,23 +507,22 @@ class Call:
         self._roster.leave(self)
         if self.charge is not None:
             self.charge.close()
-        hooks = self.desk.hooks
-        if hooks and self._asked:
-            tell_content(hooks, self.number, self._asked, completion)
-        tell(
-            hooks,
-            CallEnded(
+        if is_heard(hooks := self.desk.hooks):
+            if self._asked:
+                tell_content(hooks, self.number, self._asked, completion)
+            head = answer()
+            ended = CallEnded(
                 call=self.number,
                 outcome=outcome,
                 error=None if error is None else brief(error),
                 request_id=self.request_id,
                 timing=timing,
                 usage=usage,
-                response_id=answer.id,
-                model=answer.model,
-                finish_reasons=answer.finish_reasons,
-            ),
-        )
+                response_id=head.id,
+                model=head.model,
+                finish_reasons=head.finish_reasons,
+            )
+            tell(hooks, ended)
         return timing
 
     def note_break(self, error: ErnieError) -> None:

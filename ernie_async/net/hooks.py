@@ -282,6 +282,11 @@ NOTABLE = (
 )
 
 
+def is_heard(hooks: Sequence[Hook]) -> bool:
+    """Whether anybody is told anything: else the records of every call need not be made."""
+    return bool(hooks) or logger.isEnabledFor(logging.DEBUG)
+
+
 def tell(hooks: Sequence[Hook], record: Record) -> None:
     """Tell every hook, and the log."""
     level = logging.INFO if isinstance(record, NOTABLE) else logging.DEBUG

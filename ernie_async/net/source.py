@@ -432,7 +432,7 @@ class ChunkSource:
             error=error,
             usage=usage,
             request_id=self.request_id,
-            answer=self.came.head,
+            answer=lambda: self.came.head,
             completion=(lambda: self.came.completion(usage)) if self.came.chunks else None,
         )
 

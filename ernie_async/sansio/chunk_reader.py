@@ -63,16 +63,15 @@ class ChunkReader:
         chunks: list[ChatChunk] = []
         events: list[ServerSentEvent] | None = None
         if not decoder.last_event_id and not self._ledger.last_event_id:
-            if self._template is not None:
-                known = decoder.feed_through(packet, self._template.read)
-                if known is not None:
-                    self._misses = 0
-                    return known
+            if self._has_begun:  # the first chunk has the role, and somebody waits for it
+                chunks, packet = decoder.feed_through(packet, self._read_alike)
+                if not packet:
+                    return chunks
             plain = decoder.feed_plain(packet)
             if plain is not None:
                 read = self._read_plain(plain)
                 if read is not None:
-                    return read
+                    return chunks + read if chunks else read
                 events = [ServerSentEvent(data) for data in plain]
         try:
             if events is None:
@@ -117,11 +116,9 @@ class ChunkReader:
         is_done = bool(events) and events[-1] == END_MARK
         if is_done:
             events.pop()
-        alike = self._read_alike(events) if self._has_begun and events else []
         try:
             # The validator itself instead of the method around it: a microsecond for each token.
-            read = ChatChunk.__pydantic_validator__.validate_json
-            chunks = [*map(read, events[len(alike) :])]
+            chunks = [*map(ChatChunk.__pydantic_validator__.validate_json, events)]
         except ValidationError:
             chunks = None
         for chunk in chunks or ():
@@ -138,27 +135,24 @@ class ChunkReader:
             events += [END_MARK] * is_done
             return None
         self.is_done = is_done
-        self._has_begun = True  # the first chunk has the role, and somebody waits for it
-        return alike + chunks if alike else chunks
+        self._has_begun = True
+        return chunks
 
-    def _read_alike(self, events: list[bytes]) -> list[ChatChunk]:
+    def _read_alike(self, events: bytes) -> tuple[list[ChatChunk], int]:
         """Read by the template the events up to the last one that is like it, or none of them.
 
         If the first one is of another form, it becomes the template, unless that was in vain too
         often.
         """
         template = self._template
-        if template is None or not template.fits(events[0]):
-            if self._misses >= MAX_MISSES:
-                return []
+        if template is not None and template.fits(events):
+            self._misses = 0
+        elif self._misses < MAX_MISSES and events.startswith(b"data: "):
             self._misses += 1
-            template = self._template = ChunkTemplate.of(events[0])
-            if template is None:
-                return []
-        n = len(events)
-        while not template.fits(events[n - 1]):
-            n -= 1
-        return template.read(b"data: " + b"\n\ndata: ".join(events[:n]) + b"\n\n") or []
+            template = self._template = ChunkTemplate.of(events[6 : events.find(b"\n\n")])
+        else:
+            return [], 0
+        return ([], 0) if template is None else template.read(events)
 
     def _read(self, events: list[ServerSentEvent], chunks: list[ChatChunk]) -> None:
         """Read the events up to the end mark.

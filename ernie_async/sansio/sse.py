@@ -137,7 +137,7 @@ class EventDecoder:
             is_plain = packet.startswith(b"data: ") and len(packet) <= self.max_event_bytes
             return [packet[6:-2]] if is_plain else None
         if pending:
-            if not pending.startswith(b"data: ") or b"\n" not in packet:
+            if b"\n" not in packet:
                 return None
             whole = bytes(pending) + packet
         else:
@@ -153,27 +153,34 @@ class EventDecoder:
         pending += tail
         return events
 
-    def feed_through(self, packet: bytes, read: Callable[[bytes], T | None]) -> T | None:
-        """Take the next bytes if somebody else can read the events that become complete.
+    def feed_through(
+        self, packet: bytes, read: Callable[[bytes], tuple[list[T], int]]
+    ) -> tuple[list[T], bytes]:
+        """Have somebody else read the first of the events that become complete.
 
         Args:
-            packet: The bytes.
-            read: Is given whole events as they came; returns `None` if they are none that it knows.
+            packet: The next bytes.
+            read: Is given whole events as they came; returns what it made of the first of them, and
+                how many bytes those took.
 
         Returns:
-            What was read; `None` if nothing was taken.
+            What was read, and the bytes that are still to be fed.
         """
-        if not self._is_between or self.failure is not None:
-            return None
+        if not self._is_between or self.failure is not None or b"\n" not in packet:
+            return [], packet
         whole = bytes(self._pending) + packet if self._pending else packet
         end = whole.rfind(b"\n\n") + 2
         tail = whole[end:]
         if end < 2 or b"\r" in tail or max(end, len(tail)) > self.max_event_bytes:
-            return None
-        known = read(whole[:end] if tail else whole)
-        if known is not None:
+            return [], packet
+        known, taken = read(whole[:end] if tail else whole)
+        if taken == end:
             self._pending[:] = tail
-        return known
+            return known, b""
+        if taken:
+            self._pending.clear()
+            return known, whole[taken:]
+        return [], packet
 
     def close(self) -> ServerSentEvent | None:
         """The stream is over: return the event that was never finished, if it had data.

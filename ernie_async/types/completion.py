@@ -15,7 +15,7 @@ from ernie_async.types.tools import ToolCall
 from ernie_async.types.usage import Timing, Usage
 from ernie_async.types.wire import AnswerModel
 
-__all__ = ["NO_ANSWER", "AnswerHead", "ChatCompletion", "Choice", "Citation", "SearchResult"]
+__all__ = ["AnswerHead", "ChatCompletion", "Choice", "Citation", "SearchResult"]
 
 
 # The service's safety class "the conversation must end; the text may be shown".
@@ -74,9 +74,6 @@ class AnswerHead(NamedTuple):
     id: str | None = None
     model: str | None = None
     finish_reasons: tuple[str, ...] = ()
-
-
-NO_ANSWER = AnswerHead()
 
 
 class ChatCompletion(AnswerModel):

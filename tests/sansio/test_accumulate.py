@@ -421,8 +421,8 @@ def test_chunks_that_share_a_template_add_up_like_those_of_a_parser() -> None:
     events = [event % b"%d" % n for n in range(2 * JOIN_AFTER)]
     template = ChunkTemplate.of(events[0])
     assert template is not None
-    made = template.read(b"".join(b"data: " + event + b"\n\n" for event in events))
-    assert made is not None
+    made, _ = template.read(b"".join(b"data: " + event + b"\n\n" for event in events))
+    assert made
     parsed = accumulated(*map(read_chunk, events))
     assert accumulated(*made).completion() == parsed.completion()
     assert parsed.text == "".join(map(str, range(2 * JOIN_AFTER)))

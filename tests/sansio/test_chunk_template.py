@@ -34,6 +34,14 @@ def packet(*events: bytes) -> bytes:
     return b"".join(b"data: " + event + b"\n\n" for event in events)
 
 
+def read(event: bytes, *events: bytes) -> list[str]:
+    """The texts that the template of the first event reads of it and the others, all or none."""
+    whole = packet(event, *events)
+    chunks, taken = template(event).read(whole)
+    assert taken == (len(whole) if chunks else 0)
+    return [chunk.text for chunk in chunks]
+
+
 def sent(chunk: ChatChunk) -> tuple[set[str], ...]:
     choice = chunk.choices[0]
     return chunk.model_fields_set, choice.model_fields_set, choice.delta.model_fields_set
@@ -42,11 +50,12 @@ def sent(chunk: ChatChunk) -> tuple[set[str], ...]:
 @given(st.lists(st.text(), min_size=1, max_size=5))
 def test_whatever_the_texts_are_the_chunks_are_the_parsers(texts: list[str]) -> None:
     events = [data(text) for text in texts]
-    made = template().read(packet(*events))
+    made, taken = template().read(packet(*events))
     parsed = [read_chunk(event) for event in events]
-    if made is None:  # one of them is written with an escape
+    if not taken:  # one of them is written with an escape
         assert any(json.dumps(text, ensure_ascii=False) != f'"{text}"' for text in texts)
         return
+    assert taken == len(packet(*events))
     assert made == parsed
     assert [sent(chunk) for chunk in made] == [sent(chunk) for chunk in parsed]
     assert [c.model_dump_json() for c in made] == [c.model_dump_json() for c in parsed]
@@ -55,7 +64,7 @@ def test_whatever_the_texts_are_the_chunks_are_the_parsers(texts: list[str]) -> 
 
 
 def test_chunks_share_no_field_that_could_be_changed() -> None:
-    one, other = template().read(packet(data("a"), data("b"))) or []
+    one, other = template().read(packet(data("a"), data("b")))[0]
     assert one.model_extra is not other.model_extra
     assert one.choices is not other.choices
     assert one.model_copy(update={"usage": None}).model_fields_set is not other.model_fields_set
@@ -79,18 +88,34 @@ def test_chunks_share_no_field_that_could_be_changed() -> None:
     ],
 )
 def test_an_event_of_another_form_is_left_to_the_parser(other: bytes) -> None:
-    assert template().read(packet(data("a"), other)) is None
-    assert template().read(packet(other)) is None
-    assert template().read(packet(other, data("a"))) is None
+    chunks, taken = template().read(packet(data("a"), other))
+    assert ([chunk.text for chunk in chunks], taken) in [(["a"], len(packet(data("a")))), ([], 0)]
+    assert template().read(packet(other)) == ([], 0)
+    assert template().read(packet(other, data("a"))) == ([], 0)
+    assert template().read(packet(data("a"), other, data("a"))) == ([], 0)
+
+
+def test_an_event_of_another_form_at_the_end_leaves_those_before_it() -> None:
+    alike = packet(data("a"), data("b"))
+    end = packet(data("", usage={"total_tokens": 1}), b"[DONE]")
+    chunks, taken = template().read(alike + end)
+    assert ([chunk.text for chunk in chunks], taken) == (["a", "b"], len(alike))
+
+
+def test_whether_the_first_event_fits_is_told_without_reading_it() -> None:
+    assert template().fits(packet(data("a"), b"[DONE]"))
+    assert template().fits(packet(data("x\ny")))
+    assert not template().fits(packet(data("x", usage={"total_tokens": 1}), data("a")))
+    assert not template().fits(packet(b"[DONE]", data("a")))
 
 
 def test_other_bytes_around_events_are_left_to_the_decoder() -> None:
     whole = packet(data("a"), data("b"))
     for cut in range(1, len(whole)):
-        assert template().read(whole[cut:]) is None or cut == len(whole) // 2
-    assert template().read(b": heartbeat\n\n" + whole) is None
-    assert template().read(packet(data("a")) + b": heartbeat\n\n" + packet(data("b"))) is None
-    assert template().read(b"") is None
+        assert template().read(whole[cut:]) == ([], 0) or cut == len(whole) // 2
+    assert template().read(b": heartbeat\n\n" + whole) == ([], 0)
+    assert template().read(packet(data("a")) + b": heartbeat\n\n" + packet(data("b"))) == ([], 0)
+    assert template().read(b"") == ([], 0)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +144,9 @@ def test_no_template_is_made_of_what_is_not_plain(event: bytes) -> None:
 def test_the_hole_is_where_the_parser_finds_the_text() -> None:
     # The text stands in other places, too, and behind it.
     for event in data("assistant"), data("as-1", object="as-1"), data("", object="content"):
-        assert [c.text for c in template(event).read(packet(event)) or []] == [
-            read_chunk(event).text
-        ]
+        assert read(event) == [read_chunk(event).text]
     compact = data("x").replace(b": ", b":").replace(b", ", b",")
-    assert [c.text for c in template(compact).read(packet(compact)) or []] == ["x"]
+    assert read(compact, compact) == ["x", "x"]
 
 
 def stream(texts: list[str], **more: Any) -> bytes:

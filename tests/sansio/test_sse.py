@@ -380,16 +380,30 @@ def test_somebody_else_may_read_whole_events_and_the_rest_waits() -> None:
     decoder = EventDecoder()
     known: list[bytes] = []
 
-    def read(events: bytes) -> bytes | None:
+    def read(events: bytes) -> tuple[list[bytes], int]:
         known.append(events)
-        return None if b"odd" in events else events
+        size = events.find(b"data: odd") if b"odd" in events else len(events)
+        return [events[:size]] if size else [], size
 
-    assert decoder.feed_through(b"data: a\n\n", read) is None, "nothing was read yet"
+    assert decoder.feed_through(b"data: a\n\n", read) == ([], b"data: a\n\n"), "at the start"
     decoder.feed(b"data: a\n\n")
-    assert decoder.feed_through(b"data: b\n\ndata: c", read) == b"data: b\n\n"
-    assert decoder.feed_through(b"d", read) is None, "no event is complete"
+    assert decoder.feed_through(b"data: b\n\ndata: c", read) == ([b"data: b\n\n"], b"")
+    assert decoder.feed_through(b"d", read) == ([], b"d"), "no event is complete"
     assert decoder.feed(b"d") == []
-    assert decoder.feed_through(b"\n\n", read) == b"data: cd\n\n"
-    assert decoder.feed_through(b"data: odd\n\n", read) is None
+    assert decoder.feed_through(b"\n\n", read) == ([b"data: cd\n\n"], b"")
+    assert decoder.feed_through(b"data: odd\n\n", read) == ([], b"data: odd\n\n")
     assert [event.data for event in decoder.feed(b"data: odd\n\n")] == [b"odd"]
-    assert known == [b"data: b\n\n", b"data: cd\n\n", b"data: odd\n\n"]
+    known.clear()
+    assert decoder.feed(b"dat") == []
+    taken, rest = decoder.feed_through(b"a: e\n\ndata: odd\n\ndata: f", read)
+    assert (taken, rest) == ([b"data: e\n\n"], b"data: odd\n\ndata: f")
+    assert [event.data for event in decoder.feed(rest + b"\n\n")] == [b"odd", b"f"]
+    assert known == [b"data: e\n\ndata: odd\n\n"]
+
+
+def test_an_event_that_is_cut_in_its_fields_name_is_plain_too() -> None:
+    for cut in range(len(b"data: b")):
+        decoder = EventDecoder()
+        packet = b"data: a\n\ndata: b\n\n"
+        decoder.feed(packet[: 9 + cut])
+        assert decoder.feed_plain(packet[9 + cut :]) == [b"b"]
