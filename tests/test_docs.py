@@ -345,6 +345,17 @@ def test_every_page_of_a_language_can_be_reached_from_its_start(start: str) -> N
     assert sorted(pages - found) == []
 
 
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.md")}
+
+
+def test_every_guide_has_its_chinese_sister() -> None:
+    assert names_in(DOCS / "zh/guides") == names_in(DOCS / "guides")
+    # What the switch of the site leads to: no Chinese page stands alone.
+    pages = [path.relative_to(DOCS / "zh") for path in (DOCS / "zh").rglob("*.md")]
+    assert [page for page in pages if not (DOCS / page).exists()] == []
+
+
 def test_pages_are_plain() -> None:
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
@@ -415,9 +426,9 @@ def test_every_field_is_documented() -> None:
         assert missing(own_options(options), pictures) == []
     limits = page_text("docs/guides/limits.md")
     assert missing(set(Limits.__dataclass_fields__), limits) == []
-    shared = page_text("docs/guides/shared-limits.md")
-    arguments = set(inspect.signature(redis.RedisLimiter).parameters)
-    assert missing(arguments, shared) == []
+    for page in ("docs/guides/shared-limits.md", "docs/zh/guides/shared-limits.md"):
+        arguments = set(inspect.signature(redis.RedisLimiter).parameters)
+        assert missing(arguments, page_text(page)) == []
     for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
         assert missing(set(Timeouts.__dataclass_fields__), page_text(page)) == []
     testing = page_text("docs/guides/testing.md") + page_text("docs/guides/test-your-bot.md")
@@ -625,9 +636,15 @@ FACTS = {
         f"再没有则取 {tokens.OUTPUT_WITHOUT_HISTORY}",
         f"`chat` 默认 {WHOLE:g} 秒",
         f"从 {Adaptive().start} 开始试，最多 {Adaptive().max}",
-        f"名额 {redis.LEASE:g} 秒后释放",
-        f"`share` 默认 {redis.SHARE:g}",
-        f"等 Redis 不超过 {redis.TIMEOUT:g} 秒",
+    ],
+    "docs/zh/guides/shared-limits.md": [
+        f"| `share` | {redis.SHARE:g} |",
+        f"| `lease` | {redis.LEASE:g} 秒 |",
+        f"| `timeout` | {redis.TIMEOUT:g} 秒 |",
+        f"进程每 {redis.LEASE / redis.BEATS:g} 秒续一次",
+        f"至少是 `timeout` 的 {redis.BEATS} 倍",
+        f"每 {redis.TRY_AGAIN[0]:g} 到 {redis.TRY_AGAIN[1]:g} 秒试一次",
+        f"一个进程一次最多 {shared_lane.BATCH} 个",
     ],
     "docs/zh/guides/credentials.md": [
         f"有效期 {auth.TOKEN_SECONDS} 秒，"
@@ -657,7 +674,12 @@ FACTS = {
         f"每 {videos.POLL_SECONDS:g} 秒查一次",
         f"用 `{images.DEFAULT_MODEL}`",
     ],
-    "docs/zh/guides/models.md": [f"日期 {standard_prices().date}", f"`{servers.DEFAULT_MODEL}`"],
+    "docs/zh/guides/cost.md": [
+        f"日期 {standard_prices().date}",
+        f"不到 {ledger.LEAST_TOKENS} 个 token",
+    ],
+    "docs/zh/guides/files.md": [f"最多接受 {files.MAX_UPLOAD_BYTES // 2**20} MB"],
+    "docs/zh/guides/models.md": [f"`{servers.DEFAULT_MODEL}`"],
     "docs/zh/guides/servers.md": [
         f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
     ],
