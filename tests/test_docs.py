@@ -88,6 +88,7 @@ from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
 from ernie_async.types.usage import Timing
+from tests.test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -442,6 +443,31 @@ def test_environment_variables_are_the_ones_that_are_read() -> None:
         assert set(named) == read, page
         in_order = [name for name in dict.fromkeys(named) if name in auth.KEY_VARIABLES]
         assert in_order == list(auth.KEY_VARIABLES), page
+
+
+# The house
+
+
+def test_design_shows_the_floors_as_they_are() -> None:
+    page = page_text("docs/design.md")
+    (drawn,) = re.findall(r"^```text\n(doors .*?)^```", page, re.MULTILINE | re.DOTALL)
+    shown: dict[str, set[str]] = {}
+    for name, words in re.findall(r"^(\w+) +(.*\n(?: .*\n)*)", drawn, re.MULTILINE):
+        shown[name] = set(words.split())
+    assert list(shown) == [name for name, _ in reversed(FLOORS)]
+    for name, patterns in FLOORS:
+        written = {pattern.removesuffix(".py").replace("/*", "/") for pattern in patterns}
+        assert written <= shown[name], name
+
+
+def test_design_names_files_that_exist() -> None:
+    page = page_text("docs/design.md")
+    house = Path(ernie_async.__file__).parent
+    for folder, names in re.findall(r"^\| `(\w+)/` \| (.*) \|$", page, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            assert (house / folder / f"{name}.py").exists(), (folder, name)
+    for folder, name in re.findall(r"`(net|sansio)[./](\w+?)(?:\.py)?`", page):
+        assert (house / folder / f"{name}.py").exists(), (folder, name)
 
 
 # Numbers
