@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parents[1] / "ernie_async"
+import ernie_async
+
+HOUSE = Path(ernie_async.__file__).parent
 MODULES = {path.relative_to(HOUSE).as_posix(): path for path in sorted(HOUSE.rglob("*.py"))}
 
 # From the ground up. A new file has to fit a pattern, and where two fit, the first one counts.

@@ -88,6 +88,7 @@ from ernie_async.sansio.refusals import CODES
 from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
 from ernie_async.types.usage import Timing
+from tests.test_architecture import FLOORS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -345,6 +346,17 @@ def test_every_page_of_a_language_can_be_reached_from_its_start(start: str) -> N
     assert sorted(pages - found) == []
 
 
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.md")}
+
+
+def test_every_guide_has_its_chinese_sister() -> None:
+    assert names_in(DOCS / "zh/guides") == names_in(DOCS / "guides")
+    # What the switch of the site leads to: no Chinese page stands alone.
+    pages = [path.relative_to(DOCS / "zh") for path in (DOCS / "zh").rglob("*.md")]
+    assert [page for page in pages if not (DOCS / page).exists()] == []
+
+
 def test_pages_are_plain() -> None:
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
@@ -415,9 +427,9 @@ def test_every_field_is_documented() -> None:
         assert missing(own_options(options), pictures) == []
     limits = page_text("docs/guides/limits.md")
     assert missing(set(Limits.__dataclass_fields__), limits) == []
-    shared = page_text("docs/guides/shared-limits.md")
-    arguments = set(inspect.signature(redis.RedisLimiter).parameters)
-    assert missing(arguments, shared) == []
+    for page in ("docs/guides/shared-limits.md", "docs/zh/guides/shared-limits.md"):
+        arguments = set(inspect.signature(redis.RedisLimiter).parameters)
+        assert missing(arguments, page_text(page)) == []
     for page in ("docs/guides/streaming.md", "docs/zh/guides/streaming.md"):
         assert missing(set(Timeouts.__dataclass_fields__), page_text(page)) == []
     testing = page_text("docs/guides/testing.md") + page_text("docs/guides/test-your-bot.md")
@@ -431,6 +443,31 @@ def test_environment_variables_are_the_ones_that_are_read() -> None:
         assert set(named) == read, page
         in_order = [name for name in dict.fromkeys(named) if name in auth.KEY_VARIABLES]
         assert in_order == list(auth.KEY_VARIABLES), page
+
+
+# The house
+
+
+def test_design_shows_the_floors_as_they_are() -> None:
+    page = page_text("docs/design.md")
+    (drawn,) = re.findall(r"^```text\n(doors .*?)^```", page, re.MULTILINE | re.DOTALL)
+    shown: dict[str, set[str]] = {}
+    for name, words in re.findall(r"^(\w+) +(.*\n(?: .*\n)*)", drawn, re.MULTILINE):
+        shown[name] = set(words.split())
+    assert list(shown) == [name for name, _ in reversed(FLOORS)]
+    for name, patterns in FLOORS:
+        written = {pattern.removesuffix(".py").replace("/*", "/") for pattern in patterns}
+        assert written <= shown[name], name
+
+
+def test_design_names_files_that_exist() -> None:
+    page = page_text("docs/design.md")
+    house = Path(ernie_async.__file__).parent
+    for folder, names in re.findall(r"^\| `(\w+)/` \| (.*) \|$", page, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            assert (house / folder / f"{name}.py").exists(), (folder, name)
+    for folder, name in re.findall(r"`(net|sansio)[./](\w+?)(?:\.py)?`", page):
+        assert (house / folder / f"{name}.py").exists(), (folder, name)
 
 
 # Numbers
@@ -625,9 +662,15 @@ FACTS = {
         f"再没有则取 {tokens.OUTPUT_WITHOUT_HISTORY}",
         f"`chat` 默认 {WHOLE:g} 秒",
         f"从 {Adaptive().start} 开始试，最多 {Adaptive().max}",
-        f"名额 {redis.LEASE:g} 秒后释放",
-        f"`share` 默认 {redis.SHARE:g}",
-        f"等 Redis 不超过 {redis.TIMEOUT:g} 秒",
+    ],
+    "docs/zh/guides/shared-limits.md": [
+        f"| `share` | {redis.SHARE:g} |",
+        f"| `lease` | {redis.LEASE:g} 秒 |",
+        f"| `timeout` | {redis.TIMEOUT:g} 秒 |",
+        f"进程每 {redis.LEASE / redis.BEATS:g} 秒续一次",
+        f"至少是 `timeout` 的 {redis.BEATS} 倍",
+        f"每 {redis.TRY_AGAIN[0]:g} 到 {redis.TRY_AGAIN[1]:g} 秒试一次",
+        f"一个进程一次最多 {shared_lane.BATCH} 个",
     ],
     "docs/zh/guides/credentials.md": [
         f"有效期 {auth.TOKEN_SECONDS} 秒，"
@@ -657,7 +700,12 @@ FACTS = {
         f"每 {videos.POLL_SECONDS:g} 秒查一次",
         f"用 `{images.DEFAULT_MODEL}`",
     ],
-    "docs/zh/guides/models.md": [f"日期 {standard_prices().date}", f"`{servers.DEFAULT_MODEL}`"],
+    "docs/zh/guides/cost.md": [
+        f"日期 {standard_prices().date}",
+        f"不到 {ledger.LEAST_TOKENS} 个 token",
+    ],
+    "docs/zh/guides/files.md": [f"最多接受 {files.MAX_UPLOAD_BYTES // 2**20} MB"],
+    "docs/zh/guides/models.md": [f"`{servers.DEFAULT_MODEL}`"],
     "docs/zh/guides/servers.md": [
         f'| `"{server.name}"` | `{server.base_url}` |' for server in servers.SERVERS.values()
     ],

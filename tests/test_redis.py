@@ -592,8 +592,8 @@ async def test_it_works_on_a_cluster(name: str) -> None:
             await until(lambda: b"cluster_state:ok" in admin.execute_command("CLUSTER", "INFO"))
         limits = Limits(requests_per_minute=6000, concurrency=2)
         async with (
-            RedisLimiter(own.connection_url, limits, name=name, cluster=True) as one,
-            RedisLimiter(own.connection_url, limits, name=name, cluster=True) as two,
+            RedisLimiter(own.connection_url, limits, name=name, cluster=True, timeout=5) as one,
+            RedisLimiter(own.connection_url, limits, name=name, cluster=True, timeout=5) as two,
         ):
 
             async def work(limiter: RedisLimiter, model: str) -> None:

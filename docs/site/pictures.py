@@ -1,4 +1,4 @@
-"""Makes the pictures of the command: `python docs/site/pictures.py` writes three of docs/images.
+"""Makes the pictures of the command: `python docs/site/pictures.py` writes four of docs/images.
 
 The commands run in a terminal of their own, against a `MockErnie` that writes what stands below.
 What the terminal shows is drawn as it is. Needs the extras `cli` and `docs`.
@@ -17,11 +17,13 @@ import tempfile
 import termios
 import time
 from collections.abc import Callable
+from html import unescape
 from io import StringIO
 from pathlib import Path
 
 import pyte
 from pyte.screens import Char
+from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
@@ -30,6 +32,9 @@ from ernie_async.testing import MockErnie, reply
 
 IMAGES = Path(__file__).parents[1] / "images"
 WIDTH, HEIGHT = 126, 40
+BOT_WIDTH = 72
+COLUMN = 12.2
+"""What rich takes for the width of a column."""
 
 THOUGHT = "用户想知道量子纠缠是什么，三句话够了，再给一个比喻。"
 ANSWER = """**量子纠缠**是两个粒子的状态绑在一起，不能分开描述：
@@ -40,14 +45,27 @@ ANSWER = """**量子纠缠**是两个粒子的状态绑在一起，不能分开�
 
 > 像一双手套分装在两个盒子里，打开一个就知道另一个是左是右，只是打开之前，谁也没有定下左右。
 """
+LESSON = """**光合作用**把光能变成化学能：
+
+1. 叶绿素吸收光；
+2. 水被分解，放出氧气；
+3. 二氧化碳变成糖。
+
+```python
+energy = absorb(light)
+sugar = build(energy, water, co2)
+```
+
+没有它，就没有我们呼吸的氧气。
+"""
 
 
-def run(words: list[str], folder: Path, until: Callable[[str], bool]) -> Text:
+def run(words: list[str], folder: Path, until: Callable[[str], bool], width: int = WIDTH) -> Text:
     """The screen of a command at its end, or as soon as it shows what is waited for."""
-    screen = pyte.Screen(WIDTH, HEIGHT)
+    screen = pyte.Screen(width, HEIGHT)
     stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, width, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     command = subprocess.Popen(
         [sys.executable, "-m", "ernie_async", *words],
@@ -80,7 +98,7 @@ def text_of(screen: pyte.Screen) -> Text:
     lines = []
     for y in range(HEIGHT):
         line = Text()
-        for x in range(WIDTH):
+        for x in range(screen.columns):
             cell = screen.buffer[y][x]
             line.append(cell.data, style_of(cell))
         line.rstrip()
@@ -111,13 +129,19 @@ def style_of(cell: Char) -> Style:
     )
 
 
-def draw(name: str, words: list[str], screen: Text) -> None:
-    console = Console(record=True, width=WIDTH, file=StringIO())
+def as_wide_as_it_is(match: re.Match[str]) -> str:
+    """An element of text in its true width: rich forgets that Chinese takes two columns."""
+    return f'textLength="{COLUMN * cell_len(unescape(match[2])):.1f}"{match[1]}>{match[2]}</text>'
+
+
+def draw(name: str, words: list[str], screen: Text, width: int = WIDTH) -> None:
+    console = Console(record=True, width=width, file=StringIO())
     line = " ".join(f'"{word}"' if " " in word or not word.isascii() else word for word in words)
     console.print(Text.assemble(("$ ", "bold"), f"ernie-async {line}"))
     console.print(screen)
     # The font that rich names lies on another host; the reader's own will do.
     svg = console.export_svg(title="ernie-async", unique_id=name)
+    svg = re.sub(r'textLength="[\d.]+"([^>]*)>([^<]*)</text>', as_wide_as_it_is, svg)
     while "@font-face" in svg:
         start = svg.index("@font-face")
         svg = svg[:start].rstrip() + "\n\n    " + svg[svg.index("}", start) + 1 :].lstrip()
@@ -136,6 +160,10 @@ def main() -> None:
         server.script(reply(ANSWER, reasoning=THOUGHT, chunk_ms=15))
         chat = ["chat", "用三句话介绍量子纠缠", "--think", "--verbose"]
         draw("chat", chat, run(chat, folder, lambda _: False))
+
+        server.script(reply(LESSON, chunk_ms=80))
+        bot = ["bot", "terminal", "讲讲光合作用", "--mode", "edit", "--flood", "3"]
+        draw("bot-terminal", bot, run(bot, folder, lambda _: False, BOT_WIDTH), BOT_WIDTH)
 
         rows = [{"custom_id": f"q{n}", "prompt": f"{n} 的平方是多少？"} for n in range(1500)]
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
