@@ -18,13 +18,14 @@ from ernie_async.batch.checkpoint import (
     is_unreadable,
     mend_tail,
     read_back,
+    read_records,
     rotate,
     torn_path,
 )
 from ernie_async.batch.flow import Item
 from ernie_async.batch.ids import Ids, State
 from ernie_async.batch.inputs import InputKind, count_lines, kind_of, read_ahead, read_lines
-from ernie_async.batch.journal import Journal, journal_path, read_journal
+from ernie_async.batch.journal import Journal, journal_path, named_by, read_journal
 from ernie_async.batch.lines import Fault, Line, LineReader, duplicate, fault_of, shard_of
 from ernie_async.batch.lock import OutputLock
 from ernie_async.batch.options import FileOptions
@@ -138,6 +139,8 @@ class FileRun:
             if options.repair and path in {out, err}:
                 drop_lines(path, is_unreadable, aside=torn_path(path))
         if options.only_failed:
+            if options.delivery == "at-most-once":
+                self._forget_failed(out, err)
             rotate(err)
         self.look_back()
         if options.on_changed == "rerun":
@@ -147,10 +150,20 @@ class FileRun:
             self.reader.notes.clear()
         if options.delivery == "at-most-once":
             for name, is_begun in read_journal(journal_path(out)):
-                if is_begun:
-                    self.before.ids.note(name, State.STARTED)
-                else:
+                if not is_begun:
                     self.before.ids.forget_start(name)
+                elif options.only_failed:
+                    self.before.ids.note_start(name)
+                else:  # of one that failed it is known what became of it
+                    self.before.ids.note(name, State.STARTED)
+
+    def _forget_failed(self, out: Path, err: Path) -> None:
+        """Have the journal name no line that failed: to ask those again is what this run is for."""
+        with closing(Ids()) as failed:
+            for record, _ in read_records(err):
+                if record.custom_id is not None:
+                    failed.note(record.custom_id, State.FAILED)
+            drop_lines(journal_path(out), lambda raw: named_by(raw) in failed)
 
     def _check_strictly(self) -> None:
         with closing(Ids()) as ids:
@@ -225,7 +238,7 @@ class FileRun:
                 return None
             case State.FAILED:
                 return line if self.options.only_failed else None
-            case State.STARTED:
+            case State.STARTED | State.RESTARTED:
                 reason = "an earlier run had sent it and died before its answer"
                 return fault_of(line, "unknown_outcome", reason)
             case State.SEEN:

@@ -20,7 +20,8 @@ class State(IntEnum):
     DONE = 0
     FAILED = 1
     STARTED = 2  # and nobody knows what became of it
-    SEEN = 3  # in the input of this run
+    RESTARTED = 3  # the same, of one that had failed before
+    SEEN = 4  # in the input of this run
 
 
 class Known(NamedTuple):
@@ -51,10 +52,24 @@ class Ids:
         )
         return done.rowcount == 1
 
+    def note_start(self, custom_id: str) -> None:
+        """Note that a line was begun, perhaps one that had failed before."""
+        if not self.note(custom_id, State.STARTED):
+            self._turn(custom_id, State.FAILED, State.RESTARTED)
+
     def forget_start(self, custom_id: str) -> None:
         """Note that the service did not work on a line that was begun."""
         query = "DELETE FROM ids WHERE id = ? AND state = ?"
         self._db.execute(query, (encoded(custom_id), State.STARTED))
+        self._turn(custom_id, State.RESTARTED, State.FAILED)
+
+    def _turn(self, custom_id: str, before: State, after: State) -> None:
+        query = "UPDATE ids SET state = ? WHERE id = ? AND state = ?"
+        self._db.execute(query, (after, encoded(custom_id), before))
+
+    def __contains__(self, custom_id: str) -> bool:
+        query = "SELECT 1 FROM ids WHERE id = ?"
+        return self._db.execute(query, (encoded(custom_id),)).fetchone() is not None
 
     def key(self, custom_id: str) -> str | None:
         """The key of a line that is done."""

@@ -9,7 +9,7 @@ from ernie_async.batch.lines import Line
 from ernie_async.batch.stopping import BatchError
 from ernie_async.batch.writing import AppendFile
 
-__all__ = ["Journal", "journal_path", "read_journal"]
+__all__ = ["Journal", "journal_path", "named_by", "read_journal"]
 
 
 def journal_path(out: Path) -> Path:
@@ -49,6 +49,14 @@ class Journal:
         await self._file.aclose()
 
 
+def named_by(raw: bytes) -> str:
+    """The line that an entry names; empty if it is no entry."""
+    try:
+        return _read_entry(raw)[0]
+    except ValueError:
+        return ""
+
+
 def read_journal(path: Path) -> Iterator[tuple[str, bool]]:
     """The lines that it names, in its order, and whether each was begun or refused.
 
@@ -60,8 +68,15 @@ def read_journal(path: Path) -> Iterator[tuple[str, bool]]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
-                fields = from_json(raw)
-                is_begun = "started" in fields
-                yield fields["started" if is_begun else "refused"], is_begun
-            except (ValueError, TypeError, KeyError) as error:
+                yield _read_entry(raw)
+            except ValueError as error:
                 raise BatchError(f"{path}: line {number}: {error}", "damaged") from error
+
+
+def _read_entry(raw: bytes) -> tuple[str, bool]:
+    match from_json(raw):
+        case {"started": str(name)}:
+            return name, True
+        case {"refused": str(name)}:
+            return name, False
+    raise ValueError("expected what was started, or refused")

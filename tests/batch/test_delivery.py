@@ -64,6 +64,31 @@ async def test_what_was_begun_by_a_dead_run_is_not_asked_again(client, server, t
     assert sorted(ids(out)) == [f"r{i}" for i in range(5)]
 
 
+async def test_what_failed_is_asked_again_once_however_often_runs_die(
+    client, server, tmp_path
+) -> None:
+    """r0 and r1 failed, and were under way in a second run that died; r2 failed in that one."""
+    source, out = write_input(tmp_path / "in.jsonl", 4), tmp_path / "out.jsonl"
+    err, started = tmp_path / "out.errors.jsonl", tmp_path / "out.jsonl.started"
+    server.script(*[refuse(400) for _ in range(3)])
+    await BatchRunner(client, concurrency=1).run_file(source, out, ONCE)
+    letters = read_jsonl(err)
+    assert [letter["custom_id"] for letter in letters] == ["r0", "r1", "r2"]
+    err.rename(tmp_path / "out.errors.jsonl.1")
+    write_lines(err, letters[2:])
+    write_lines(started, [{"started": name} for name in ("r2", "r0", "r1")] + [{"refused": "r1"}])
+
+    again = FileOptions(delivery="at-most-once", only_failed=True)
+    report = await BatchRunner(client).run_file(source, out, again)
+    assert (report.ok, report.failed) == (2, 1)
+    assert asked(server) == {"r0": 1, "r1": 2, "r2": 2, "r3": 1}
+    [letter] = read_jsonl(err)
+    assert (letter["custom_id"], letter["error"]["code"]) == ("r0", "unknown_outcome")
+
+    report = await BatchRunner(client).run_file(source, out, again)
+    assert (report.ok, report.failed, asked(server)["r0"]) == (1, 0, 2)
+
+
 async def test_a_damaged_journal_stops(client, tmp_path) -> None:
     source, out = write_input(tmp_path / "in.jsonl", 2), tmp_path / "out.jsonl"
     write_lines(tmp_path / "out.jsonl.started", [b"\0\0"])
