@@ -34,6 +34,7 @@ FLOORS: list[tuple[str, list[str]]] = [
             "media.py",
             "client.py",
             "redis.py",
+            "redis_server.py",
         ],
     ),
     (
@@ -62,7 +63,7 @@ ONLY = {
     "tenacity": ["net/retrying.py"],
     "xllamacpp": ["local.py"],
     "ray": ["batch/ray.py"],
-    "redis": ["bots/memory_redis.py", "gateway/redis.py", "redis.py"],
+    "redis": ["bots/memory_redis.py", "gateway/redis.py", "redis_server.py"],
     "opentelemetry": ["otel.py"],
     "cyclopts": ["cli*.py"],
     "rich": ["cli*.py"],

@@ -58,6 +58,7 @@ from ernie_async import (
     gateway,
     images,
     redis,
+    redis_server,
     standard_prices,
     videos,
 )
@@ -495,24 +496,24 @@ FACTS = {
         f"which is {WHOLE:g} s for `chat`",
     ],
     "docs/guides/shared-limits.md": [
-        f"| `share` | {redis.SHARE:g} |",
-        f"| `lease` | {redis.LEASE:g} s |",
-        f"| `timeout` | {redis.TIMEOUT:g} s |",
-        f"every {redis.LEASE / redis.BEATS:g} s that it is alive",
-        f"at least {redis.BEATS} times the `timeout`",
-        f"every {redis.TRY_AGAIN[0]:g} to {redis.TRY_AGAIN[1]:g} s",
+        f"| `share` | {redis_server.SHARE:g} |",
+        f"| `lease` | {redis_server.LEASE:g} s |",
+        f"| `timeout` | {redis_server.TIMEOUT:g} s |",
+        f"every {redis_server.LEASE / redis_server.BEATS:g} s that it is alive",
+        f"at least {redis_server.BEATS} times the `timeout`",
+        f"every {redis_server.TRY_AGAIN[0]:g} to {redis_server.TRY_AGAIN[1]:g} s",
         f"up to {shared_lane.BATCH} calls of a process",
         f"after {shared_lane.COMPANY_SECONDS * 1000:g} ms at most",
     ],
     "docs/guides/services.md": [
         f"for up to {T.first_event:g} s that the reader has gone",
         f"at most {WHOLE:g} s",
-        f"still count for {redis.LEASE:g} s",
+        f"still count for {redis_server.LEASE:g} s",
     ],
     "docs/zh/guides/services.md": [
         f"首个 token 最多等 {T.first_event:g} 秒",
         f"最多 {WHOLE:g} 秒",
-        f"{redis.LEASE:g} 秒内",
+        f"{redis_server.LEASE:g} 秒内",
     ],
     "docs/guides/embeddings.md": [
         *(
@@ -625,9 +626,9 @@ FACTS = {
         f"再没有则取 {tokens.OUTPUT_WITHOUT_HISTORY}",
         f"`chat` 默认 {WHOLE:g} 秒",
         f"从 {Adaptive().start} 开始试，最多 {Adaptive().max}",
-        f"名额 {redis.LEASE:g} 秒后释放",
-        f"`share` 默认 {redis.SHARE:g}",
-        f"等 Redis 不超过 {redis.TIMEOUT:g} 秒",
+        f"名额 {redis_server.LEASE:g} 秒后释放",
+        f"`share` 默认 {redis_server.SHARE:g}",
+        f"等 Redis 不超过 {redis_server.TIMEOUT:g} 秒",
     ],
     "docs/zh/guides/credentials.md": [
         f"有效期 {auth.TOKEN_SECONDS} 秒，"
