@@ -585,10 +585,12 @@ FACTS = {
         f"up to {pace.MOST_SECONDS:g} s, and each quiet minute",
         f"`window` ({memory.WINDOW:,}) tokens less `max_tokens` ({memory.MAX_TOKENS:,})",
         f"keeps {stores.MOST:,} conversations",
+        f"between {memory.LEAST_RATIO:g} and {memory.MOST_RATIO:g}, which is learnt",
         *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),
     ],
     "docs/zh/guides/bots.md": [
         f"（{memory.WINDOW:,}）减去 `max_tokens`（{memory.MAX_TOKENS:,}）",
+        f"在 {memory.LEAST_RATIO:g} 和 {memory.MOST_RATIO:g} 之间",
         *(f"| `{name}` | {platform(name).limit:,} " for name in PLATFORMS),
     ],
     "docs/guides/gateway.md": [

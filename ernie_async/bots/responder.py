@@ -24,6 +24,7 @@ from ernie_async.media import image
 from ernie_async.settings import ChatOptions
 from ernie_async.toolbox import Toolbox, ToolRun
 from ernie_async.types.content import TextPart
+from ernie_async.types.request import StreamOptions
 from ernie_async.types.usage import Usage
 
 __all__ = ["ChatResponder"]
@@ -37,6 +38,8 @@ RESET_WORDS = {"/reset", "/new", "重新开始"}
 CLOSING_SECONDS = 12.0
 
 TOO_LONG_CODES = {"tokens_too_long", "characters_too_long", "336007", "336103"}
+
+COUNTED = StreamOptions(include_usage=True)
 
 PICTURE_QUESTION = "请描述这张图片。"
 
@@ -59,7 +62,8 @@ class ChatResponder:
         limiter: What users may ask.
         system: Instructions for the model; not with a `Memory`, which has its own.
         tools: Functions that the model may call.
-        options: For every request, such as `ChatOptions(model="ernie-5.1", temperature=0.5)`.
+        options: For every request, such as `ChatOptions(model="ernie-5.1", temperature=0.5)`. The
+            service is asked for the usage of a stream, unless `stream_options` are among them.
         mode: How answers are shown, instead of the best that a transport can do.
         cursor: Shown behind unfinished text.
         wording: What the bot says itself.
@@ -93,7 +97,8 @@ class ChatResponder:
         self._key = key
         self._limiter = UserLimiter() if limiter is None else limiter
         self._tools = Toolbox() if tools is None else tools
-        self._options: ChatOptions = options or {}
+        # Users are charged, and estimates learn, by what the service counted.
+        self._options: ChatOptions = {"stream_options": COUNTED, **(options or {})}
         self._mode: Mode | None = mode
         self._cursor = cursor
         self._wording = wording
@@ -182,13 +187,19 @@ class ChatResponder:
             content = await self._content(transport, text, images)
             if content is None:
                 return None
-            async with self.memory.turn(key, content) as turn:
+            async with self.memory.turn(key, content, model=model) as turn:
                 async with self._sender(transport) as sender:
                     run = await self._answer(turn, sender, spent)
                 if run is not None:
-                    usage = run.usage if run.rounds == 1 else None
-                    turn.commit(run.messages[len(turn.messages) :], usage=usage)
+                    # The name that was asked for is the one that is known before the next turn.
+                    turn.commit(
+                        run.messages[len(turn.messages) :],
+                        usage=run.usage if run.rounds == 1 else None,
+                        model=run.answer.model if run.answer.fell_back_from else model,
+                    )
                     return run.text
+        assert self._client is not None
+        model = self._options.get("model") or self._client.model
         except MessageTooLongError:
             await self._say(transport, self._wording.too_long)
         except BusyError:
