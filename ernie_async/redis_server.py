@@ -105,7 +105,7 @@ class RedisServer:
         self, url: str, script: str, *, timeout: float, until_then: str, cluster: bool = False
     ) -> None:
         self.failure: LimiterError | None = None
-        self.try_at = 0.0
+        self.try_at: float = 0.0
         self._url = url
         self._script = script
         self._sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()

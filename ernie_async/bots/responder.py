@@ -11,7 +11,7 @@ from math import ceil
 from typing import Self
 
 from ernie_async.bots.history import MessageTooLongError
-from ernie_async.bots.limits import UserLimiter
+from ernie_async.bots.limits import AnyUserLimiter, UserLimiter
 from ernie_async.bots.memory import Content, Key, Memory, Store, Turn
 from ernie_async.bots.pace import Traffic
 from ernie_async.bots.sender import StreamSender
@@ -19,7 +19,7 @@ from ernie_async.bots.transport import Mode, PlatformError, Transport, Undeliver
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.bots.wording import CHINESE, Wording
 from ernie_async.client import AsyncClient
-from ernie_async.errors import BadRequestError, BlockedError, ConfigError, ErnieError
+from ernie_async.errors import BadRequestError, BlockedError, ConfigError, ErnieError, LimiterError
 from ernie_async.media import image
 from ernie_async.settings import ChatOptions
 from ernie_async.toolbox import Toolbox, ToolRun
@@ -59,7 +59,7 @@ class ChatResponder:
             is then one warning, and a friendly sentence for whoever asks.
         memory: A store, or a `Memory` with settings of its own; `None` to remember nothing.
         key: Makes the key of a conversation of the platform's name, the chat and the user.
-        limiter: What users may ask.
+        limiter: What users may ask: a `UserLimiter`, or a `RedisUserLimiter` for all processes.
         system: Instructions for the model; not with a `Memory`, which has its own.
         tools: Functions that the model may call.
         options: For every request, such as `ChatOptions(model="ernie-5.1", temperature=0.5)`. The
@@ -78,7 +78,7 @@ class ChatResponder:
         *,
         memory: Memory | Store | None = None,
         key: KeyOf = lambda platform, chat, user: (platform, chat, user),
-        limiter: UserLimiter | None = None,
+        limiter: AnyUserLimiter | None = None,
         system: str | None = None,
         tools: Toolbox | None = None,
         options: ChatOptions | None = None,
@@ -167,12 +167,24 @@ class ChatResponder:
             await self._say(transport, self._wording.forgotten)
         elif self._client is None:
             await self._say(transport, self._wording.no_key)
-        elif not (verdict := self._limiter.check(user, None if caps.is_private else chat)).allowed:
-            seconds = ceil(verdict.retry_after)
-            await self._say(transport, self._wording.limited.format(seconds=seconds))
-        else:
+        elif await self._may_ask(transport, user, None if caps.is_private else chat):
             return await self._converse(transport, key, user, text, images)
         return None
+
+    async def _may_ask(
+        self, transport: Transport, user: str | int, group: str | int | None
+    ) -> bool:
+        """Whether a message may be answered; if not, the user is told."""
+        try:
+            verdict = await self._limiter.check(user, group)
+        except LimiterError as error:
+            logger.warning("a message is not answered: %s", error)
+            await self._say(transport, self._wording.failed.format(request_id="-"))
+            return False
+        if not verdict.allowed:
+            seconds = ceil(verdict.retry_after)
+            await self._say(transport, self._wording.limited.format(seconds=seconds))
+        return verdict.allowed
 
     async def _converse(
         self,
@@ -182,6 +194,8 @@ class ChatResponder:
         text: str,
         images: Sequence[bytes | str] | None,
     ) -> str | None:
+        assert self._client is not None
+        model = self._options.get("model") or self._client.model
         spent: list[Usage] = []  # also of answers that are stopped or fail
         try:
             content = await self._content(transport, text, images)
@@ -198,8 +212,6 @@ class ChatResponder:
                         model=run.answer.model if run.answer.fell_back_from else model,
                     )
                     return run.text
-        assert self._client is not None
-        model = self._options.get("model") or self._client.model
         except MessageTooLongError:
             await self._say(transport, self._wording.too_long)
         except BusyError:
