@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -431,6 +432,28 @@ async def test_redis_keeps_conversations() -> None:
             assert said(await memory.export(KEY)) == [("user", "一"), ("assistant", "1")]
             await memory.reset(KEY)
             assert await memory.export(KEY) == []
+
+
+async def test_a_redis_that_does_not_answer_is_not_waited_for() -> None:
+    pytest.importorskip("redis")
+    from ernie_async.bots.memory_redis import RedisStore
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as hung:
+        url = f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}"
+        async with RedisStore(url, timeout=0.1) as store:
+            started = time.monotonic()
+            for work in (store.load("k"), store.save("k", "t"), store.delete("k")):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(work, 2)
+            assert 0.3 <= time.monotonic() - started < 2
+        hung.close()
+        await asyncio.sleep(0.05)
 
 
 def test_redis_is_imported_by_its_own_name_only() -> None:
