@@ -2,38 +2,35 @@
 
 Needs the package redis (`pip install 'ernie-async[redis]'`). What the server does is in
 `redis.lua`, what a process knows of it in `sansio.shared_lane`, and who talks to it when in
-`net.courier`. Here is what is Redis' own: connections, keys, microseconds.
+`net.courier`. Here is what is Redis' own: keys
+and microseconds. The connections are those of `redis_server`.
 """
 
 import asyncio
-import hashlib
-import logging
 import math
-import random
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 from uuid import uuid4
-
-try:
-    from redis import RedisError
-    from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.connection import parse_url
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError, ResponseError
-except ImportError as _error:
-    raise ImportError(
-        "ernie_async.redis needs redis: pip install 'ernie-async[redis]'", name="redis"
-    ) from _error
 
 from ernie_async.errors import ConfigError, LimiterError, shorten
 from ernie_async.net.admission import LimiterSnapshot, Priority, is_batch
 from ernie_async.net.courier import Courier, SharedPermit
 from ernie_async.net.limiter import Limiter, Permit
+from ernie_async.redis_server import (
+    BEATS,
+    LEASE,
+    SHARE,
+    TIMEOUT,
+    RedisServer,
+    WhenDown,
+    check_settings,
+    host_of,
+    microseconds,
+    seconds_of,
+)
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.pause import PROBE_SECONDS, PROBING_SECONDS
@@ -41,24 +38,7 @@ from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane
 
 __all__ = ["RedisLimiter", "SharedPermit"]
 
-logger: logging.Logger = logging.getLogger("ernie_async")
-
 SCRIPT = Path(__file__).with_suffix(".lua").read_text(encoding="utf-8")
-SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-
-# The calls of a process that died count for so long. It tells that it is alive three times as
-# often, so that one answer may get lost and another one be late.
-LEASE = 15.0
-BEATS = 3
-
-# A Redis nearby answers within a millisecond. One that takes this long is as good as down.
-TIMEOUT = 1.0
-
-# After a failure, Redis is tried again after 0.5 to 1 s: not by all processes in one moment.
-TRY_AGAIN = (0.5, 1.0)
-
-# A fleet of ten processes keeps its limits while Redis is down.
-SHARE = 0.1
 
 # Lanes that nobody uses are forgotten when there are so many: see `net.limiter`.
 MANY_LANES = 256
@@ -66,7 +46,6 @@ MANY_LANES = 256
 # Seconds that stand for "as long as it takes": the script has no infinity.
 LONGEST_PATIENCE = 1e6
 
-MICROSECONDS = 1_000_000
 VERDICTS = {"refused": 1, "spent": 2, "succeeded": 3}
 
 
@@ -100,33 +79,19 @@ class RedisLimiter:
         limits: Limits,
         *,
         name: str = "ernie",
-        when_down: Literal["local", "refuse"] = "local",
+        when_down: WhenDown = "local",
         share: float = SHARE,
         lease: float = LEASE,
         timeout: float = TIMEOUT,
         cluster: bool = False,
     ) -> None:
-        try:
-            parse_url(url)
-        except ValueError as error:
-            raise ConfigError(f"url: {error}") from None
+        check_settings(url, when_down=when_down, share=share, lease=lease, timeout=timeout)
         if not isinstance(limits, Limits):
             raise ConfigError(f"limits: expected Limits, got {shorten(limits)}")
-        if when_down not in ("local", "refuse"):
-            raise ConfigError(f"when_down: expected 'local' or 'refuse', got {shorten(when_down)}")
-        if not 0 < share <= 1:
-            raise ConfigError(f"share: expected a number above 0, at most 1, got {share}")
-        if not 0 < timeout < math.inf:
-            raise ConfigError(f"timeout: expected seconds above 0, got {timeout}")
-        if not BEATS * timeout <= lease < math.inf:
-            raise ConfigError(
-                f"lease: expected at least {BEATS * timeout:g} s, {BEATS} times the timeout, "
-                f"got {lease}"
-            )
         self.limits = limits
         self._url = url
         self._name = name
-        self._when_down: Literal["local", "refuse"] = when_down
+        self._when_down: WhenDown = when_down
         self._share = share
         self._lease = lease
         self._timeout = timeout
@@ -149,7 +114,7 @@ class RedisLimiter:
         return self
 
     def __repr__(self) -> str:
-        return f"RedisLimiter({_host(self._url)!r}, {self.limits!r}, name={self._name!r})"
+        return f"RedisLimiter({host_of(self._url)!r}, {self.limits!r}, name={self._name!r})"
 
     @property
     def counts_tokens(self) -> bool:
@@ -250,22 +215,26 @@ class RedisLimiter:
 
 
 class _Member:
-    """What one event loop has: a name, a connection, and a courier for each lane.
+    """What one event loop has: a name, a server, and a courier for each lane.
 
     Attributes:
-        failure: Why Redis cannot be reached; `None` while it can.
-        try_at: When to try again if it cannot.
-        n_links: Couriers that use the connection.
+        n_links: Couriers that use the connections to the server.
     """
 
     def __init__(self, limiter: RedisLimiter) -> None:
         self.limiter = limiter
         self.name = uuid4().hex
         self.couriers: dict[tuple[str, str | None], Courier] = {}
-        self.failure: LimiterError | None = None
-        self.try_at = 0.0
         self.n_links = 0
-        self._client: Redis | RedisCluster | None = None
+        is_local = limiter._when_down == "local"
+        alone = f"this process takes {limiter._share:g} of the limits"
+        self.server = RedisServer(
+            limiter._url,
+            SCRIPT,
+            timeout=limiter._timeout,
+            until_then=alone if is_local else "calls are refused",
+            cluster=limiter._cluster,
+        )
 
     def courier(self, lane: tuple[str, str | None]) -> Courier:
         courier = self.couriers.get(lane)
@@ -285,42 +254,6 @@ class _Member:
             )
         return courier
 
-    def client(self) -> Redis | RedisCluster:
-        if self._client is None:
-            kind = RedisCluster if self.limiter._cluster else Redis
-            self._client = kind.from_url(
-                self.limiter._url,
-                # Deadlines and second tries are ours: a step made twice takes twice.
-                socket_timeout=None,
-                socket_connect_timeout=None,
-                retry=Retry(NoBackoff(), 0),
-            )
-        return self._client
-
-    async def hang_up(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
-
-    def fell(self, error: Exception) -> LimiterError:
-        """Take note that Redis cannot be reached."""
-        limiter = self.limiter
-        self.try_at = monotonic() + random.uniform(*TRY_AGAIN)
-        why = str(error) or f"no answer within {limiter._timeout:g} s"
-        failure = LimiterError(f"the limiter's Redis at {_host(limiter._url)} is down: {why}")
-        if self.failure is None:
-            local = f"this process takes {limiter._share:g} of the limits"
-            then = local if limiter._when_down == "local" else "calls are refused"
-            logger.warning("%s; until it answers, %s", failure.message, then)
-        self.failure = failure
-        return failure
-
-    def rose(self) -> None:
-        """Take note that Redis answers."""
-        if self.failure is not None:
-            logger.warning("the limiter's Redis at %s answers again", _host(self.limiter._url))
-            self.failure = None
-
 
 class _Link:
     """The way of one lane to Redis. See `net.courier.Link`."""
@@ -332,48 +265,30 @@ class _Link:
 
     @property
     def failure(self) -> LimiterError | None:
-        return self._member.failure
+        return self._member.server.failure
 
     @property
     def try_at(self) -> float:
-        return self._member.try_at
+        return self._member.server.try_at
 
     async def step(self, ask: Ask) -> Answer:
-        member, timeout = self._member, self._member.limiter._timeout
-        if member.failure is not None:
-            # Nobody else tries while this one does: they would wait for nothing.
-            member.try_at = monotonic() + timeout + TRY_AGAIN[1]
-        try:
-            async with asyncio.timeout(timeout):
-                raw = await self._run(self._arguments(ask))
-        except (RedisError, OSError) as error:  # a timeout is one
-            raise member.fell(error) from None
-        member.rose()
-        waits, promise, others, is_in_line, look, number, pause, probing, *full, rpm, tpm = raw
-        return Answer(
-            waits=[wait / MICROSECONDS if wait >= 0 else -1.0 for wait in waits],
-            promise=promise,
-            others=others,
-            is_in_line=bool(is_in_line),
-            look_in=look / MICROSECONDS,
-            pause=number,
-            paused_for=pause / MICROSECONDS,
-            is_probing=probing > 0,
-            full_in=(full[0] / MICROSECONDS, full[1] / MICROSECONDS),
-            told=(rpm if rpm > 0 else None, tpm if tpm > 0 else None),
-        )
-
-    async def _run(self, arguments: list[str | float]) -> list[Any]:
         if not self._is_open:
             self._is_open = True
             self._member.n_links += 1
-        client = self._member.client()
-        answer: list[Any]
-        try:
-            answer = await client.evalsha(SHA, len(self._keys), *self._keys, *arguments)
-        except NoScriptError:
-            answer = await client.eval(SCRIPT, len(self._keys), *self._keys, *arguments)
-        return answer
+        raw = await self._member.server.run(self._keys, self._arguments(ask))
+        waits, promise, others, is_in_line, look, number, pause, probing, *full, rpm, tpm = raw
+        return Answer(
+            waits=[seconds_of(wait) if wait >= 0 else -1.0 for wait in waits],
+            promise=promise,
+            others=others,
+            is_in_line=bool(is_in_line),
+            look_in=seconds_of(look),
+            pause=number,
+            paused_for=seconds_of(pause),
+            is_probing=probing > 0,
+            full_in=(seconds_of(full[0]), seconds_of(full[1])),
+            told=(rpm if rpm > 0 else None, tpm if tpm > 0 else None),
+        )
 
     def _arguments(self, ask: Ask) -> list[str | float]:
         """What the script takes, in its order."""
@@ -382,7 +297,7 @@ class _Link:
         waits = None if verdict is None else verdict.retry_after
         arguments: list[str | float] = [
             self._member.name,
-            _us(limiter._lease),
+            microseconds(limiter._lease),
             _or_none(calls.max if isinstance(calls, Adaptive) else calls),
             _or_none(limits.requests_per_minute),
             _or_none(limits.burst),
@@ -393,39 +308,28 @@ class _Link:
             ask.promise,
             0 if verdict is None else VERDICTS[verdict.what],
             0 if verdict is None else verdict.pause,
-            -1 if waits is None else _us(waits),
+            -1 if waits is None else microseconds(waits),
             *map(_or_none, ask.told),
-            _us(PROBE_SECONDS),
-            _us(PROBING_SECONDS),
-            _us(ask.age),
+            microseconds(PROBE_SECONDS),
+            microseconds(PROBING_SECONDS),
+            microseconds(ask.age),
         ]
         for tokens, patience in ask.wanted:
-            arguments += (tokens, _us(min(patience, LONGEST_PATIENCE)))
+            arguments += (tokens, microseconds(min(patience, LONGEST_PATIENCE)))
         return arguments
 
     async def listen(self) -> bool:
         limiter = self._member.limiter
         seconds = math.ceil(limiter._lease / BEATS)
         bell = f"{self._keys[0]}:{self._member.name}"
-        try:
-            async with asyncio.timeout(seconds + limiter._timeout):
-                rung = await self._member.client().blpop([bell], seconds)
-        except ResponseError:
-            return False  # not allowed: what is due is seen with the next beat
-        except (RedisError, OSError):
-            return True  # a step will tell what happened
-        return rung is not None
+        return await self._member.server.listen(bell, seconds)
 
     async def hang_up(self) -> None:
         if self._is_open:
             self._is_open = False
             self._member.n_links -= 1
             if self._member.n_links == 0:
-                await self._member.hang_up()
-
-
-def _us(seconds: float) -> int:
-    return round(seconds * MICROSECONDS)
+                await self._member.server.aclose()
 
 
 def _or_none(number: float | None) -> float:
@@ -443,12 +347,6 @@ def _part(limits: Limits, share: float) -> Limits:
         burst=None if limits.burst is None else max(1.0, limits.burst * share),
         concurrency=max(1, int(calls * share)) if isinstance(calls, int) else calls,
     )
-
-
-def _host(url: str) -> str:
-    """Where it leads, without the password."""
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] or parts.path
 
 
 def _make(url: str, limits: Limits, settings: dict[str, Any]) -> RedisLimiter:

@@ -24,7 +24,7 @@ from ernie_async.errors import ConfigError, ToolLoopError
 from ernie_async.net.stream import ChatStream
 from ernie_async.sansio.chat_request import Prompt, chat_request
 from ernie_async.sansio.output import explain_invalid
-from ernie_async.settings import CALL_OPTIONS, ChatOptions
+from ernie_async.settings import CHAT_CALL_OPTIONS, ChatOptions
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.functions import FunctionShape, shape_of_function
@@ -332,12 +332,12 @@ class _Conversation:
     """One conversation while it runs: its messages, its rounds, its time."""
 
     def __init__(self, box: Toolbox, prompt: Prompt, options: ChatOptions) -> None:
-        fields = {name: value for name, value in options.items() if name not in CALL_OPTIONS}
+        fields = {name: value for name, value in options.items() if name not in CHAT_CALL_OPTIONS}
         if "tools" in fields:
             raise ConfigError("tools: those of the toolbox are sent; add others to it")
         self._box = box
         self._call_options: Any = {
-            name: value for name, value in options.items() if name in CALL_OPTIONS
+            name: value for name, value in options.items() if name in CHAT_CALL_OPTIONS
         }
         self._request = chat_request(prompt, {**fields, "tools": box.tools or None})
         if (self._request.n or 1) > 1:

@@ -17,6 +17,8 @@ MODULES = (
     "ernie_async",
     "ernie_async.batch",
     "ernie_async.bots",
+    "ernie_async.bots.limits_redis",
+    "ernie_async.bots.memory_redis",
     "ernie_async.gateway",
     "ernie_async.local",
     "ernie_async.otel",

@@ -488,7 +488,7 @@ async def test_while_redis_is_down_a_process_keeps_to_its_share(
             await asyncio.sleep(1.5)
             there = monotonic()
             with ValkeyServer(port=port):
-                await until(lambda: limiter._member().failure is None)
+                await until(lambda: limiter._member().server.failure is None)
                 # Those who wait in the line of this process stay there; whoever comes now is
                 # served by Redis.
                 started = monotonic()
@@ -524,7 +524,7 @@ async def test_while_redis_is_down_calls_are_refused_if_so_wished(name: str) -> 
             await limiter.admit()
         assert monotonic() - started < 0.3
         with ValkeyServer(port=port):
-            await until(lambda: limiter._member().failure is None)
+            await until(lambda: limiter._member().server.failure is None)
             # The call that began before is counted again, though the new server knew nothing.
             with pytest.raises(DeadlineError):
                 await limiter.admit(max_wait=0.1)
@@ -603,7 +603,7 @@ async def test_it_works_on_a_cluster(name: str) -> None:
             await asyncio.gather(
                 *(work(limiter, model) for limiter in (one, two) for model in "abcd" * 5)
             )
-            assert one._member().failure is two._member().failure is None
+            assert one._member().server.failure is two._member().server.failure is None
     finally:
         own.stop()
 
@@ -693,5 +693,5 @@ async def test_without_the_package_the_extra_is_named() -> None:
         subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert said.stderr.strip().endswith(
-        "ImportError: ernie_async.redis needs redis: pip install 'ernie-async[redis]'"
+        "ImportError: limits in Redis need the package redis: pip install 'ernie-async[redis]'"
     )

@@ -77,6 +77,15 @@ async def test_functions_are_called_until_there_is_an_answer(
     assert run.usage.total_tokens > run.answer.usage.total_tokens
 
 
+async def test_each_request_may_fall_back(server: MockErnie, client: AsyncClient) -> None:
+    gone = refuse(404, "invalid_model")
+    server.script(gone, asks(("add", {"a": 1, "b": 2})), gone, reply("三"))
+    run = await Toolbox([add]).run(client, "一加二？", fallback=["ernie-speed"], coalesce=False)
+    assert (run.text, run.rounds) == ("三", 2)
+    asked = [seen.json["model"] for seen in server.requests]
+    assert asked == [client.model, "ernie-speed"] * 2
+
+
 async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: AsyncClient) -> None:
     box = Toolbox(timeout=0.05)
 

@@ -4,11 +4,11 @@
     await responder.reply(transport, user=user_id, text=text)
 
 No bot framework is known here. The adapters `aiogram`, `discord`, `nonebot`, `slack` and `telegram`
-beside this file are each imported by their own name, and so is `memory_redis`.
+beside this file are each imported by their own name, and so are `memory_redis` and `limits_redis`.
 """
 
 from ernie_async.bots.history import MessageTooLongError
-from ernie_async.bots.limits import UserLimiter, Verdict
+from ernie_async.bots.limits import AnyUserLimiter, UserLimiter, Verdict
 from ernie_async.bots.memory import Memory, Store, Turn
 from ernie_async.bots.pace import Traffic
 from ernie_async.bots.platforms import Platform, platform
@@ -32,6 +32,7 @@ from ernie_async.bots.wording import CHINESE, ENGLISH, Wording
 __all__ = [
     "CHINESE",
     "ENGLISH",
+    "AnyUserLimiter",
     "BusyError",
     "Caps",
     "ChatClosedError",

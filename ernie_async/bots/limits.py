@@ -8,12 +8,14 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 from math import inf
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ernie_async.bots.durations import parse_rate
 from ernie_async.errors import ConfigError
 
-__all__ = ["UserLimiter", "Verdict", "Windows"]
+__all__ = ["AnyUserLimiter", "UserLimiter", "Verdict", "Who", "Windows", "parse_rules"]
+
+Who = str | int
 
 # What to tell somebody who has to wait for an answer to end.
 CONCURRENT_SECONDS = 5.0
@@ -31,6 +33,44 @@ class Verdict(NamedTuple):
     allowed: bool
     rule: str | None = None
     retry_after: float = 0.0
+
+
+class AnyUserLimiter(Protocol):
+    """What a `ChatResponder` asks: a `UserLimiter`, a `RedisUserLimiter`, or one of your own."""
+
+    async def check(self, user: Who, group: Who | None = None) -> Verdict:
+        """Whether a message may be answered; if so, it counts, and `charge` has to follow.
+
+        Args:
+            user: Who asks.
+            group: Where; `None` in a private chat.
+
+        Raises:
+            LimiterError: It cannot be told, and nobody is answered in doubt.
+        """
+        ...
+
+    def charge(self, user: Who, tokens: int = 0) -> None:
+        """The answer is over, well or not; in the middle of a cancellation, perhaps.
+
+        Args:
+            user: Who had asked, and was allowed to.
+            tokens: What it used.
+        """
+
+
+def parse_rules(
+    messages: str | None, tokens: str | None, group: str | None, concurrent: int | None
+) -> dict[str, tuple[int, float]]:
+    """The rules that there are: how many, and in how many seconds.
+
+    Raises:
+        ConfigError: A rate is written wrongly, or nobody might ever be answered.
+    """
+    if concurrent is not None and concurrent < 1:
+        raise ConfigError(f"concurrent: expected at least 1, or None, got {concurrent!r}")
+    rates = {"messages": messages, "tokens": tokens, "group": group}
+    return {rule: parse_rate(rate) for rule, rate in rates.items() if rate is not None}
 
 
 class Windows:
@@ -70,7 +110,7 @@ class UserLimiter:
 
     ```python
     limiter = UserLimiter(messages="20/10m", tokens="50k/1d", concurrent=1, group="60/10m")
-    verdict = limiter.check(user, group)
+    verdict = await limiter.check(user, group)
     ```
 
     Args:
@@ -95,24 +135,15 @@ class UserLimiter:
         exempt: Callable[[Hashable], bool] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        if concurrent is not None and concurrent < 1:
-            raise ConfigError(f"concurrent: expected at least 1, or None, got {concurrent!r}")
-        rates: dict[str, str | None] = {"messages": messages, "tokens": tokens, "group": group}
-        self._rules: dict[str, Windows] = {
-            rule: Windows(parse_rate(rate)) for rule, rate in rates.items() if rate is not None
-        }
+        rules = parse_rules(messages, tokens, group, concurrent)
+        self._rules: dict[str, Windows] = {rule: Windows(rate) for rule, rate in rules.items()}
         self._concurrent = concurrent or inf
         self._running: Counter[Hashable] = Counter()
         self._exempt = exempt
         self._clock = clock
 
-    def check(self, user: Hashable, group: Hashable = None) -> Verdict:
-        """Whether a message may be answered; if so, it counts, and `charge` has to follow.
-
-        Args:
-            user: Who asks.
-            group: Where; `None` in a private chat.
-        """
+    async def check(self, user: Hashable, group: Hashable = None) -> Verdict:
+        """Whether a message may be answered: see `AnyUserLimiter`, which this is. Never raises."""
         if self._exempt is not None and self._exempt(user):
             return Verdict(True)
         if self._running[user] >= self._concurrent:
@@ -131,12 +162,7 @@ class UserLimiter:
         return Verdict(True)
 
     def charge(self, user: Hashable, tokens: int = 0) -> None:
-        """The answer is over, well or not.
-
-        Args:
-            user: Who had asked, and was allowed to.
-            tokens: What it used.
-        """
+        """The answer is over, well or not."""
         if not self._running[user]:
             return  # exempt
         self._running[user] -= 1

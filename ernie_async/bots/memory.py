@@ -65,8 +65,9 @@ class Turn:
         messages: What to ask the model.
     """
 
-    def __init__(self, memory: "Memory", new: Message) -> None:
+    def __init__(self, memory: "Memory", new: Message, model: str | None) -> None:
         self._memory = memory
+        self._model = model
         self._new = new
         self._history: list[StoredTurn] = []
         self._committed: list[StoredTurn] | None = None
@@ -89,17 +90,28 @@ class Turn:
         await self._use(kept, [self._history[n] for n in gone])
         return bool(gone)
 
-    def commit(self, answer: str | Sequence[Message], *, usage: Usage | None = None) -> None:
+    def commit(
+        self,
+        answer: str | Sequence[Message],
+        *,
+        usage: Usage | None = None,
+        model: str | None = None,
+    ) -> None:
         """Say what came of it: it is stored when the block of `Memory.turn` ends without error.
 
         Args:
             answer: The text, or, with tools, all messages behind the user's.
             usage: Of this one request, if known: later estimates learn from it.
+            model: Whose usage it is, if another one than the turn was for has answered.
         """
         said = [assistant(answer)] if isinstance(answer, str) else answer
         self._committed = [*self._history, stored([_remembered(self._new), *said])]
         if usage is not None and not usage.is_estimate:
-            self._memory._learn(self.messages, usage.prompt_tokens)
+            self._memory._correction.note(
+                model or self._model or "",
+                estimated=estimate_prompt(self.messages),
+                real=usage.prompt_tokens,
+            )
 
 
 class Memory:
@@ -146,15 +158,19 @@ class Memory:
         self._store = store
         self._system = system
         self._summarise = summarise
-        self._correction = PromptCorrection()  # one model answers, or models that count alike
+        self._correction = PromptCorrection()
 
     @asynccontextmanager
-    async def turn(self, key: Key, content: Content) -> AsyncIterator[Turn]:
+    async def turn(
+        self, key: Key, content: Content, *, model: str | None = None
+    ) -> AsyncIterator[Turn]:
         """One message and its answer. Nothing is stored unless the block ends well.
 
         Args:
             key: Whose conversation it is.
             content: What the user says: text, or parts.
+            model: Who will be asked, since models count differently; `None` where it is always the
+                same one.
 
         Raises:
             MessageTooLongError: It does not fit even without any history; nothing was asked.
@@ -162,9 +178,15 @@ class Memory:
             StoppedError: The answer was stopped, or is not wanted any more.
         """
         async with self.turns.one(_text(key)):
-            turn = Turn(self, new := user(content))
+            turn = Turn(self, new := user(content), model)
             fixed = [*self._instructions(), new]
-            await turn._use(*trim(await self._load(key), fixed, self._budget, self._estimate))
+            ratio = min(max(self._correction.ratio(model), LEAST_RATIO), MOST_RATIO)
+            history = await self._load(key)
+            await turn._use(
+                *trim(
+                    history, fixed, self._budget, lambda said: ceil(estimate_prompt(said) * ratio)
+                )
+            )
             yield turn
             if turn._committed is not None:
                 await self._save(key, turn._committed)
@@ -200,13 +222,6 @@ class Memory:
     def _instructions(self, *summaries: str) -> list[Message]:
         text = "\n\n".join(part for part in (self._system, *summaries) if part)
         return [system(text)] if text else []
-
-    def _estimate(self, messages: Sequence[Message]) -> int:
-        ratio = min(max(self._correction.ratio(None), LEAST_RATIO), MOST_RATIO)
-        return ceil(estimate_prompt(messages) * ratio)
-
-    def _learn(self, messages: Sequence[Message], real: int) -> None:
-        self._correction.note("", estimated=estimate_prompt(messages), real=real)
 
     async def _summary_of(self, turns: list[StoredTurn]) -> str | None:
         if self._summarise is None:

@@ -11,7 +11,7 @@ from math import ceil
 from typing import Self
 
 from ernie_async.bots.history import MessageTooLongError
-from ernie_async.bots.limits import UserLimiter
+from ernie_async.bots.limits import AnyUserLimiter, UserLimiter
 from ernie_async.bots.memory import Content, Key, Memory, Store, Turn
 from ernie_async.bots.pace import Traffic
 from ernie_async.bots.sender import StreamSender
@@ -19,11 +19,12 @@ from ernie_async.bots.transport import Mode, PlatformError, Transport, Undeliver
 from ernie_async.bots.turns import BusyError, StoppedError
 from ernie_async.bots.wording import CHINESE, Wording
 from ernie_async.client import AsyncClient
-from ernie_async.errors import BadRequestError, BlockedError, ConfigError, ErnieError
+from ernie_async.errors import BadRequestError, BlockedError, ConfigError, ErnieError, LimiterError
 from ernie_async.media import image
 from ernie_async.settings import ChatOptions
 from ernie_async.toolbox import Toolbox, ToolRun
 from ernie_async.types.content import TextPart
+from ernie_async.types.request import StreamOptions
 from ernie_async.types.usage import Usage
 
 __all__ = ["ChatResponder"]
@@ -37,6 +38,8 @@ RESET_WORDS = {"/reset", "/new", "重新开始"}
 CLOSING_SECONDS = 12.0
 
 TOO_LONG_CODES = {"tokens_too_long", "characters_too_long", "336007", "336103"}
+
+COUNTED = StreamOptions(include_usage=True)
 
 PICTURE_QUESTION = "请描述这张图片。"
 
@@ -56,10 +59,11 @@ class ChatResponder:
             is then one warning, and a friendly sentence for whoever asks.
         memory: A store, or a `Memory` with settings of its own; `None` to remember nothing.
         key: Makes the key of a conversation of the platform's name, the chat and the user.
-        limiter: What users may ask.
+        limiter: What users may ask: a `UserLimiter`, or a `RedisUserLimiter` for all processes.
         system: Instructions for the model; not with a `Memory`, which has its own.
         tools: Functions that the model may call.
-        options: For every request, such as `ChatOptions(model="ernie-5.1", temperature=0.5)`.
+        options: For every request, such as `ChatOptions(model="ernie-5.1", temperature=0.5)`. The
+            service is asked for the usage of a stream, unless `stream_options` are among them.
         mode: How answers are shown, instead of the best that a transport can do.
         cursor: Shown behind unfinished text.
         wording: What the bot says itself.
@@ -74,7 +78,7 @@ class ChatResponder:
         *,
         memory: Memory | Store | None = None,
         key: KeyOf = lambda platform, chat, user: (platform, chat, user),
-        limiter: UserLimiter | None = None,
+        limiter: AnyUserLimiter | None = None,
         system: str | None = None,
         tools: Toolbox | None = None,
         options: ChatOptions | None = None,
@@ -93,7 +97,8 @@ class ChatResponder:
         self._key = key
         self._limiter = UserLimiter() if limiter is None else limiter
         self._tools = Toolbox() if tools is None else tools
-        self._options: ChatOptions = options or {}
+        # Users are charged, and estimates learn, by what the service counted.
+        self._options: ChatOptions = {"stream_options": COUNTED, **(options or {})}
         self._mode: Mode | None = mode
         self._cursor = cursor
         self._wording = wording
@@ -162,12 +167,24 @@ class ChatResponder:
             await self._say(transport, self._wording.forgotten)
         elif self._client is None:
             await self._say(transport, self._wording.no_key)
-        elif not (verdict := self._limiter.check(user, None if caps.is_private else chat)).allowed:
-            seconds = ceil(verdict.retry_after)
-            await self._say(transport, self._wording.limited.format(seconds=seconds))
-        else:
+        elif await self._may_ask(transport, user, None if caps.is_private else chat):
             return await self._converse(transport, key, user, text, images)
         return None
+
+    async def _may_ask(
+        self, transport: Transport, user: str | int, group: str | int | None
+    ) -> bool:
+        """Whether a message may be answered; if not, the user is told."""
+        try:
+            verdict = await self._limiter.check(user, group)
+        except LimiterError as error:
+            logger.warning("a message is not answered: %s", error)
+            await self._say(transport, self._wording.failed.format(request_id="-"))
+            return False
+        if not verdict.allowed:
+            seconds = ceil(verdict.retry_after)
+            await self._say(transport, self._wording.limited.format(seconds=seconds))
+        return verdict.allowed
 
     async def _converse(
         self,
@@ -177,17 +194,23 @@ class ChatResponder:
         text: str,
         images: Sequence[bytes | str] | None,
     ) -> str | None:
+        assert self._client is not None
+        model = self._options.get("model") or self._client.model
         spent: list[Usage] = []  # also of answers that are stopped or fail
         try:
             content = await self._content(transport, text, images)
             if content is None:
                 return None
-            async with self.memory.turn(key, content) as turn:
+            async with self.memory.turn(key, content, model=model) as turn:
                 async with self._sender(transport) as sender:
                     run = await self._answer(turn, sender, spent)
                 if run is not None:
-                    usage = run.usage if run.rounds == 1 else None
-                    turn.commit(run.messages[len(turn.messages) :], usage=usage)
+                    # The name that was asked for is the one that is known before the next turn.
+                    turn.commit(
+                        run.messages[len(turn.messages) :],
+                        usage=run.usage if run.rounds == 1 else None,
+                        model=run.answer.model if run.answer.fell_back_from else model,
+                    )
                     return run.text
         except MessageTooLongError:
             await self._say(transport, self._wording.too_long)

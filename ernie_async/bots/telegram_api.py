@@ -16,20 +16,12 @@ __all__ = ["TelegramChat", "bad_request", "telegram_html"]
 # Not an error: the message looks as it should.
 NOT_MODIFIED = "message is not modified"
 
-REFUSALS: list[tuple[str, type[to.PlatformError]]] = [
-    ("can't parse entities", to.MarkupError),
-    ("message to edit not found", to.MessageGoneError),
-    ("message can't be edited", to.MessageGoneError),
-    ("message_id_invalid", to.MessageGoneError),
-    ("chat not found", to.ChatClosedError),
-    ("user not found", to.ChatClosedError),
-    ("peer_id_invalid", to.ChatClosedError),
-    ("not enough rights", to.ChatClosedError),
-    ("have no rights", to.ChatClosedError),
-    ("chat_write_forbidden", to.ChatClosedError),
-    ("group chat was", to.ChatClosedError),
-    ("topic_closed", to.ChatClosedError),
-]
+REFUSALS: dict[type[to.PlatformError], str] = {
+    to.MarkupError: "can't parse entities",
+    to.MessageGoneError: "message to edit not found|message can't be edited|message_id_invalid",
+    to.ChatClosedError: "chat not found|user not found|peer_id_invalid|not enough rights"
+    "|have no rights|chat_write_forbidden|group chat was|topic_closed",
+}
 
 LINK = re.compile(r"!?\[([^\[\]\n]+)\]\((https?://[^\s()]*(?:\([^\s()]*\)[^\s()]*)*)\)")
 HTML = [
@@ -98,7 +90,10 @@ def bad_request(error: Exception, description: str) -> Exception | None:
     told = description.lower()
     if NOT_MODIFIED in told:
         return None
-    return next((kind(description) for words, kind in REFUSALS if words in told), error)
+    for kind, words in REFUSALS.items():
+        if re.search(words, told):
+            return kind(description)
+    return error
 
 
 def _formatted(text: str, form: to.Format | None) -> dict[str, str | None]:

@@ -11,6 +11,8 @@ from ernie_async.bots.durations import parse_duration, parse_rate
 from ernie_async.bots.limits import UserLimiter, Verdict, Windows
 from ernie_async.errors import ConfigError
 
+pytestmark = pytest.mark.anyio
+
 
 class Clock:
     def __init__(self) -> None:
@@ -40,63 +42,64 @@ def test_a_window_is_never_exceeded_and_never_too_strict(steps: list[float], lim
             taken.append(now)
 
 
-def test_messages_tokens_and_groups_have_rules_of_their_own() -> None:
+async def test_messages_tokens_and_groups_have_rules_of_their_own() -> None:
     clock = Clock()
     limiter = UserLimiter(messages="2/10m", tokens="1k/1d", group="3/10m", clock=clock)
-    assert limiter.check("a", "g") == Verdict(True)
+    assert await limiter.check("a", "g") == Verdict(True)
     clock.now = 60
-    assert limiter.check("a", "g").allowed
-    assert limiter.check("a", "g") == Verdict(False, "messages", 540)
-    assert limiter.check("b", "g").allowed
-    assert limiter.check("c", "g") == Verdict(False, "group", 540)
-    assert limiter.check("c").allowed  # in private
+    assert (await limiter.check("a", "g")).allowed
+    assert await limiter.check("a", "g") == Verdict(False, "messages", 540)
+    assert (await limiter.check("b", "g")).allowed
+    assert await limiter.check("c", "g") == Verdict(False, "group", 540)
+    assert (await limiter.check("c")).allowed  # in private
     limiter.charge("c", 1000)
-    assert limiter.check("c") == Verdict(False, "tokens", 86_400)
+    assert await limiter.check("c") == Verdict(False, "tokens", 86_400)
     clock.now = 600
-    assert limiter.check("a", "g").allowed
-    assert limiter.check("a", "g") == Verdict(False, "messages", 60)
+    assert (await limiter.check("a", "g")).allowed
+    assert await limiter.check("a", "g") == Verdict(False, "messages", 60)
     # Several rules: the one that lasts longest.
     limiter.charge("a", 1000)
-    assert limiter.check("a", "g") == Verdict(False, "tokens", 86_400)
+    assert await limiter.check("a", "g") == Verdict(False, "tokens", 86_400)
 
 
-def test_answers_under_way_are_counted() -> None:
+async def test_answers_under_way_are_counted() -> None:
     limiter = UserLimiter(concurrent=1)
-    assert limiter.check("a").allowed
-    assert limiter.check("a").rule == "concurrent"
-    assert limiter.check("b").allowed
+    assert (await limiter.check("a")).allowed
+    assert (await limiter.check("a")).rule == "concurrent"
+    assert (await limiter.check("b")).allowed
     limiter.charge("a")
-    assert limiter.check("a").allowed
+    assert (await limiter.check("a")).allowed
 
 
-def test_some_users_have_no_limits() -> None:
+async def test_some_users_have_no_limits() -> None:
     limiter = UserLimiter(messages="1/1d", exempt=lambda user: user == "owner")
-    assert all(limiter.check("owner").allowed for _ in range(9))
+    for _ in range(9):
+        assert (await limiter.check("owner")).allowed
     limiter.charge("owner", 5)
     assert remembered(limiter) == 0
 
 
-def test_100_000_users_are_remembered_only_as_long_as_it_matters() -> None:
+async def test_100_000_users_are_remembered_only_as_long_as_it_matters() -> None:
     """Acceptance 5."""
     clock = Clock()
     limiter = UserLimiter(messages="20/10m", concurrent=1, group="60/10m", clock=clock)
     for n in range(100_000):
         clock.now += 0.1
-        assert limiter.check(n, n % 1000).allowed
+        assert (await limiter.check(n, n % 1000)).allowed
         limiter.charge(n, 100)
     # Ten minutes are 6,000 users and 1,000 groups.
     assert remembered(limiter) <= 7_002
 
 
-def test_whoever_is_being_answered_is_not_forgotten() -> None:
+async def test_whoever_is_being_answered_is_not_forgotten() -> None:
     clock = Clock()
     limiter = UserLimiter(messages="20/10m", concurrent=1, clock=clock)
-    limiter.check("slow")
+    await limiter.check("slow")
     for n in range(100):
         clock.now += 3600
-        assert limiter.check(n).allowed
+        assert (await limiter.check(n)).allowed
         limiter.charge(n)
-    assert limiter.check("slow").rule == "concurrent"
+    assert (await limiter.check("slow")).rule == "concurrent"
     assert remembered(limiter) < 5
 
 
@@ -114,14 +117,14 @@ def test_rates_and_durations_are_read() -> None:
     assert [parse_duration(text) for text in ("1s", "10m")] == [1, 600]
 
 
-def test_random_traffic_never_beats_the_limit() -> None:
+async def test_random_traffic_never_beats_the_limit() -> None:
     clock, rng = Clock(), random.Random(7)
     limiter = UserLimiter(messages="5/1m", clock=clock)
     answered: dict[int, list[float]] = {}
     for _ in range(5000):
         clock.now += rng.random()
         user = rng.randrange(10)
-        if limiter.check(user).allowed:
+        if (await limiter.check(user)).allowed:
             answered.setdefault(user, []).append(clock.now)
             limiter.charge(user)
     for times in answered.values():

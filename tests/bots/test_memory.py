@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,21 +201,53 @@ async def test_a_quarter_more_is_left_out_when_the_service_insists() -> None:
         assert not await turn.shorten()
 
 
-async def test_estimates_learn_from_usage_within_bounds() -> None:
-    memory = Memory(MemoryStore(), window=400, max_tokens=100)
+async def estimated(memory: Memory, model: str | None) -> int:
+    """What is thought of a prompt that has 300 tokens, as long as nothing was learnt."""
+    with pytest.raises(MessageTooLongError) as caught:
+        async with memory.turn(KEY, "字" * 480, model=model):
+            pytest.fail("not reached")
+    return int(re.findall(r"\d+", str(caught.value))[0])
 
-    async def estimate() -> int:
-        with pytest.raises(MessageTooLongError) as caught:
-            async with memory.turn(KEY, "字" * 480):
-                pytest.fail("not reached")
-        return int(re.findall(r"\d+", str(caught.value))[0])
 
-    assert await estimate() == 300
+async def learn(
+    memory: Memory, model: str | None, tokens: int, answered: str | None = None
+) -> None:
+    """A prompt that is thought to have 100 tokens turns out to have so many, often."""
+    usage = Usage(prompt_tokens=tokens, completion_tokens=1, total_tokens=tokens + 1)
     for _ in range(60):
-        async with memory.turn(KEY, "字" * 160) as turn:
-            turn.commit("好", usage=Usage(prompt_tokens=350, completion_tokens=1, total_tokens=351))
+        async with memory.turn(KEY, "字" * 160, model=model) as turn:
+            turn.commit("好", usage=usage, model=answered)
         await memory.reset(KEY)
-    assert await estimate() == 600
+
+
+@pytest.mark.parametrize(("tokens", "learnt"), [(350, 600), (150, 450)])
+async def test_estimates_learn_from_usage_within_bounds(tokens: int, learnt: int) -> None:
+    memory = Memory(MemoryStore(), window=400, max_tokens=100)
+    assert await estimated(memory, None) == 300
+    await learn(memory, None, tokens)
+    assert await estimated(memory, None) == learnt
+
+
+async def test_a_factor_is_never_below_a_half() -> None:
+    memory = Memory(MemoryStore(), window=400, max_tokens=250)
+    await learn(memory, None, 30)
+    assert await estimated(memory, None) == 150
+
+
+async def test_models_that_count_differently_do_not_disturb_one_another() -> None:
+    memory = Memory(MemoryStore(), window=500, max_tokens=290)
+    await learn(memory, "generous", 150)
+    await learn(memory, "thrifty", 80)
+    assert await estimated(memory, "generous") == 450
+    assert await estimated(memory, "thrifty") == 240
+    assert await estimated(memory, "unknown") == 300
+
+
+async def test_who_answered_instead_is_whom_it_is_learnt_of() -> None:
+    memory = Memory(MemoryStore(), window=400, max_tokens=100)
+    await learn(memory, "asked", 150, answered="answered")
+    assert await estimated(memory, "asked") == 300
+    assert await estimated(memory, "answered") == 450
 
 
 # One at a time
@@ -399,6 +432,28 @@ async def test_redis_keeps_conversations() -> None:
             assert said(await memory.export(KEY)) == [("user", "一"), ("assistant", "1")]
             await memory.reset(KEY)
             assert await memory.export(KEY) == []
+
+
+async def test_a_redis_that_does_not_answer_is_not_waited_for() -> None:
+    pytest.importorskip("redis")
+    from ernie_async.bots.memory_redis import RedisStore
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as hung:
+        url = f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}"
+        async with RedisStore(url, timeout=0.1) as store:
+            started = time.monotonic()
+            for work in (store.load("k"), store.save("k", "t"), store.delete("k")):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(work, 2)
+            assert 0.3 <= time.monotonic() - started < 2
+        hung.close()
+        await asyncio.sleep(0.05)
 
 
 def test_redis_is_imported_by_its_own_name_only() -> None:

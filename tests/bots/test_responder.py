@@ -1,6 +1,7 @@
 """One call for each message: from the user's words to the model, and back into the chat."""
 
 import asyncio
+import json
 import logging
 import pickle
 from dataclasses import replace
@@ -26,7 +27,7 @@ from ernie_async.bots import (
     UserLimiter,
 )
 from ernie_async.errors import ConfigError
-from ernie_async.testing import MockErnie, cut, error_event, refuse, reply, stall
+from ernie_async.testing import MockErnie, cut, error_event, raw, refuse, reply, stall
 from ernie_async.toolbox import Toolbox
 
 pytestmark = pytest.mark.anyio
@@ -203,6 +204,34 @@ async def test_limits_are_told_politely(client: AsyncClient, server: MockErnie) 
     assert await responder.reply(chat, user=7, text="二") is None
     assert shown(chat) == "发送得太频繁了，请在 600 秒后再试。"
     assert len(server.requests) == 1
+
+
+async def test_estimates_learn_of_the_model_that_answered(
+    client: AsyncClient, server: MockErnie
+) -> None:
+    """Under the name that was asked for; or, if another one stepped in, of that one."""
+
+    def told(model: str, prompt_tokens: int) -> Any:
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 1}
+        choice = {"index": 0, "delta": {"content": "好"}, "finish_reason": "stop"}
+        chunk = {"id": "as-1", "model": model, "choices": [choice], "usage": usage}
+        return raw(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+
+    memory = Memory()
+    options = ChatOptions(model="ernie-5.1", fallback=["ernie-speed"])
+    responder = ChatResponder(client, memory=memory, options=options)
+    server.script(told("ernie-5.1-of-today", 150))
+    assert await responder.reply(chat_of(), user=7, text="字" * 160) == "好"  # some 100 tokens
+    assert server.requests[-1].json["stream_options"] == {"include_usage": True}
+    server.script(refuse(404, "invalid_model"), told("ernie-speed", 80))
+    assert await responder.reply(chat_of(), user=7, text="字" * 160) == "好"
+    ratios = [memory._correction.ratio(name) for name in ("ernie-5.1", "ernie-speed")]
+    assert ratios == [1.5, 0.8]
+    # Without options, it is the client's.
+    server.script(told("x", 100))
+    responder = ChatResponder(client.with_options(model="ernie-lite"), memory=memory)
+    assert await responder.reply(chat_of(), user=7, text="字" * 80) == "好"
+    assert memory._correction.ratio("ernie-lite") == 2
 
 
 async def test_too_long_a_prompt_is_shortened_once(client: AsyncClient, server: MockErnie) -> None:
