@@ -6,11 +6,12 @@ What an answer is, is decided in `desk` and `hub`; who gets in, in `guard`.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from secrets import token_urlsafe
 
 from aiohttp import web
+from pydantic_core import to_json
 
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
@@ -25,6 +26,7 @@ from ernie_async.gateway.frames import (
 )
 from ernie_async.gateway.guard import Guard, json_answer
 from ernie_async.gateway.live import LiveStream
+from ernie_async.gateway.openapi import describe
 from ernie_async.gateway.production import OnEnd
 from ernie_async.gateway.settings import GatewaySettings
 from ernie_async.gateway.socket import ChatSocket
@@ -82,6 +84,7 @@ def make_app(
     app.add_routes(
         [
             web.get("/", routes.page),
+            web.get("/openapi.json", routes.openapi),
             web.post("/v1/chat/completions", routes.chat),
             web.get("/v1/models", routes.models),
             web.post("/v1/streams", routes.start),
@@ -293,6 +296,14 @@ class Routes:
         """What was counted."""
         text = self._desk.metrics.text(self._desk.hub)
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
+
+    async def openapi(self, _: web.Request) -> web.StreamResponse:
+        """What the routes take and answer."""
+        return web.Response(body=self._document, content_type="application/json")
+
+    @cached_property
+    def _document(self) -> bytes:
+        return to_json(describe(self._desk.settings))
 
     async def page(self, _: web.Request) -> web.StreamResponse:
         """The chat page."""
