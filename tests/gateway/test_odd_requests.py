@@ -129,6 +129,19 @@ async def test_whole_answer_needs_no_cursor_but_no_wrong_one_either(
         assert (await gateway.post(path, ASK, **{"Last-Event-ID": "nonsense"}))[0] == 400
 
 
+async def test_cursor_in_the_address_has_to_be_one_even_if_the_header_wins(
+    serve: Serve, upstream: MockErnie
+) -> None:
+    upstream.default(reply("hi"))
+    async with serve() as gateway:
+        _, started = await gateway.post("/v1/streams", ASK)
+        for told, status in (("nonsense", 400), ("abcdefgh-1", 200)):
+            url = f"{gateway.url}{started['events_url']}&last_event_id={told}"
+            headers = {"Last-Event-ID": "abcdefgh-2"}
+            async with gateway.session.get(url, headers=headers) as answer:
+                assert answer.status == status
+
+
 async def test_answer_that_fails_halfway_is_cut_and_gets_no_second_one(
     upstream: MockErnie,
 ) -> None:

@@ -126,5 +126,5 @@ async def test_no_frame_breaks_the_socket(
     async with serve(GatewaySettings(tenants=(tenant,))) as gateway:
         codes = Counter([await talk(gateway, sent, header=header) for sent, header in drawn()])
     assert codes.keys() <= CODES, codes
-    assert codes[None] > 50  # most talks are held to their end
+    assert codes[None] > 25  # many talks are held to their end
     assert "ERROR" not in caplog.text
