@@ -15,6 +15,7 @@ DATA = {
     "ernie_async/py.typed",
     "ernie_async/redis.lua",
     "ernie_async/bots/platforms.json",
+    "ernie_async/gateway/openapi.json",
     "ernie_async/gateway/page.html",
     "ernie_async/types/prices.json",
 }

@@ -2,7 +2,6 @@
 
 from collections import deque
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from ernie_async.calling import answer_chat, ask_chat, split_options
@@ -256,12 +255,7 @@ class ParsedStream(Generic[Y, T]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 

@@ -6,11 +6,12 @@ What an answer is, is decided in `desk` and `hub`; who gets in, in `guard`.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from secrets import token_urlsafe
 
 from aiohttp import web
+from pydantic_core import to_json
 
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
@@ -25,6 +26,7 @@ from ernie_async.gateway.frames import (
 )
 from ernie_async.gateway.guard import Guard, json_answer
 from ernie_async.gateway.live import LiveStream
+from ernie_async.gateway.openapi import describe
 from ernie_async.gateway.production import OnEnd
 from ernie_async.gateway.settings import GatewaySettings
 from ernie_async.gateway.socket import ChatSocket
@@ -82,13 +84,14 @@ def make_app(
     app.add_routes(
         [
             web.get("/", routes.page),
+            web.get("/openapi.json", routes.openapi),
             web.post("/v1/chat/completions", routes.chat),
             web.get("/v1/models", routes.models),
             web.post("/v1/streams", routes.start),
             web.get("/v1/streams/{id}", routes.snapshot),
-            web.get("/v1/streams/{id}/events", routes.events),
+            web.get("/v1/streams/{id}/events", routes.events, allow_head=False),
             web.post("/v1/streams/{id}/cancel", routes.cancel),
-            web.get("/v1/ws", routes.socket),
+            web.get("/v1/ws", routes.socket, allow_head=False),
             web.get("/healthz", routes.health),
             web.get("/readyz", routes.ready),
             web.get("/metrics", routes.metrics),
@@ -168,6 +171,7 @@ class Routes:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """An answer in OpenAI's form, streamed or not; one that broke off goes on by event id."""
         desk, tenant = self._desk, self._guard.tenant_of(request)
+        cursor = cursor_of(request.headers, {})
         body = await self._body(request)
         ask = desk.read(body)
         if not ask.is_stream:
@@ -175,7 +179,6 @@ class Routes:
             told = answer.model_dump(mode="json", exclude_unset=True)
             return json_answer({**told, "usage": usage_payload(answer.usage)})
         mark = fingerprint(b"chat", tenant.encode(), body)
-        cursor = cursor_of(request.headers, {})
         if cursor is None:
             policy = desk.settings.chat_on_disconnect
             stream, _ = await desk.start(
@@ -199,8 +202,8 @@ class Routes:
         desk, tenant = self._desk, self._guard.tenant_of(request)
         body = await self._body(request)
         key = request.headers.get("Idempotency-Key")
-        if key is not None and not 0 < len(key) <= 200:
-            message = "Idempotency-Key: expected 1 to 200 characters"
+        if key is not None and not (0 < len(key) <= 200 and key.isprintable()):
+            message = "Idempotency-Key: expected 1 to 200 characters of text"
             raise GatewayError(Fault(400, "invalid_request", message))
         stream, is_new = await desk.start(
             desk.read(body, is_stream=True),
@@ -294,6 +297,14 @@ class Routes:
         text = self._desk.metrics.text(self._desk.hub)
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
+    async def openapi(self, _: web.Request) -> web.StreamResponse:
+        """What the routes take and answer."""
+        return web.Response(body=self._document, content_type="application/json")
+
+    @cached_property
+    def _document(self) -> bytes:
+        return to_json(describe(self._desk.settings))
+
     async def page(self, _: web.Request) -> web.StreamResponse:
         """The chat page."""
         nonce = token_urlsafe(16)
@@ -311,7 +322,11 @@ class Routes:
         if request.content_type != "application/json":
             message = "Content-Type: expected application/json"
             raise GatewayError(Fault(400, "invalid_request", message))
-        return await request.read()
+        try:
+            return await request.read()
+        except web.RequestPayloadError:
+            message = "expected a body that is encoded as its headers say"
+            raise GatewayError(Fault(400, "invalid_request", message)) from None
 
 
 @cache

@@ -72,7 +72,9 @@ def cursor_of(headers: Mapping[str, str], query: Mapping[str, str]) -> Cursor | 
     Raises:
         ConfigError: It is no id of ours.
     """
-    return read_cursor(headers.get("Last-Event-ID") or query.get("last_event_id"))
+    told = headers.get("Last-Event-ID"), query.get("last_event_id")
+    header, other = map(read_cursor, told)
+    return header or other
 
 
 async def frames(viewer: Viewer, framing: Framing) -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,7 @@ Knows nothing of answers.
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 from pydantic_core import to_json
@@ -70,6 +70,7 @@ class Guard:
     @web.middleware
     async def stand_before(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What aiohttp.web puts before the routes."""
+        allow: str | None = None
         try:
             self._check_origin(request)
             if request.method == "OPTIONS" and "Origin" in request.headers:
@@ -80,14 +81,20 @@ class Guard:
                 raise
             code = CODES.get(error.status, "invalid_request")
             fault = Fault(error.status, code, error.reason)
+            allow = error.headers.get("Allow")
         except ErnieError as error:
             fault = fault_of(error)
         except Exception:  # our own mistake: it is in the log, and no stranger's business
+            if request.writer.output_size:
+                raise  # some of an answer is sent, and no other may come behind it
             logger.exception("a request to the gateway failed")
             fault = Fault(502, "upstream_error", "the gateway failed")
-        if web.WebSocketResponse().can_prepare(request).ok:
+        if request.method == "GET" and web.WebSocketResponse().can_prepare(request).ok:
             return await refuse_socket(request, fault)
-        return self._refuse(fault)
+        answer = self._refuse(fault)
+        if allow is not None:
+            answer.headers["Allow"] = allow
+        return answer
 
     @staticmethod
     def _refuse(fault: Fault) -> web.Response:
@@ -103,12 +110,12 @@ class Guard:
 
     def _check_origin(self, request: web.Request) -> None:
         """Keep out what a page elsewhere has a browser send without asking."""
-        if self._tenants.is_open and urlsplit(f"//{request.host}").hostname not in LOCAL_NAMES:
+        if self._tenants.is_open and _split(f"//{request.host}").hostname not in LOCAL_NAMES:
             raise GatewayError(Fault(403, "forbidden", "this gateway serves its own machine only"))
         origin = request.headers.get("Origin")
         if origin is None or origin in self._origins:
             return
-        if urlsplit(origin).netloc != request.host:
+        if _split(origin).netloc != request.host:
             raise GatewayError(Fault(403, "forbidden", "pages of that origin may not ask"))
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -125,3 +132,11 @@ class Guard:
                 headers["Access-Control-Allow-Headers"] = ALLOWED_HEADERS
                 headers["Access-Control-Allow-Methods"] = "GET, POST"
                 headers["Access-Control-Max-Age"] = PREFLIGHT_SECONDS
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; of what is none, nothing."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")

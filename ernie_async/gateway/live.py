@@ -7,7 +7,6 @@ that does not read delays nobody. Knows no framework and no store.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from ernie_async.errors import ConfigError
@@ -156,12 +155,7 @@ class Viewer:
         self._stream.stop_waiting()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._beat is not None:
             self._beat.cancel()
         self._stream.viewers.discard(self)

@@ -21,6 +21,7 @@ __all__ = ["ChatSocket", "refuse_socket"]
 AUTH_SECONDS = 5.0
 GOODBYE_SECONDS = 1.0
 MAX_FRAME = 1 << 20
+MAX_REASON = 123  # bytes, by RFC 6455
 
 # So many pings without an answer: instead of one more, the connection is closed.
 MOST_UNANSWERED = 2
@@ -42,7 +43,8 @@ async def refuse_socket(request: web.Request, fault: Fault) -> web.WebSocketResp
     """Say by a close code why not: a browser shows no page the status of a refused handshake."""
     socket = web.WebSocketResponse(timeout=GOODBYE_SECONDS)
     await socket.prepare(request)
-    await socket.close(code=4000 + fault.status, message=fault.message.encode())
+    reason = fault.message.encode()[:MAX_REASON].decode(errors="ignore").encode()
+    await socket.close(code=4000 + fault.status, message=reason)
     return socket
 
 

@@ -7,7 +7,6 @@ dropped in the middle frees its connection at once.
 import asyncio
 from collections.abc import Iterator
 from operator import length_hint
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ernie_async.errors import ErnieError
@@ -85,12 +84,7 @@ class ChatStream:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -79,8 +79,8 @@ def read_ask(
     if not isinstance(told, dict):
         raise ConfigError("expected a chat request, which is an object")
     fields = {name: value for name, value in told.items() if name not in IGNORED}
-    wants_stream = fields.pop("stream", None) or False
-    if not isinstance(wants_stream, bool):
+    wants_stream = fields.pop("stream", None)
+    if not isinstance(wants_stream, bool | None):
         raise ConfigError(f"stream: expected true or false, got {shorten(wants_stream)}")
     policy = fields.pop("on_disconnect", None)
     if policy is not None:
@@ -93,7 +93,7 @@ def read_ask(
     _limit(fields, rules, model)
     request = chat_request(messages, fields)
     check_media(request.messages, rules.media_hosts)
-    is_stream = is_stream or wants_stream
+    is_stream = is_stream or bool(wants_stream)
     if is_stream:
         _check_stream(request)
     options = request.stream_options
@@ -114,10 +114,9 @@ def _check_stream(request: ChatRequest) -> None:
 
 
 def _limit(fields: dict[str, Any], rules: AskRules, model: str | None) -> None:
-    name = fields.get("model") or model
-    if name is not None:
-        fields["model"] = name
-    if rules.models and name not in rules.models:
+    if fields.get("model") is None and model is not None:
+        fields["model"] = model
+    if rules.models and fields.get("model") not in list(rules.models):
         raise ConfigError(f"model: expected one of {', '.join(sorted(rules.models))}")
     most = rules.max_tokens
     if most is None:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def token_hash(token: str) -> str:
     """What is kept of a token: 64 hexadecimal digits."""
-    return sha256(token.encode()).hexdigest()
+    return sha256(token.encode(errors="surrogateescape")).hexdigest()  # a header may be any bytes
 
 
 def find_holder(token: str, holders: Iterable[tuple[str, T]]) -> T | None:

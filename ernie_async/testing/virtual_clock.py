@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import ernie_async.net
@@ -87,12 +86,7 @@ class VirtualClock:
         self._replace(time.monotonic, self)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._replace(self, time.monotonic)
 
     @staticmethod

@@ -75,7 +75,7 @@ async def running(
     ended: list[StreamEnded] = []
     async with AsyncExitStack() as stack:
         client = AsyncClient(
-            "k",
+            client_options.pop("api_key", "k"),
             base_url=upstream.base_url,
             retry=RetryPolicy(attempts=2, base_delay=0.001),
             **client_options,

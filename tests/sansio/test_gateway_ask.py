@@ -38,6 +38,9 @@ def test_request_is_read() -> None:
         ({"messages": SAY, "proxy": "x"}, "proxy: no such field"),
         ({"messages": SAY, "extra_headers": {}}, "extra_headers: no such field"),
         ({"messages": SAY, "stream": 1}, "stream"),
+        ({"messages": SAY, "stream": 0}, "stream"),
+        ({"messages": SAY, "model": 0}, "model"),
+        ({"messages": SAY, "model": ""}, "model"),
         ({"messages": SAY, "stream": True, "n": 2}, "n: expected 1"),
         ({"messages": SAY, "stream": True, "logprobs": True}, "logprobs: a stream does not"),
         ({"messages": SAY, "on_disconnect": "finish"}, "finish is not allowed"),
@@ -49,6 +52,18 @@ def test_request_is_read() -> None:
 def test_bad_request_is_refused(told: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_ask(told, RULES, model="m")
+
+
+def test_models_may_be_a_set_and_the_model_anything() -> None:
+    rules = AskRules(models=frozenset({"m"}))
+    assert read_ask({"messages": SAY, "model": None}, rules, model="m").request.model == "m"
+    for model in ([], {}, "x", 0):
+        with pytest.raises(ConfigError, match="model: expected one of m"):
+            read_ask({"messages": SAY, "model": model}, rules, model="m")
+
+
+def test_token_of_any_bytes_is_looked_for() -> None:
+    assert find_holder("\udcff", [(token_hash("t"), "a")]) is None
 
 
 def test_whole_answers_may_be_several_and_have_logprobs() -> None:
