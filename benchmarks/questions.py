@@ -60,8 +60,8 @@ stream_64 = partial(cpu_per_chunk, streams=64, pause=0)
 answer_cpu = partial(per_request, clock=time.process_time, workers=64)
 answer_wall = partial(per_request, clock=time.perf_counter, workers=256)
 
-KEEPERS = ("hand-made", "openai", "ours")
-UNLIMITED = ("socket", "floor", "by-line", "hand-made", "ours")
+KEEPERS = ("hand-made", "typed", "openai", "ours")
+UNLIMITED = ("socket", "floor", "by-line", "hand-made", "typed", "ours")
 """Contenders that open as many connections as they are asked to, and in a time that allows it."""
 
 QUESTIONS = {

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,18 @@ def test_the_slope_of_noise_is_within_its_error() -> None:
     found = [slope([(x, chance.gauss(0, 5)) for x in range(60)]) for _ in range(200)]
     within = sum(abs(grows) < 2 * error for grows, error in found)
     assert 0.9 < within / len(found) < 0.99
+
+
+def test_noise_that_lasts_is_no_slope_either() -> None:
+    chance = random.Random(1)
+    found = []
+    for _ in range(200):
+        noise = accumulate(
+            (chance.gauss(0, 1) for _ in range(100)), lambda held, new: 0.9 * held + new
+        )
+        found.append(slope(list(enumerate(noise))))
+    within = sum(abs(grows) < 2 * error for grows, error in found)
+    assert within / len(found) > 0.8
 
 
 def test_two_points_have_no_error() -> None:

@@ -20,6 +20,7 @@ MODULES = {
     "floor": "floor",
     "by-line": "by_line",
     "hand-made": "hand_made",
+    "typed": "typed",
     "httpx": "httpx_by_line",
     "openai": "openai_python",
     "openai-aiohttp": "openai_aiohttp",

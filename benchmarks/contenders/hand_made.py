@@ -4,7 +4,7 @@ No retry, no limits, no clocks, no errors inside a stream; a stream that breaks 
 """
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from pydantic import BaseModel
@@ -40,6 +40,9 @@ class Completion(BaseModel):
 
 
 class Client:
+    read_chunk: Callable[[bytes], Any] = Chunk.__pydantic_validator__.validate_json
+    read_completion: Callable[[bytes], Any] = Completion.__pydantic_validator__.validate_json
+
     def __init__(self, base_url: str) -> None:
         self._url = f"{base_url}/chat/completions"
         self._headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
@@ -53,23 +56,22 @@ class Client:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._session.close()
 
+    def request(self, *, stream: bool = False) -> bytes:
+        request = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
+        return to_json({**request, "stream": True} if stream else request)
+
     async def stream(self, started: Callable[[], None]) -> int:
-        request = {
-            "model": MODEL,
-            "messages": [{"role": "user", "content": PROMPT}],
-            "stream": True,
-        }
-        read_chunk = Chunk.__pydantic_validator__.validate_json
+        read_chunk = self.read_chunk
         chunks = 0
         rest = b""
-        async with self._session.post(self._url, data=to_json(request)) as response:
+        async with self._session.post(self._url, data=self.request(stream=True)) as response:
             response.raise_for_status()
             while data := await response.content.readany():
                 *events, rest = (rest + data).split(b"\n\n")
                 for event in events:
                     if event == b"data: [DONE]":
                         continue
-                    chunk: Chunk = read_chunk(event[6:])
+                    chunk = read_chunk(event[6:])
                     _ = chunk.choices[0].delta.content
                     if not chunks:
                         started()
@@ -77,31 +79,25 @@ class Client:
         return chunks
 
     async def answer(self) -> str:
-        request = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]}
-        async with self._session.post(self._url, data=to_json(request)) as response:
+        async with self._session.post(self._url, data=self.request()) as response:
             response.raise_for_status()
             body = await response.read()
-        completion: Completion = Completion.__pydantic_validator__.validate_json(body)
-        return completion.choices[0].message.content
+        text: str = self.read_completion(body).choices[0].message.content
+        return text
 
     async def read_text(self, *, keeps_chunks: bool) -> str:
-        request = {
-            "model": MODEL,
-            "messages": [{"role": "user", "content": PROMPT}],
-            "stream": True,
-        }
-        read_chunk = Chunk.__pydantic_validator__.validate_json
+        read_chunk = self.read_chunk
         texts: list[str] = []
         kept: list[Chunk] = []
         rest = b""
-        async with self._session.post(self._url, data=to_json(request)) as response:
+        async with self._session.post(self._url, data=self.request(stream=True)) as response:
             response.raise_for_status()
             while data := await response.content.readany():
                 *events, rest = (rest + data).split(b"\n\n")
                 for event in events:
                     if event == b"data: [DONE]":
                         continue
-                    chunk: Chunk = read_chunk(event[6:])
+                    chunk = read_chunk(event[6:])
                     texts.append(chunk.choices[0].delta.content)
                     if keeps_chunks:
                         kept.append(chunk)

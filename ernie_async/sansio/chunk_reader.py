@@ -149,10 +149,13 @@ class ChunkReader:
             self._misses = 0
         elif self._misses < MAX_MISSES and events.startswith(b"data: "):
             self._misses += 1
-            template = self._template = ChunkTemplate.of(events[6 : events.find(b"\n\n")])
+            template = ChunkTemplate.of(events[6 : events.find(b"\n\n")])
+            if template is None:
+                return [], 0  # the one there was may be of use again
+            self._template = template
         else:
             return [], 0
-        return ([], 0) if template is None else template.read(events)
+        return template.read(events)
 
     def _read(self, events: list[ServerSentEvent], chunks: list[ChatChunk]) -> None:
         """Read the events up to the end mark.

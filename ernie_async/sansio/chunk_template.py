@@ -14,8 +14,9 @@ from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
 
 __all__ = ["ChunkTemplate", "is_plain"]
 
-# Where the text of an event is, if it is written without escapes.
-TEXT = re.compile(rb'"content": ?"([^"\\]*)"')
+# Where the text of an event is, if it is written without escapes. One without any is the last one,
+# most likely, and worth no template.
+TEXT = re.compile(rb'"content": ?"([^"\\]+)"')
 
 # Stands for any text while a template is made.
 PROBE = "any text é"

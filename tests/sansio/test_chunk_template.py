@@ -127,6 +127,7 @@ def test_other_bytes_around_events_are_left_to_the_decoder() -> None:
         data("x").replace(b'"finish_reason": null', b'"finish_reason": "stop"'),
         data("x").replace(b'"index": 0', b'"index": 1'),
         data("line\n"),
+        data(""),
         # It is found before it is read, and is no JSON then.
         data("x")[:-1],
         b'{"choices":[{"delta":{"content":"x"},}]}',
@@ -143,7 +144,7 @@ def test_no_template_is_made_of_what_is_not_plain(event: bytes) -> None:
 
 def test_the_hole_is_where_the_parser_finds_the_text() -> None:
     # The text stands in other places, too, and behind it.
-    for event in data("assistant"), data("as-1", object="as-1"), data("", object="content"):
+    for event in data("assistant"), data("as-1", object="as-1"), data("content", object="x"):
         assert read(event) == [read_chunk(event).text]
     compact = data("x").replace(b": ", b":").replace(b", ", b",")
     assert read(compact, compact) == ["x", "x"]
