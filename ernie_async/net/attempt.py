@@ -45,6 +45,7 @@ class Attempt:
         "_is_admitted",
         "_is_at_end",
         "_ledger",
+        "_n_heartbeats",
         "_n_read",
         "_permit",
         "_reader",
@@ -73,6 +74,7 @@ class Attempt:
         self._held: list[ChatChunk] = []
         self._unpaused = 0  # bytes read since others had their turn
         self._n_read = 0  # bytes in all
+        self._n_heartbeats = 0  # that observers know of
         self._had_more = False  # bytes were left by the read before
         self._is_at_end = False  # of the body
         self._cut: str | None = None  # why the body ended, if not by itself
@@ -189,22 +191,22 @@ class Attempt:
             self._is_at_end = True
             self._held = reader.close()
             return 0.0
-        self._unpaused += len(packet)
-        had_more = reply.arrived > self._n_read + len(packet)
+        size, arrived, now = len(packet), reply.arrived, monotonic()
+        self._unpaused += size
+        self._n_read += size
+        had_more = arrived > self._n_read
         was_there, self._had_more = self._had_more, had_more
-        self._n_read += len(packet)
-        now = monotonic()
-        self._gauge.note(now, reply.arrived, now - began)
-        heartbeats = reader.heartbeats
+        self._gauge.note(now, arrived, now - began)
         self._held = reader.feed(packet)
-        if reader.heartbeats != heartbeats:
-            seen = HeartbeatSeen(call=self._call.number, heartbeats=reader.heartbeats)
+        if reader.heartbeats != self._n_heartbeats:
+            self._n_heartbeats = reader.heartbeats
+            seen = HeartbeatSeen(call=self._call.number, heartbeats=self._n_heartbeats)
             tell(self._call.desk.hooks, seen)
         if not self._held or self._watch is None:
             return 0.0  # nothing, or the first chunk
         self._watch.end_wait()
         # What has been waiting here already is not held any longer.
-        return 0.0 if was_there or had_more else self._gauge.delay(len(packet))
+        return 0.0 if was_there or had_more else self._gauge.delay(size)
 
     def _raise_failure(self) -> None:
         failure, self._reader.failure = self._reader.failure, None

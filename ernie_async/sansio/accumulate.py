@@ -128,6 +128,8 @@ class Accumulator:
 
     Attributes:
         chunks: How many came.
+        finished: Whether every answer has its finish reason, of those asked for and those that
+            came.
     """
 
     __slots__ = (
@@ -144,6 +146,7 @@ class Accumulator:
         "_search_results",
         "_usage",
         "chunks",
+        "finished",
     )
 
     def __init__(self, n: int = 1) -> None:
@@ -160,6 +163,7 @@ class Accumulator:
         self._earlier_usage: Usage | None = None
         self._handed_over: Usage | None = None  # of this, what other models used
         self.chunks: int = 0
+        self.finished: bool = False
 
     def feed(self, *chunks: ChatChunk) -> None:
         """Take the next chunks."""
@@ -186,6 +190,7 @@ class Accumulator:
                 held = self._choices[choice.index] = _Choice() if choice.index else self._first
             self._n_finished += bool(choice.finish_reason) and "finish_reason" not in held.fields
             held.add(choice)
+        self.finished = self._n_finished >= max(self._n, len(self._choices))
         if chunk.usage is not None:
             self._usage = chunk.usage
         if isinstance(chunk.search_results, list) and isinstance(self._search_results, list):
@@ -242,11 +247,6 @@ class Accumulator:
     def has_tool_calls(self) -> bool:
         """Whether the model began to call a tool."""
         return any(choice.tool_calls for choice in self._choices.values())
-
-    @property
-    def finished(self) -> bool:
-        """Whether every answer has its finish reason, of those asked for and those that came."""
-        return self._n_finished >= max(self._n, len(self._choices))
 
     @property
     def id(self) -> str | None:

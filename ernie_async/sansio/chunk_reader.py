@@ -144,17 +144,18 @@ class ChunkReader:
         If the first one is of another form, it becomes the template, unless that was in vain too
         often.
         """
-        template = self._template
-        if template is not None and template.fits(events):
-            self._misses = 0
-        elif self._misses < MAX_MISSES and events.startswith(b"data: "):
-            self._misses += 1
-            template = ChunkTemplate.of(events[6 : events.find(b"\n\n")])
-            if template is None:
-                return [], 0  # the one there was may be of use again
-            self._template = template
-        else:
+        if self._template is not None:
+            known = self._template.read(events)
+            if known[0] or self._template.fits(events):
+                self._misses = 0
+                return known
+        if self._misses >= MAX_MISSES or not events.startswith(b"data: "):
             return [], 0
+        self._misses += 1
+        template = ChunkTemplate.of(events[6 : events.find(b"\n\n")])
+        if template is None:
+            return [], 0  # the one there was may be of use again
+        self._template = template
         return template.read(events)
 
     def _read(self, events: list[ServerSentEvent], chunks: list[ChatChunk]) -> None:

@@ -101,21 +101,25 @@ class ChunkTemplate:
             The chunks of all events up to the last one that is like this, and the bytes that they
             took; none if there is another one among them.
         """
-        size = len(events)
-        if not events.endswith(self._after):
-            size = events.rfind(self._after) + len(self._after)
-            events = events[:size]
-        # Cut at the empty lines, which are found faster than all that stands between two texts; and
-        # compared in one go.
-        first, last = len(self._before), 2 - len(self._after)
-        texts = [event[first:last] for event in events[:-2].split(b"\n\n")]
-        if self._before + self._between.join(texts) + self._after != events:
+        if not events.startswith(self._before):
             return [], 0
-        lines = b"\n".join(texts)
-        if len(lines.translate(None, SPECIAL)) != len(lines) - len(texts) + 1:
+        if not events.endswith(self._after):
+            events = events[: events.rfind(self._after) + len(self._after)]
+        size, first, last = len(events), len(self._before), -len(self._after)
+        texts = events[first:last]
+        n_breaks = 0
+        if b"\n" in texts:
+            # Cut at the empty lines, which are found faster than all that stands between two texts.
+            cut = [event[first : last + 2] for event in events[:-2].split(b"\n\n")]
+            texts, n_breaks = b"\n".join(cut), len(cut) - 1
+            if self._before + self._between.join(cut) + self._after != events:
+                return [], 0
+        elif len(texts) != size - first + last:
+            return [], 0  # what stands before and after the text overlaps
+        if len(texts.translate(None, SPECIAL)) != len(texts) - n_breaks:
             return [], 0
         try:
-            return self._make(lines.decode().split("\n")), size
+            return self._make(texts.decode().split("\n")), size
         except UnicodeDecodeError:
             return [], 0
 
