@@ -291,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # for terminals without Chinese
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="strict")  # else half characters would travel on
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     if sys.stdout is None:
         note("standard output is closed; there is nowhere to write the answer")
         return FAILED
@@ -320,9 +322,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Else Python would try again to write what is left, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except SystemExit as error:
+        # rich ends so when nobody reads the help any more.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return BROKEN_PIPE
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        note(f"cannot read or write: {error.strerror}")
+        name = f" {error.filename}" if isinstance(error.filename, str) else ""
+        note(f"cannot read or write{name}: {error.strerror}")
         return FAILED
 
 

@@ -257,7 +257,8 @@ def run(
         engine: Where the calls are made.
         service: Whom to ask.
     """
-    from ernie_async.batch.runner import RETRY  # a wing
+    from ernie_async.batch.checkpoint import errors_path  # a wing
+    from ernie_async.batch.runner import RETRY
     from ernie_async.batch.settings import read_concurrency, read_prices
 
     options = reading.file_options(
@@ -307,6 +308,8 @@ def run(
             traceback.print_exc()
             return INTERNAL
     show_report(done, currency)
+    if target != "-" and (done.failed or done.reason == "failures"):
+        note(f"what failed is in {errors_path(Path(target))}; --only-failed does it again")
     if report is not None:
         from ernie_async.batch.page import render_page
 
@@ -359,6 +362,9 @@ def merge(
     """
     from ernie_async.batch.lines import LineReader  # a wing
     from ernie_async.batch.merge import merge as put_together
+
+    if not outputs:
+        raise ConfigError("no outputs to put together: name them, such as out-*.jsonl")
 
     given = reading.fields()
     kind = given.pop("kind")

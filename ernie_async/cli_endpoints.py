@@ -27,6 +27,9 @@ __all__ = ["embed", "files", "image", "models", "print_json", "rerank"]
 # Numbers of a vector that are shown to a person, who will not read 384 of them.
 SHOWN_NUMBERS = 4
 
+# Of a terminal, in columns: a narrower one would cut the names of the models.
+LEAST_TABLE_WIDTH = 60
+
 
 def print_json(value: Any) -> None:
     """One line of JSON in UTF-8, whatever else the terminal speaks."""
@@ -217,7 +220,7 @@ def models(*, json: bool = False, service: Service = Service()) -> int:
         print_json([plain(card) for card in cards])
         return 0
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal or console.width < LEAST_TABLE_WIDTH:
         for card in cards:
             say(card.id)
         return 0

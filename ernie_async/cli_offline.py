@@ -49,6 +49,8 @@ def ask_of_parts(
         print_json([asdict(part) for part in parts])
     else:
         show(parts)
+        if not parts:
+            note(f"nothing was sent for {output}")
     return 0
 
 

@@ -3,6 +3,7 @@
 Knows text and screens; knows no client and no command.
 """
 
+import os
 import sys
 from time import monotonic
 from types import TracebackType
@@ -28,9 +29,13 @@ def printable(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """Tell the user something that is not the answer."""
-    sys.stderr.write(f"ernie-async: {printable(text)}\n")
-    sys.stderr.flush()
+    """Tell the user something that is not the answer. If nobody can be told, that is no failure."""
+    try:
+        sys.stderr.write(f"ernie-async: {printable(text)}\n")
+        sys.stderr.flush()
+    except OSError:
+        # Else Python would try again at the end to write what is left, and fail then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class AnswerView(Protocol):
@@ -190,11 +195,27 @@ class Tail:
         text, width = self.text, options.max_width
         if self._drawn[:2] != (text, width):
             lines = console.render_lines(Markdown(text, hyperlinks=False), options, pad=False)
+            if lines:
+                lines[-1] = without_padding(lines[-1])
             self._drawn = (text, width, lines)
         lines = self._drawn[2]
         if self.is_below and lines:
             lines = [[], *lines]
         yield SegmentLines(lines[-max(1, console.height - 1) :], new_lines=True)
+
+
+def without_padding(line: list[Segment]) -> list[Segment]:
+    """The line without blanks at its end, unless they have a colour.
+
+    Markdown fills lines up. A terminal writes ^C behind the last one when that is typed: without
+    room for it, it begins another line, and what is drawn again is drawn one line too low.
+    """
+    kept = list(line)
+    while kept and not (kept[-1].style and kept[-1].style.bgcolor):
+        last = kept.pop()
+        if text := last.text.rstrip():
+            return [*kept, last._replace(text=text)]
+    return kept
 
 
 def split_blocks(text: str) -> tuple[str, str]:

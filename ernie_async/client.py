@@ -56,6 +56,7 @@ from ernie_async.settings import (
     changed_desk,
     choose_model,
     make_desk,
+    read_hooks,
 )
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.embeddings import Embeddings
@@ -162,7 +163,7 @@ class AsyncClient:
             coalesce=coalesce,
             read_buffer=read_buffer,
             limits=limits,
-            hooks=tuple(hooks),
+            hooks=read_hooks(hooks),
             prices=prices,
             app_id=app_id,
             proxy=proxy,

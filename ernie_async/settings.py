@@ -4,7 +4,7 @@ Knows the environment as a mapping that it is handed. Opens nothing.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from types import NoneType, UnionType
@@ -68,6 +68,7 @@ __all__ = [
     "choose_model",
     "make_desk",
     "read_fallback",
+    "read_hooks",
 ]
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -182,6 +183,8 @@ def make_desk(
     check_kind("read_buffer", given["read_buffer"], ReadBuffer)
     if not isinstance(given["limits"], AnyLimiter):
         check_kind("limits", given["limits"], Limits | Limiter)
+    check_kind("base_url", given["base_url"], str | None)
+    check_kind("model", given["model"], str | None)
     server = read_server(given["server"])
     # What the environment says of Qianfan is not for other servers, its key least of all.
     is_default = server.name == "qianfan"
@@ -267,7 +270,7 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         retry=retry,
         retry_budget=desk.retry_budget if told == now_told else _budget(retry),
         resume=_resume(changes.get("resume", desk.resume), desk.server),
-        hooks=tuple(changes.get("hooks", desk.hooks)),
+        hooks=read_hooks(changes.get("hooks", desk.hooks)),
         content_filter=_filter(changes.get("content_filter", desk.content_filter)),
         hedger=_hedger(changes["hedge"]) if "hedge" in changes else desk.hedger,
         fallback=read_fallback(changes.get("fallback", desk.fallback)),
@@ -338,6 +341,13 @@ def check_kind(name: str, value: object, kind: type | UnionType) -> None:
         kinds: list[Any] = [part for part in get_args(kind) or (kind,) if part is not NoneType]
         expected = " or ".join(part.__name__ for part in kinds)
         raise ConfigError(f"{name}: expected {expected}, got {shorten(value)}")
+
+
+def read_hooks(hooks: object) -> tuple[Hook, ...]:
+    """The hooks as a value of their own; one alone, which is easily given, is refused."""
+    if not isinstance(hooks, Iterable) or not all(map(callable, given := tuple(hooks))):
+        raise ConfigError(f"hooks: expected a list of functions, got {shorten(hooks)}")
+    return given
 
 
 def _budget(policy: RetryPolicy) -> RetryBudget | None:

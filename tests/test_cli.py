@@ -357,6 +357,40 @@ def test_output_that_cannot_be_written() -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("shut", ["2>&-", "2>/dev/full", "2>&1 >OUT | true"])
+def test_answer_is_written_where_nobody_can_be_told(shut: str, env, tmp_path) -> None:
+    out = tmp_path / "out.txt"
+    redirected = shut if "OUT" in shut else f"{shut} >OUT"
+    line = f'"$@" {redirected.replace("OUT", str(out))}'
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line, "-", *COMMAND, "chat", "--offline", "hi"],
+        stdin=subprocess.DEVNULL, timeout=SECONDS, check=False, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "canned answer" in out.read_text(encoding="utf-8")
+
+
+def test_help_that_nobody_reads_is_a_broken_pipe(env) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as out:
+        done = subprocess.run(
+            [*COMMAND, "chat", "--help"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, timeout=SECONDS,
+            check=False, env=env,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_prompt_in_another_encoding_than_the_terminals(env) -> None:
+    done = subprocess.run(
+        [*COMMAND, "chat", "--offline", "你好".encode("gbk")],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False, env=env,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert b"bytes that were no text in the encoding" in done.stderr
+
+
 def test_without_its_libraries_the_command_says_what_to_install(env) -> None:
     code = (
         "import sys; sys.modules['cyclopts'] = None\n"
@@ -558,6 +592,18 @@ def test_ctrl_c_at_a_terminal_leaves_it_in_order(mock_ernie: MockErnie, env) -> 
     assert screen.count("\x1b[?25l") == screen.count("\x1b[?25h")
 
 
+def test_ctrl_c_has_room_behind_the_line_that_is_drawn(mock_ernie: MockErnie, env) -> None:
+    """Else `^C` begins a line, and the last line of the answer is there twice."""
+    mock_ernie.script(reply("short words", chunk_chars=2, chunk_ms=300))
+    with Terminal("chat", "--base-url", mock_ernie.base_url, "问", env=env) as terminal:
+        terminal.wait_for("short")
+        terminal.type("\x03")
+        terminal.wait_for("^C")
+        before = terminal.seen[: terminal.seen.index("^C")]
+        assert terminal.code() == 130
+    assert len(shown(before.rpartition("\r")[2])) < 20
+
+
 def test_answer_cannot_command_the_terminal(mock_ernie: MockErnie, env) -> None:
     mock_ernie.script(reply("safe\x1b]0;title\x07 \x1b[31mred\x9b32m", chunk_chars=50))
     with Terminal("chat", "--base-url", mock_ernie.base_url, "问", env=env) as terminal:
@@ -620,6 +666,13 @@ def test_models_at_a_terminal_are_a_table(mock_ernie: MockErnie, env) -> None:
         assert terminal.code() == 0
         assert "owner" in terminal.seen
         assert "│ ernie-5.1 " in shown(terminal.seen)
+
+
+def test_models_are_names_where_no_table_has_room(mock_ernie: MockErnie, env) -> None:
+    narrow = {**env, "COLUMNS": "20"}
+    with Terminal("models", "--base-url", mock_ernie.base_url, env=narrow) as terminal:
+        assert terminal.code() == 0
+        assert shown(terminal.seen).splitlines()[1] == "ernie-4.5-turbo-128k"
 
 
 # Parts

@@ -74,6 +74,7 @@ def test_failures_are_told_by_code(call, source, out, server) -> None:
     code, _, err = call("run", source, "-o", out, "--concurrency", 1)
     assert code == 1
     assert "failed: invalid_argument: 1" in err
+    assert f"what failed is in {out.with_name('out.errors.jsonl')}" in err
     code, _, err = call("run", source, "-o", out, "--only-failed")
     assert (code, len(ids(out))) == (0, 5)
 
@@ -174,10 +175,16 @@ def test_shards_are_merged(call, source, tmp_path, server) -> None:
         "merge", *outputs, "-o", tmp_path / "4.jsonl", "--input", rows, "--kind", "csv"
     )
     assert (code, told.endswith("1 missing\n")) == (1, True)
-    assert call("merge", *outputs, "-o", merged)[0] == 1
+    code, _, err = call("merge", *outputs, "-o", merged)
+    assert (code, f"{merged}: it exists" in err) == (1, True)
+    code, _, err = call("merge", *outputs, tmp_path / "no.jsonl", "-o", tmp_path / "5.jsonl")
+    assert (code, f"{tmp_path / 'no.jsonl'}: no such file" in err) == (1, True)
+    assert not (tmp_path / "5.jsonl").exists()
+    assert call("merge", "-o", tmp_path / "5.jsonl")[0] == 2
 
 
 def test_the_lane_of_the_service(call, source, out) -> None:
+    assert "nothing was sent" in call("status", "-o", out)[2]
     code, told, err = call("submit", source, "-o", out)
     assert code == 0
     assert told.startswith("infer-mock000001\tQueuing\t5 lines")

@@ -172,6 +172,10 @@ def test_a_wrong_setting_is_a_clear_error_when_the_client_is_made(
         ({"timeouts": 30}, "timeouts: expected Timeouts, got 30"),
         ({"timeouts": None}, "timeouts: expected Timeouts, got None"),
         ({"retry": 3}, "retry: expected RetryPolicy, got 3"),
+        ({"base_url": b"x"}, "base_url: expected str, got b'x'"),
+        ({"model": 3}, "model: expected str, got 3"),
+        ({"hooks": print}, "hooks: expected a list of functions, got <built-in"),
+        ({"hooks": ["a"]}, "hooks: expected a list of functions, got "),
         ({"limits": {"concurrency": 1}}, "limits: expected Limits or Limiter"),
     ],
 )

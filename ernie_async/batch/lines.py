@@ -196,6 +196,8 @@ class LineReader:
             return {"messages": row["messages"]}
         if isinstance(row.get("prompt"), str):
             return self._asking(row["prompt"])
+        if row.get("prompt") is not None:
+            raise BadLineError(f"prompt: expected text, got {shorten(row['prompt'])}")
         raise BadLineError("neither body nor messages nor prompt")
 
     def _asking(self, text: str) -> dict[str, Any]:

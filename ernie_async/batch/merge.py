@@ -70,6 +70,7 @@ async def merge(
     Raises:
         BatchError: A file is damaged.
         FileExistsError: The output is there already.
+        FileNotFoundError: One of the outputs is not there.
         OSError: A file cannot be read or written.
     """
     letters = {errors_path(path) for path in outputs}
@@ -78,6 +79,9 @@ async def merge(
     for path in (out, errors_path(out)):
         if path.exists():
             raise FileExistsError(17, "it exists", str(path))
+    for path in results:
+        if not path.exists() and not errors_path(path).exists():
+            raise FileNotFoundError(2, "no such file", str(path))
     with ExitStack() as stack:
         db = stack.enter_context(closing(sqlite3.connect("", isolation_level=None)))
         db.execute("PRAGMA journal_mode = OFF")

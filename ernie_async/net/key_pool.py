@@ -52,6 +52,9 @@ class KeyPool:
     """
 
     def __init__(self, keys: Sequence[str | ApiKey | IamKeys | PooledKey]) -> None:
+        if isinstance(keys, str):  # a Sequence, too: of keys of one letter
+            del keys
+            raise ConfigError("keys: expected a list of keys, got one text")
         given = [MaskedStr(key) if isinstance(key, str) else key for key in keys]
         del keys  # a traceback that shows what names hold has nothing to show
         if not given:

@@ -77,7 +77,9 @@ def origin(url: str) -> str:
     """
     parts = _split(url)
     if parts is None or parts.scheme not in {"http", "https"}:
-        raise ConfigError(f"expected an http or https address, got {shorten(url)}")
+        raise ConfigError(
+            f"expected a path that begins with /, or an http or https address, got {shorten(url)}"
+        )
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 

@@ -7,7 +7,7 @@ came. Knows no address and no credential.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from math import isfinite
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import ValidationError
@@ -36,6 +36,7 @@ ELSEWHERE = {
     "system": "put system('...') first in the messages",
     "api_key": "give it to the client",
     "base_url": "give it to the client",
+    "max_retries": "use client.with_options(retry=RetryPolicy(attempts=...))",
     "retry": "use client.with_options(retry=...)",
     "hooks": "use client.with_options(hooks=...)",
     "limits": "give it to the client",
@@ -69,7 +70,7 @@ def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
         fields = {name: getattr(prompt, name) for name in prompt.model_fields_set}
     elif isinstance(prompt, str):
         fields = {"messages": [{"role": "user", "content": prompt}]}
-    elif isinstance(prompt, Sequence):
+    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
         fields = {"messages": list(prompt)}
     else:
         raise ConfigError(
@@ -141,6 +142,8 @@ def _find_unsendable(fields: Any) -> str | None:
             if not isfinite(value):
                 return f"{path} is {value}"
         elif isinstance(value, str):
+            if any("\udc80" <= c <= "\udcff" for c in value):  # as Python keeps such bytes
+                return f"{path} holds bytes that were no text in the encoding they were read in"
             if any("\ud800" <= c <= "\udfff" for c in value):
                 return f"{path} holds half a character (a lone surrogate)"
         elif isinstance(value, Mapping):
@@ -233,8 +236,9 @@ def _range(info: FieldInfo) -> str:
         for constraint, name, phrase in PHRASES
         if isinstance(limit, constraint)
     ]
-    nouns: dict[Any, str] = {float: "a number ", int: "a whole number "}
-    noun = nouns.get(getattr(kind, "__origin__", None), "")
+    nouns: dict[Any, str] = {float: "a number ", int: "a whole number ", str: "text "}
+    is_list = get_origin(info.annotation) is list
+    noun = "a list " if is_list else nouns.get(getattr(kind, "__origin__", None), "")
     text = " and ".join(words)
     if text.startswith("at least") and "at most" in text:
         text = text.replace("at least", "from").replace("and at most", "to")

@@ -3,7 +3,7 @@
 Knows the service's limits as data; knows no request that is under way.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ernie_async.errors import ConfigError, DecodeError, shorten
@@ -63,6 +63,8 @@ def read_inputs(
     Raises:
         ConfigError: There is none, or one is empty, too long, or no text; it names the place.
     """
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+        raise ConfigError(f"texts: expected a text or a list of texts, got {shorten(texts)}")
     inputs = [texts] if isinstance(texts, str | Mapping) else list(texts)
     if not inputs:
         raise ConfigError("texts: expected at least one, got none")

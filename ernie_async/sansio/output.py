@@ -5,7 +5,7 @@ Models put JSON into code fences, and words around it; both are passed over.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
 
@@ -43,10 +43,14 @@ class OutputType(Generic[T]):
         into: A pydantic model, or any type that pydantic knows.
 
     Raises:
-        ConfigError: There is no JSON schema for it.
+        ConfigError: It is no type, or there is no JSON schema for it.
     """
 
     def __init__(self, into: type[T]) -> None:
+        if isinstance(into, (str, Mapping)):
+            raise ConfigError(
+                f"into: expected a type, such as a pydantic model, got {shorten(into)}"
+            )
         try:
             self._adapter: TypeAdapter[T] = TypeAdapter(into)
             schema = self._adapter.json_schema()

@@ -79,6 +79,7 @@ def test_urls(url, path) -> None:
         ({**NATIVE, "body": []}, "invalid_request"),
         ({**NATIVE, "url": "/v2/rerank"}, "unsupported_url"),
         ({"nothing": 1}, "invalid_request"),
+        ({"prompt": 5}, "invalid_request"),
     ],
 )
 def test_faults(fields, code) -> None:
@@ -123,6 +124,12 @@ def test_missing_column_is_a_fault(settings) -> None:
     found = read({"prompt": "hi", "a": "b"}, **settings)
     assert isinstance(found, Fault)
     assert found.code == "invalid_request"
+
+
+def test_a_prompt_that_is_no_text_is_told_as_such() -> None:
+    found = read({"custom_id": "a", "prompt": 5})
+    assert isinstance(found, Fault)
+    assert found.message == "prompt: expected text, got 5"
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

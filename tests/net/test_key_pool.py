@@ -409,6 +409,7 @@ def test_sync_client_takes_a_pool(mock_ernie: MockErnie) -> None:
     ("keys", "why"),
     [
         ([], "at least one key"),
+        ("bce", "keys: expected a list of keys, got one text"),
         ([A, 3], "key 2 of the pool: expected a key, got int"),
         ([A, B, f"Bearer {A}"], "1 and 3 of the pool are the same key"),
         ([A, ""], r"API key \(key 2 of the pool\)"),

@@ -270,7 +270,7 @@ def test_value_out_of_range_is_refused_with_the_range(
     [
         ({"metadata": dict.fromkeys(map(str, range(17)), "")}, "metadata: expected at", "..."),
         ({"metadata": {"k": 5}}, "metadata.k: expected a string", "got 5"),
-        ({"model": ""}, "model: expected at least 1 long", "got ''"),
+        ({"model": ""}, "model: expected text at least 1 long", "got ''"),
         ({"stop": ["a", 5]}, "stop.1: expected a string", "got 5"),
         ({"response_format": {"type": "xml"}},
          "response_format.type: expected 'text', 'json_object' or 'json_schema'", "got 'xml'"),
@@ -293,7 +293,7 @@ def test_refusal_names_the_field_and_the_value(
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
-        ([], "messages: expected at least 1 long, got []"),
+        ([], "messages: expected a list at least 1 long, got []"),
         ("", "messages.0: content must not be empty, got {'role': 'user', 'content': ''}"),
         (" \n", "messages: the last message must not be blank"),
         ([user("a"), {"role": "user", "content": "\t"}], "the last message must not be blank"),
@@ -322,6 +322,7 @@ def test_refusal_names_the_field_and_the_value(
         ([5], "messages.0: expected a dictionary or instance of Message, got 5"),
         (None, "messages: expected text, a list of messages or a ChatRequest, got None (NoneType)"),
         ({"role": "user"}, "messages: expected text, a list of messages or a ChatRequest"),
+        (b"x", "messages: expected text, a list of messages or a ChatRequest, got b'x' (bytes)"),
         (iter([]), "messages: expected text, a list of messages or a ChatRequest"),
     ],
 )  # fmt: skip
@@ -346,6 +347,7 @@ def test_long_value_is_shortened() -> None:
         ("brand_new", "to send it anyway, pass extra_body={'brand_new': ...}"),
         ("stream", "call client.stream(...) for a stream"),
         ("timeout", "pass timeouts=Timeouts(...)"),
+        ("max_retries", "use client.with_options(retry=RetryPolicy(attempts=...))"),
         ("max_output_tokens", "the V2 name is max_completion_tokens"),
         ("system", "put system('...') first in the messages"),
         ("api_key", "give it to the client"),
@@ -385,6 +387,7 @@ CIRCLE.append(CIRCLE)
         ("x", {"user": HALF}, {}, "user holds half"),
         ("x", {"metadata": {"k": HALF}}, {}, "metadata.k holds half"),
         ("x", {"metadata": {HALF: "v"}}, {}, "surrogate"),
+        ("\udcc4", {}, {}, "messages.0.content holds bytes that were no text"),
         ("x", {"safety": {"a": [1, {"b": nan}]}}, {}, "safety.a.1.b is nan"),
         ("x", {"safety": {"a": -inf}}, {}, "safety.a is -inf"),
         ("x", {}, {"top": inf}, "top is inf"),

@@ -40,6 +40,8 @@ def test_limits_are_found_in_any_case_and_others_take_sixteen() -> None:
         ([{"text": "a"}, {"text": ""}], "texts.1: expected text, or an object"),
         ([{"txt": "a"}], "texts.0: expected text, or an object"),
         ({}, "texts.0: expected text, or an object"),
+        (5, "texts: expected a text or a list of texts, got 5"),
+        (b"a", "texts: expected a text or a list of texts, got b'a'"),
     ],
 )
 def test_what_cannot_be_sent_is_named_by_its_place(texts, message) -> None:

@@ -82,6 +82,14 @@ def nested(depth: int) -> Any:
     return kind
 
 
+@pytest.mark.parametrize("kind", [{"type": "object"}, "Unknown"])
+def test_what_is_no_type_is_refused(kind: Any) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^into: expected a type, such as a pydantic model, got "
+    ):
+        OutputType(kind)
+
+
 @pytest.mark.parametrize("kind", [Unknown, list[Unknown], nested(400)], ids=shorten)
 def test_a_type_without_a_schema_is_refused(kind: Any) -> None:
     with pytest.raises(ConfigError, match=r"^into: no JSON schema for "):
