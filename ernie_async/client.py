@@ -7,7 +7,7 @@ nothing. Reads the environment once, when it is made; opens nothing before the f
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
 
 import aiohttp
 
@@ -57,6 +57,7 @@ from ernie_async.settings import (
     choose_model,
     make_desk,
     read_hooks,
+    refuse_unknown,
 )
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.embeddings import Embeddings
@@ -146,7 +147,9 @@ class AsyncClient:
         ca_file: str | os.PathLike[str] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         content_filter: ContentFilter | None = None,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(unknown)
         if isinstance(api_key, str):
             api_key = ApiKey(api_key)
         self._settings = ClientSettings(

@@ -69,6 +69,7 @@ __all__ = [
     "make_desk",
     "read_fallback",
     "read_hooks",
+    "refuse_unknown",
 ]
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -77,6 +78,16 @@ DEFAULT_BREAKER = BreakerPolicy()
 DEFAULT_RESUME = ResumePolicy()
 DEFAULT_READ_BUFFER = ReadBuffer()
 NO_LIMITS = Limits()
+
+# Names that people bring from elsewhere, and those of other places here.
+ELSEWHERE = {
+    "timeout": "pass timeouts=Timeouts(...), such as Timeouts(total=30)",
+    "max_retries": "pass retry=RetryPolicy(attempts=...), the first one counted",
+    "http_client": "pass session=, an aiohttp.ClientSession",
+    "default_headers": "pass extra_headers= with each call",
+    "access_token": "V1 was shut down on 2026-08-31; pass a V2 API key as api_key=",
+    **dict.fromkeys(("ak", "sk", "access_key", "secret_key"), "pass api_key=IamKeys(...)"),
+}
 
 
 class CallOptions(TypedDict, total=False):
@@ -276,6 +287,25 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
         fallback=read_fallback(changes.get("fallback", desk.fallback)),
         is_coalescing=changes.get("coalesce", desk.is_coalescing),
     )
+
+
+def refuse_unknown(unknown: Iterable[str]) -> None:
+    """Refuse what no client has.
+
+    Raises:
+        ConfigError: There is something; it says what is meant, most likely.
+    """
+    for name in unknown:
+        if name in ELSEWHERE:
+            raise ConfigError(f"{name}: no such setting; {ELSEWHERE[name]}")
+        if name in ChatOptions.__annotations__:
+            raise ConfigError(f"{name}: no such setting; give it to each call")
+        from difflib import get_close_matches  # only a typing error needs it
+
+        close = get_close_matches(name, ClientSettings.__annotations__, n=1)
+        raise ConfigError(
+            f"{name}: no such setting" + "".join(f"; did you mean {c}?" for c in close)
+        )
 
 
 def choose_model(given: ClientSettings, environ: Mapping[str, str]) -> str | None:

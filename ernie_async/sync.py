@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, Unpack, overload
 
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError
@@ -110,6 +110,7 @@ class Client:
         ca_file: str | os.PathLike[str] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         content_filter: ContentFilter | None = None,
+        **unknown: Never,
     ) -> None:
         self._client = AsyncClient(
             api_key,
@@ -132,6 +133,7 @@ class Client:
             ca_file=ca_file,
             max_event_bytes=max_event_bytes,
             content_filter=content_filter,
+            **unknown,
         )
         self._thread = _LoopThread()
 

@@ -16,6 +16,7 @@ from ernie_async import (
     CallEnded,
     CallStarted,
     ChatRequest,
+    Client,
     ConfigError,
     Limiter,
     Limits,
@@ -182,6 +183,23 @@ def test_a_wrong_setting_is_a_clear_error_when_the_client_is_made(
 def test_a_setting_of_the_wrong_kind_is_a_clear_error(settings, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         AsyncClient("k", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"timeout": 30}, r"timeout: no such setting; pass timeouts=Timeouts\(...\)"),
+        ({"max_retries": 2}, r"max_retries: .* pass retry=RetryPolicy\(attempts=...\)"),
+        ({"ak": "a", "sk": "b"}, r"ak: no such setting; pass api_key=IamKeys\(...\)$"),
+        ({"temperature": 0.3}, "temperature: no such setting; give it to each call"),
+        ({"proxi": "x"}, "proxi: no such setting; did you mean proxy?"),
+        ({"colour": "red"}, "colour: no such setting$"),
+    ],
+)
+@pytest.mark.parametrize("face", [AsyncClient, Client])
+def test_a_setting_that_does_not_exist_says_which_one_is_meant(face, settings, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        face("k", **settings)
 
 
 def test_with_options_takes_no_other_names() -> None:
