@@ -15,6 +15,7 @@ from ernie_async.net.desk import Desk
 from ernie_async.net.feedback import settle_failed, tell_success
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.rest import Request, read_answer
+from ernie_async.sansio.tokens import tokens_used
 from ernie_async.types.completion import AnswerHead, ChatCompletion
 from ernie_async.types.usage import Usage
 
@@ -143,7 +144,7 @@ async def _answer_to(
             reply.close()
         usage = _told_usage(answer)
         if usage is not None:
-            permit.settle(tokens=usage.total_tokens)
+            permit.settle(tokens=tokens_used(usage))
         tell_success(permit, usage, monotonic() - began)
     except ErnieError as error:
         call.report(permit, error)

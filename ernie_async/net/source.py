@@ -39,7 +39,7 @@ from ernie_async.sansio.resume import (
     resume_request,
 )
 from ernie_async.sansio.seam import Seam
-from ernie_async.sansio.tokens import estimate_tokens
+from ernie_async.sansio.tokens import estimate_tokens, tokens_used
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.usage import Timing, Usage
@@ -442,7 +442,7 @@ class ChunkSource:
         used = None
         limiter = self._desk.limiter
         if limiter is not None and limiter.counts_tokens and self.came.chunks:
-            total = self.came.usage_or(self._estimate()).total_tokens
+            total = tokens_used(self.came.usage_or(self._estimate()))
             used, self._settled = total - self._settled, total
         self._attempt.close(used=used)
         if self._call is not None:
