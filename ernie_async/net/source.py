@@ -384,7 +384,8 @@ class ChunkSource:
         if self.phase == "opening" and self._patience is not None:
             # Wherever it waits, in line, for a connection or before a retry: no longer.
             self.phase = "left"
-            self._patience.reschedule(0.0)
+            if not self._patience.expired():  # in the same turn of the loop
+                self._patience.reschedule(0.0)
         elif self.phase in {"new", "open"}:
             self.close("cancelled")
 
