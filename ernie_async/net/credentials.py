@@ -95,6 +95,10 @@ class IamTokens:
             fetch.n_waiting -= 1
             if not fetch.n_waiting:
                 self._end(loop, fetch)
+        if fetch.task.cancelled():  # by `aclose`, which is no cancellation of whoever waits
+            raise ConnectError(
+                "no token from the IAM service: the client was closed", was_sent=False
+            )
         told = fetch.task.result()
         if isinstance(told, BearerToken):
             return told

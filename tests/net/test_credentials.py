@@ -158,6 +158,22 @@ async def test_the_last_waiter_that_is_cancelled_ends_the_request() -> None:
     assert len(asyncio.all_tasks()) <= before + 1
 
 
+async def test_closing_while_a_token_is_fetched_is_an_error_and_no_cancellation() -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    client = AsyncClient(IamKeys("a", "b", iam_url=url), base_url=f"{url}/v2")
+    async with server:
+        call = asyncio.create_task(client.chat("hi"))
+        await asyncio.sleep(0.05)
+        await client.aclose()
+        with pytest.raises(ErnieError, match="closed"):
+            await call
+
+
 async def test_wrong_secret_is_a_clear_error_and_chat_hears_nothing(office: MockErnie) -> None:
     client = AsyncClient(keys(office, "wrong"), base_url=office.base_url)
     async with client:

@@ -294,6 +294,21 @@ async def test_tls_with_a_ca_file(tmp_path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_client_that_is_closed_while_it_reads_certificates_opens_no_session(
+    server: MockErnie, tmp_path
+) -> None:
+    trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    client = AsyncClient("k", base_url=server.base_url, ca_file=tmp_path / "ca.pem")
+    call = asyncio.create_task(client.chat("hi"))
+    await asyncio.sleep(0)
+    await client.aclose()
+    with pytest.raises(ConfigError, match="closed"):
+        await call
+    assert not server.requests
+
+
+@pytest.mark.anyio
 async def test_a_ca_file_that_is_none_is_a_clear_error(server: MockErnie, tmp_path) -> None:
     async with AsyncClient("k", base_url=server.base_url, ca_file=tmp_path / "no.pem") as client:
         with pytest.raises(ConfigError, match="ca_file: cannot read certificates"):
