@@ -149,6 +149,20 @@ async def test_usage_without_a_sum_is_settled_as_what_it_says(
     assert left < 1000
 
 
+async def test_an_on_wait_that_fails_leaves_nobody_in_line() -> None:
+    def fail(permit: Permit) -> None:
+        raise KeyError
+
+    limiter = Limiter(Limits(concurrency=1))
+    async with limiter.admit():
+        permit = limiter.admit()
+        permit.on_wait = fail
+        with pytest.raises(KeyError):
+            await permit
+        assert limiter.waiting == 0
+    assert limiter.in_flight == 0
+
+
 async def test_a_late_timer_does_not_slow_the_rate_down() -> None:
     async def work(limiter: Limiter) -> None:
         async with limiter.admit():
