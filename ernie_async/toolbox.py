@@ -153,9 +153,8 @@ class Toolbox:
         for name, number in (("max_rounds", max_rounds), ("concurrency", concurrency)):
             if not isinstance(number, int) or number < 1:
                 raise ConfigError(f"{name}: expected a whole number, at least 1, got {number!r}")
-        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
-            if seconds is not None and not seconds > 0:
-                raise ConfigError(f"{name}: expected seconds above 0, or None, got {seconds!r}")
+        _check_seconds("timeout", timeout)
+        _check_seconds("deadline", deadline)
         self.max_rounds = max_rounds
         self.deadline = deadline
         self._timeout = timeout
@@ -182,9 +181,10 @@ class Toolbox:
             timeout: Instead of the toolbox's.
 
         Raises:
-            ConfigError: There is one of this name.
+            ConfigError: There is one of this name, or the timeout makes no sense.
             TypeError: It cannot be described.
         """
+        _check_seconds("timeout", timeout)
         shape = shape_of_function(function, name=name, description=description)
         if shape.name in self._functions:
             raise ConfigError(f"{shape.name}: there is a tool of this name; pass name=...")
@@ -298,18 +298,13 @@ class Toolbox:
         held = self._functions.get(name)
         if held is None:
             raise _ToolError(f"there is no tool {name!r}, only {', '.join(self._functions)}")
-        try:
-            given = held.shape.arguments.model_validate_json(call.function.arguments or "{}")
-        except ValidationError as error:
-            raise _ToolError(f"wrong arguments: {explain_invalid(error)}") from None
-        arguments = {
-            field.removeprefix("argument_"): getattr(given, field)
-            for field in type(given).model_fields
-        }
         timer = asyncio.timeout(held.timeout)
         try:
+            arguments = _arguments(held.shape, call)
             async with timer:
                 value = await _called(held.function, arguments)
+        except _ToolError:
+            raise
         except TimeoutError as error:
             if not timer.expired():
                 raise _ToolError(_brief(error)) from None
@@ -454,6 +449,21 @@ class ToolStream:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _check_seconds(name: str, seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"{name}: expected seconds above 0, or None, got {seconds!r}")
+
+
+def _arguments(shape: FunctionShape, call: ToolCall) -> dict[str, Any]:
+    try:
+        given = shape.arguments.model_validate_json(call.function.arguments or "{}")
+    except ValidationError as error:
+        raise _ToolError(f"wrong arguments: {explain_invalid(error)}") from None
+    return {
+        field.removeprefix("argument_"): getattr(given, field) for field in type(given).model_fields
+    }
 
 
 async def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

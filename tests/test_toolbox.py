@@ -4,9 +4,10 @@ import asyncio
 import gc
 import json
 import threading
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import BeforeValidator
 
 from ernie_async import AsyncClient, ConfigError, InterruptedStreamError, ServerError, ToolLoopError
 from ernie_async.testing import MockErnie, cut, refuse, reply
@@ -112,6 +113,13 @@ async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: A
     def odd() -> object:
         return object()
 
+    def refuse_all(value: object) -> int:
+        raise RuntimeError("no validator")
+
+    @box.tool
+    def checks(number: Annotated[int, BeforeValidator(refuse_all)]) -> int:
+        return number
+
     box.add(add)
     wanted = [
         ("breaks", {}, "KeyError: 'no such row'"),
@@ -120,6 +128,7 @@ async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: A
         ("cancels_itself", {}, "cancelled"),
         ("gives_up", {}, "TimeoutError: of its own"),
         ("odd", {}, "cannot be written as JSON"),
+        ("checks", {"number": 1}, "RuntimeError: no validator"),
         ("add", {"a": "x"}, "wrong arguments: a: Input should be a valid integer"),
         ("add", {"a": 1, "b": 2, "c": 3}, "wrong arguments: c: Extra inputs"),
         ("add", '{"a": 1, "b', "wrong arguments: all of it: Invalid JSON"),
@@ -301,6 +310,12 @@ async def test_a_hook_that_fails_is_not_heard(server: MockErnie, client: AsyncCl
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         Toolbox(**options)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_time_of_a_function_that_makes_no_sense_is_refused(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="timeout"):
+        Toolbox().add(add, timeout=seconds)
 
 
 async def test_what_cannot_be_asked_is_refused(server: MockErnie, client: AsyncClient) -> None:
