@@ -241,6 +241,7 @@ class Toolbox:
             while True:
                 request, call_options = conversation.next_request()
                 answer = await client.chat(request, **call_options)
+                conversation.note(answer)
                 if not await conversation.go_on(answer):
                     return conversation.run(answer)
 
@@ -361,16 +362,18 @@ class _Conversation:
             options["request_id"] = f"{options['request_id']}-{self.rounds}"
         return self._request.model_copy(update=changes), options  # type: ignore[return-value]
 
-    async def go_on(self, answer: ChatCompletion) -> bool:
-        """Add an answer, call what it wants called; say whether there is something to ask."""
+    def note(self, answer: ChatCompletion) -> None:
+        """Add an answer, once."""
         self.usage = answer.usage if self.usage is None else self.usage.plus(answer.usage)
         message = answer.message
         if message.content or message.tool_calls:
             self.messages.append(Message.model_validate(message))
-        if not message.tool_calls:
-            return False
-        self.messages += await self._box.answer(message.tool_calls, round=self.rounds)
-        return True
+
+    async def go_on(self, answer: ChatCompletion) -> bool:
+        """Call what the answer wants called; say whether there is something to ask."""
+        calls = answer.tool_calls
+        self.messages += await self._box.answer(calls, round=self.rounds)
+        return bool(calls)
 
     def run(self, answer: ChatCompletion) -> ToolRun:
         return ToolRun(answer, self.messages, self.rounds, self.usage or answer.usage)
@@ -397,20 +400,23 @@ class _Conversation:
 class ToolStream:
     """A conversation with tools as it comes, from `Toolbox.stream`: the chunks of all answers.
 
-    The functions are called between two steps of the iteration. Raises what `Toolbox.run` does.
+    The functions are called between two steps of the iteration. A step that is cancelled while they
+    run calls them again. Raises what `Toolbox.run` does.
     """
 
     def __init__(self, client: AsyncClient, conversation: _Conversation) -> None:
         self._client = client
         self._conversation = conversation
         self._stream: ChatStream | None = None
+        self._answer: ChatCompletion | None = None  # of the stream, while its calls are made
         self._run: ToolRun | None = None
 
     @property
     def usage(self) -> Usage | None:
         """Tokens so far, of all rounds. Of the one under way: see `ChatStream.usage`."""
         told = self._conversation.usage
-        left = None if self._run is not None or self._stream is None else self._stream.usage
+        is_noted = self._stream is None or self._answer is not None
+        left = None if is_noted else self._stream.usage
         return told if left is None else left if told is None else told.plus(left)
 
     def __aiter__(self) -> Self:
@@ -425,11 +431,13 @@ class ToolStream:
                     self._stream = self._client.stream(request, **options)
                 async for chunk in self._stream:
                     return chunk
-                answer = await self._stream.final()
-                if await conversation.go_on(answer):
-                    self._stream = None
+                if self._answer is None:
+                    self._answer = await self._stream.final()
+                    conversation.note(self._answer)
+                if await conversation.go_on(self._answer):
+                    self._stream = self._answer = None
                 else:
-                    self._run = conversation.run(answer)
+                    self._run = conversation.run(self._answer)
         raise StopAsyncIteration
 
     async def final(self) -> ToolRun:

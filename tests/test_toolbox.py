@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import threading
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
@@ -11,13 +12,13 @@ from pydantic import BeforeValidator
 
 from ernie_async import AsyncClient, ConfigError, InterruptedStreamError, ServerError, ToolLoopError
 from ernie_async.testing import MockErnie, cut, refuse, reply
-from ernie_async.testing.script import Step
+from ernie_async.testing.script import Reply
 from ernie_async.toolbox import Toolbox, ToolEnded, ToolStarted
 
 pytestmark = pytest.mark.anyio
 
 
-def asks(*calls: tuple[str, Any]) -> Step:
+def asks(*calls: tuple[str, Any]) -> Reply:
     return reply(
         tool_calls=[
             {
@@ -242,6 +243,30 @@ async def test_what_was_used_is_known_of_a_stream_that_is_left(
     assert first is not None
     assert stream.usage is not None
     assert stream.usage.total_tokens > first.total_tokens > 0
+
+
+async def test_a_step_that_is_cancelled_while_functions_run_can_be_made_again(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    may_end = asyncio.Event()
+
+    async def slow() -> str:
+        await may_end.wait()
+        return "done"
+
+    used = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    server.script(replace(asks(("slow", {})), usage=used), reply("好", usage=used))
+    with_usage: Any = {"stream_options": {"include_usage": True}}
+    async with Toolbox([slow]).stream(client, "hi", **with_usage) as stream:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stream.final()
+        assert stream.usage is not None
+        assert stream.usage.total_tokens == 7
+        may_end.set()
+        run = await stream.final()
+    assert [message.role for message in run.messages] == ["user", "assistant", "tool", "assistant"]
+    assert run.usage.total_tokens == 14
 
 
 async def test_failures_of_the_service_are_raised(server: MockErnie, client: AsyncClient) -> None:
