@@ -39,10 +39,10 @@ from ernie_async.sansio.resume import (
     resume_request,
 )
 from ernie_async.sansio.seam import Seam
-from ernie_async.sansio.tokens import estimate_tokens, tokens_used
+from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
-from ernie_async.types.usage import Timing, Usage
+from ernie_async.types.usage import Timing, Usage, tokens_used
 
 __all__ = ["ChunkSource"]
 

@@ -7,9 +7,9 @@ many calls of one event loop, a `Charge` serves one.
 from collections.abc import Sequence
 
 from ernie_async.errors import BudgetError, ConfigError
-from ernie_async.sansio.tokens import estimate_tokens, tokens_used
+from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.prices import Prices
-from ernie_async.types.usage import Usage
+from ernie_async.types.usage import Usage, tokens_used
 
 __all__ = ["Charge", "Tally"]
 

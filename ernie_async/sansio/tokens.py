@@ -21,7 +21,6 @@ __all__ = [
     "estimate_tokens",
     "estimate_usage",
     "is_countable",
-    "tokens_used",
 ]
 
 # Patterns are left to the cache of `re`, since most programs never count tokens.
@@ -75,11 +74,6 @@ def estimate_usage(messages: Iterable[Message], answer: str, *, ratio: float = 1
         prompt_tokens=round(estimate_prompt(messages) * ratio),
         completion_tokens=estimate_tokens(answer),
     )
-
-
-def tokens_used(usage: Usage) -> int:
-    """Prompt and answer together, also where a server tells only the two."""
-    return usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
 
 
 def is_countable(request: ChatRequest) -> bool:
