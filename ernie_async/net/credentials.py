@@ -72,10 +72,14 @@ class IamTokens:
             now >= max(token.renew_at, self._not_before)
             and asyncio.get_running_loop() not in self._fetches
         ):
+            # Also if this call has no time to wait for it: the old one is still good.
+            self._not_before = now + PAUSE_SECONDS
             try:
                 token = await self._fetched(connect)
             except ErnieError:
-                self._not_before = monotonic() + PAUSE_SECONDS  # the old one is still good
+                pass
+            else:
+                self._not_before = 0.0
         return token.header()
 
     def forget(self, header: MaskedStr) -> None:
