@@ -357,10 +357,10 @@ class _Conversation:
         if self.rounds and self._request.tool_choice not in {None, "none", "auto"}:
             changes["tool_choice"] = None  # else there would never be an answer
         self.rounds += 1
-        options = dict(self._call_options)
+        options: Any = dict(self._call_options)
         if self.rounds > 1 and "request_id" in options:
             options["request_id"] = f"{options['request_id']}-{self.rounds}"
-        return self._request.model_copy(update=changes), options  # type: ignore[return-value]
+        return self._request.model_copy(update=changes), options
 
     def note(self, answer: ChatCompletion) -> None:
         """Add an answer, once."""
@@ -415,8 +415,8 @@ class ToolStream:
     def usage(self) -> Usage | None:
         """Tokens so far, of all rounds. Of the one under way: see `ChatStream.usage`."""
         told = self._conversation.usage
-        is_noted = self._stream is None or self._answer is not None
-        left = None if is_noted else self._stream.usage
+        is_noted = self._answer is not None
+        left = None if is_noted or self._stream is None else self._stream.usage
         return told if left is None else left if told is None else told.plus(left)
 
     def __aiter__(self) -> Self:
