@@ -13,6 +13,7 @@ import textwrap
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextvars import ContextVar
+from math import inf
 from time import monotonic
 from weakref import WeakSet
 
@@ -204,7 +205,10 @@ class Transport:
                 headers={**self._headers, **headers} if self.is_home(path) else headers,
                 proxy=self._proxy,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                # aiohttp rounds moments up, which infinity is not.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=None if connect == inf else connect
+                ),
                 read_bufsize=BUFFER_BYTES,
             )
         except HTTP_ERRORS as error:

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
 
 import aiohttp
@@ -268,6 +269,14 @@ async def test_a_proxy_is_used(
     ) as client:
         assert (await client.chat("hi")).text
     assert server.requests[0].headers["Host"] == "ernie.invalid"
+
+
+@pytest.mark.anyio
+async def test_clocks_may_be_endless(server: MockErnie) -> None:
+    endless = Timeouts(connect=inf, first_event=inf, idle=inf, total=inf)
+    async with AsyncClient("k", base_url=server.base_url, timeouts=endless) as client:
+        assert (await client.chat("hi")).text
+        assert await client.stream("hi").text()
 
 
 @pytest.mark.anyio
