@@ -80,7 +80,7 @@ def simulate(capacity: Sequence[tuple[float, int]], *, seed: int, end: float = E
         run.steps.append((now, len(under_way)))
         now, _, is_refused, epoch = under_way[0]
         if is_refused:
-            control.congested(epoch, len(under_way), now)
+            control.congested(epoch, now)
         else:
             control.succeeded(epoch, len(under_way), now)
             n_served -= 1

@@ -27,7 +27,7 @@ from ernie_async.options import (
     SearchOptions,
     VideoOptions,
 )
-from ernie_async.sansio.auth import ApiKey, IamKeys
+from ernie_async.sansio.auth import ApiKey, IamKeys, MaskedStr
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt, chat_request, json_body
@@ -150,8 +150,9 @@ class AsyncClient:
         **unknown: Never,
     ) -> None:
         refuse_unknown(unknown)
-        if isinstance(api_key, str):
-            api_key = ApiKey(api_key)
+        # At once, since a tool that prints the locals of a traceback would print these as well.
+        api_key = ApiKey(api_key) if isinstance(api_key, str) else api_key
+        proxy = None if proxy is None else MaskedStr(proxy)
         self._settings = ClientSettings(
             api_key=api_key,
             server=server,

@@ -28,7 +28,7 @@ from ernie_async.options import (
     SearchOptions,
     VideoOptions,
 )
-from ernie_async.sansio.auth import ApiKey, IamKeys
+from ernie_async.sansio.auth import ApiKey, IamKeys, MaskedStr
 from ernie_async.sansio.breaker import Breaker, BreakerPolicy
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.chat_request import Prompt
@@ -112,6 +112,9 @@ class Client:
         content_filter: ContentFilter | None = None,
         **unknown: Never,
     ) -> None:
+        # As `AsyncClient` does it.
+        api_key = ApiKey(api_key) if isinstance(api_key, str) else api_key
+        proxy = None if proxy is None else MaskedStr(proxy)
         self._client = AsyncClient(
             api_key,
             server=server,
@@ -290,6 +293,8 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_client"):  # shown by a traceback of its own construction
+            return "Client(unfinished)"
         return repr(self._client).removeprefix("Async")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -153,9 +153,8 @@ class Toolbox:
         for name, number in (("max_rounds", max_rounds), ("concurrency", concurrency)):
             if not isinstance(number, int) or number < 1:
                 raise ConfigError(f"{name}: expected a whole number, at least 1, got {number!r}")
-        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
-            if seconds is not None and not seconds > 0:
-                raise ConfigError(f"{name}: expected seconds above 0, or None, got {seconds!r}")
+        _check_seconds("timeout", timeout)
+        _check_seconds("deadline", deadline)
         self.max_rounds = max_rounds
         self.deadline = deadline
         self._timeout = timeout
@@ -182,9 +181,10 @@ class Toolbox:
             timeout: Instead of the toolbox's.
 
         Raises:
-            ConfigError: There is one of this name.
+            ConfigError: There is one of this name, or the timeout makes no sense.
             TypeError: It cannot be described.
         """
+        _check_seconds("timeout", timeout)
         shape = shape_of_function(function, name=name, description=description)
         if shape.name in self._functions:
             raise ConfigError(f"{shape.name}: there is a tool of this name; pass name=...")
@@ -241,6 +241,7 @@ class Toolbox:
             while True:
                 request, call_options = conversation.next_request()
                 answer = await client.chat(request, **call_options)
+                conversation.note(answer)
                 if not await conversation.go_on(answer):
                     return conversation.run(answer)
 
@@ -298,18 +299,13 @@ class Toolbox:
         held = self._functions.get(name)
         if held is None:
             raise _ToolError(f"there is no tool {name!r}, only {', '.join(self._functions)}")
-        try:
-            given = held.shape.arguments.model_validate_json(call.function.arguments or "{}")
-        except ValidationError as error:
-            raise _ToolError(f"wrong arguments: {explain_invalid(error)}") from None
-        arguments = {
-            field.removeprefix("argument_"): getattr(given, field)
-            for field in type(given).model_fields
-        }
         timer = asyncio.timeout(held.timeout)
         try:
+            arguments = _arguments(held.shape, call)
             async with timer:
                 value = await _called(held.function, arguments)
+        except _ToolError:
+            raise
         except TimeoutError as error:
             if not timer.expired():
                 raise _ToolError(_brief(error)) from None
@@ -361,21 +357,23 @@ class _Conversation:
         if self.rounds and self._request.tool_choice not in {None, "none", "auto"}:
             changes["tool_choice"] = None  # else there would never be an answer
         self.rounds += 1
-        options = dict(self._call_options)
+        options: Any = dict(self._call_options)
         if self.rounds > 1 and "request_id" in options:
             options["request_id"] = f"{options['request_id']}-{self.rounds}"
-        return self._request.model_copy(update=changes), options  # type: ignore[return-value]
+        return self._request.model_copy(update=changes), options
 
-    async def go_on(self, answer: ChatCompletion) -> bool:
-        """Add an answer, call what it wants called; say whether there is something to ask."""
+    def note(self, answer: ChatCompletion) -> None:
+        """Add an answer, once."""
         self.usage = answer.usage if self.usage is None else self.usage.plus(answer.usage)
         message = answer.message
         if message.content or message.tool_calls:
             self.messages.append(Message.model_validate(message))
-        if not message.tool_calls:
-            return False
-        self.messages += await self._box.answer(message.tool_calls, round=self.rounds)
-        return True
+
+    async def go_on(self, answer: ChatCompletion) -> bool:
+        """Call what the answer wants called; say whether there is something to ask."""
+        calls = answer.tool_calls
+        self.messages += await self._box.answer(calls, round=self.rounds)
+        return bool(calls)
 
     def run(self, answer: ChatCompletion) -> ToolRun:
         return ToolRun(answer, self.messages, self.rounds, self.usage or answer.usage)
@@ -402,20 +400,23 @@ class _Conversation:
 class ToolStream:
     """A conversation with tools as it comes, from `Toolbox.stream`: the chunks of all answers.
 
-    The functions are called between two steps of the iteration. Raises what `Toolbox.run` does.
+    The functions are called between two steps of the iteration. A step that is cancelled while they
+    run calls them again. Raises what `Toolbox.run` does.
     """
 
     def __init__(self, client: AsyncClient, conversation: _Conversation) -> None:
         self._client = client
         self._conversation = conversation
         self._stream: ChatStream | None = None
+        self._answer: ChatCompletion | None = None  # of the stream, while its calls are made
         self._run: ToolRun | None = None
 
     @property
     def usage(self) -> Usage | None:
         """Tokens so far, of all rounds. Of the one under way: see `ChatStream.usage`."""
         told = self._conversation.usage
-        left = None if self._run is not None or self._stream is None else self._stream.usage
+        is_noted = self._answer is not None
+        left = None if is_noted or self._stream is None else self._stream.usage
         return told if left is None else left if told is None else told.plus(left)
 
     def __aiter__(self) -> Self:
@@ -430,11 +431,13 @@ class ToolStream:
                     self._stream = self._client.stream(request, **options)
                 async for chunk in self._stream:
                     return chunk
-                answer = await self._stream.final()
-                if await conversation.go_on(answer):
-                    self._stream = None
+                if self._answer is None:
+                    self._answer = await self._stream.final()
+                    conversation.note(self._answer)
+                if await conversation.go_on(self._answer):
+                    self._stream = self._answer = None
                 else:
-                    self._run = conversation.run(answer)
+                    self._run = conversation.run(self._answer)
         raise StopAsyncIteration
 
     async def final(self) -> ToolRun:
@@ -454,6 +457,21 @@ class ToolStream:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _check_seconds(name: str, seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"{name}: expected seconds above 0, or None, got {seconds!r}")
+
+
+def _arguments(shape: FunctionShape, call: ToolCall) -> dict[str, Any]:
+    try:
+        given = shape.arguments.model_validate_json(call.function.arguments or "{}")
+    except ValidationError as error:
+        raise _ToolError(f"wrong arguments: {explain_invalid(error)}") from None
+    return {
+        field.removeprefix("argument_"): getattr(given, field) for field in type(given).model_fields
+    }
 
 
 async def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -332,6 +332,23 @@ async def test_a_hook_that_fails_is_logged_and_costs_nothing(
     assert caplog.text.count("a hook failed") == 2
 
 
+@pytest.mark.anyio
+async def test_headers_of_a_hook_that_cannot_be_sent_are_left_out(
+    server: MockErnie, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Hook:
+        def __call__(self, record: Record) -> None:
+            pass
+
+        def headers(self, call: int) -> dict[str, str]:
+            return {"X-Odd": "a\nb"}
+
+    async with AsyncClient("k", base_url=server.base_url, hooks=[Hook()]) as client:
+        assert (await client.chat("hi")).text
+    assert "X-Odd" not in server.requests[0].headers
+    assert "a hook failed on headers" in caplog.text
+
+
 def run_program(program: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

@@ -161,6 +161,27 @@ def test_the_client_without_await_shows_nothing_either(ears: Ears) -> None:
     assert PLANTED not in shown(caught.value) + ears.heard()
 
 
+HOLDERS = {
+    "a key": {"api_key": KEY},
+    "a proxy": {"api_key": "k", "proxy": "http://u:planted@127.0.0.1:9"},
+    "a proxy without a scheme": {"api_key": "k", "proxy": "u:planted@127.0.0.1:9"},
+    "a proxy of another kind": {"api_key": "k", "proxy": "socks5://u:planted@127.0.0.1:9"},
+}
+
+
+@pytest.mark.parametrize("kind", [AsyncClient, Client])
+@pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS.keys())
+@pytest.mark.parametrize("fault", [{"timeouts": 5}, {"app_id": "a\n"}, {"hedge": 3}])
+def test_a_client_that_cannot_be_made_shows_nothing(
+    kind: type[AsyncClient | Client], holder: dict[str, Any], fault: dict[str, Any]
+) -> None:
+    with pytest.raises(ErnieError) as caught:
+        kind(**holder, **fault)
+    told = shown(caught.value)
+    assert PLANTED not in told
+    assert "unfinished" in told
+
+
 async def test_a_prompt_and_an_answer_are_neither_logged_nor_traced(ears: Ears) -> None:
     async with MockErnie() as server:
         server.script(reply("planted answer"), reply("planted answer"), refuse(500), reply("x"))

@@ -97,6 +97,17 @@ def test_leaving_a_stream_frees_its_connection(mock_ernie: MockErnie) -> None:
             stream.final()
 
 
+def test_leaving_a_stream_after_its_client_does_nothing(mock_ernie: MockErnie) -> None:
+    with Client("k", base_url=mock_ernie.base_url) as client:
+        whole, begun = client.stream("hi"), client.stream("hi")
+        whole.text()
+        next(begun)
+    for stream in whole, begun:
+        stream.cancel("too late")
+        stream.close()
+    assert whole.snapshot().finish_reason
+
+
 def test_closing_does_not_wait_for_those_in_line(mock_ernie: MockErnie) -> None:
     mock_ernie.script(stall(1))
     errors: list[BaseException] = []

@@ -4,19 +4,21 @@ import asyncio
 import gc
 import json
 import threading
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 import pytest
+from pydantic import BeforeValidator
 
 from ernie_async import AsyncClient, ConfigError, InterruptedStreamError, ServerError, ToolLoopError
 from ernie_async.testing import MockErnie, cut, refuse, reply
-from ernie_async.testing.script import Step
+from ernie_async.testing.script import Reply
 from ernie_async.toolbox import Toolbox, ToolEnded, ToolStarted
 
 pytestmark = pytest.mark.anyio
 
 
-def asks(*calls: tuple[str, Any]) -> Step:
+def asks(*calls: tuple[str, Any]) -> Reply:
     return reply(
         tool_calls=[
             {
@@ -112,6 +114,13 @@ async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: A
     def odd() -> object:
         return object()
 
+    def refuse_all(value: object) -> int:
+        raise RuntimeError("no validator")
+
+    @box.tool
+    def checks(number: Annotated[int, BeforeValidator(refuse_all)]) -> int:
+        return number
+
     box.add(add)
     wanted = [
         ("breaks", {}, "KeyError: 'no such row'"),
@@ -120,6 +129,7 @@ async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: A
         ("cancels_itself", {}, "cancelled"),
         ("gives_up", {}, "TimeoutError: of its own"),
         ("odd", {}, "cannot be written as JSON"),
+        ("checks", {"number": 1}, "RuntimeError: no validator"),
         ("add", {"a": "x"}, "wrong arguments: a: Input should be a valid integer"),
         ("add", {"a": 1, "b": 2, "c": 3}, "wrong arguments: c: Extra inputs"),
         ("add", '{"a": 1, "b', "wrong arguments: all of it: Invalid JSON"),
@@ -235,6 +245,30 @@ async def test_what_was_used_is_known_of_a_stream_that_is_left(
     assert stream.usage.total_tokens > first.total_tokens > 0
 
 
+async def test_a_step_that_is_cancelled_while_functions_run_can_be_made_again(
+    server: MockErnie, client: AsyncClient
+) -> None:
+    may_end = asyncio.Event()
+
+    async def slow() -> str:
+        await may_end.wait()
+        return "done"
+
+    used = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    server.script(replace(asks(("slow", {})), usage=used), reply("好", usage=used))
+    with_usage: Any = {"stream_options": {"include_usage": True}}
+    async with Toolbox([slow]).stream(client, "hi", **with_usage) as stream:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stream.final()
+        assert stream.usage is not None
+        assert stream.usage.total_tokens == 7
+        may_end.set()
+        run = await stream.final()
+    assert [message.role for message in run.messages] == ["user", "assistant", "tool", "assistant"]
+    assert run.usage.total_tokens == 14
+
+
 async def test_failures_of_the_service_are_raised(server: MockErnie, client: AsyncClient) -> None:
     box = Toolbox([add])
     for _ in range(2):
@@ -301,6 +335,12 @@ async def test_a_hook_that_fails_is_not_heard(server: MockErnie, client: AsyncCl
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         Toolbox(**options)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_time_of_a_function_that_makes_no_sense_is_refused(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="timeout"):
+        Toolbox().add(add, timeout=seconds)
 
 
 async def test_what_cannot_be_asked_is_refused(server: MockErnie, client: AsyncClient) -> None:

@@ -16,7 +16,7 @@ from ernie_async.net.feedback import settle_failed, tell_success
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.types.completion import AnswerHead, ChatCompletion
-from ernie_async.types.usage import Usage
+from ernie_async.types.usage import Usage, tokens_used
 
 __all__ = ["fetch", "get_answer"]
 
@@ -143,7 +143,7 @@ async def _answer_to(
             reply.close()
         usage = _told_usage(answer)
         if usage is not None:
-            permit.settle(tokens=usage.total_tokens)
+            permit.settle(tokens=tokens_used(usage))
         tell_success(permit, usage, monotonic() - began)
     except ErnieError as error:
         call.report(permit, error)

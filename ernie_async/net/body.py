@@ -13,17 +13,22 @@ MAX_ERROR_BYTES = 64 * 1024
 async def read_body(reply: Reply) -> bytes:
     """Read a whole body, within a bound, and give its connection back.
 
+    Of an error, what is beyond the bound is left out: what it means, its start and its status say.
+
     Raises:
         ConnectError: It was cut.
         DecodeError: It is larger than any answer.
     """
-    limit = MAX_ANSWER_BYTES if reply.status < 300 else MAX_ERROR_BYTES
+    is_answer = reply.status < 300
+    limit = MAX_ANSWER_BYTES if is_answer else MAX_ERROR_BYTES
     parts: list[bytes] = []
     size = 0
     try:
         while part := await reply.read(limit):
             parts.append(part)
             size += len(part)
+            if size > limit and not is_answer:
+                break
             if size > limit:
                 raise DecodeError(f"the answer is larger than {limit:,} bytes", body=parts[0])
     finally:

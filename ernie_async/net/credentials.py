@@ -72,10 +72,14 @@ class IamTokens:
             now >= max(token.renew_at, self._not_before)
             and asyncio.get_running_loop() not in self._fetches
         ):
+            # Also if this call has no time to wait for it: the old one is still good.
+            self._not_before = now + PAUSE_SECONDS
             try:
                 token = await self._fetched(connect)
             except ErnieError:
-                self._not_before = monotonic() + PAUSE_SECONDS  # the old one is still good
+                pass
+            else:
+                self._not_before = 0.0
         return token.header()
 
     def forget(self, header: MaskedStr) -> None:
@@ -95,6 +99,10 @@ class IamTokens:
             fetch.n_waiting -= 1
             if not fetch.n_waiting:
                 self._end(loop, fetch)
+        if fetch.task.cancelled():  # by `aclose`, which is no cancellation of whoever waits
+            raise ConnectError(
+                "no token from the IAM service: the client was closed", was_sent=False
+            )
         told = fetch.task.result()
         if isinstance(told, BearerToken):
             return told

@@ -175,14 +175,14 @@ class Gate:
         future = permit._future = loop.create_future()
         permit.arrived = now
         self.note(_join, permit, None)
-        if not future.done():
-            on_wait, permit.on_wait = permit.on_wait, None
-            if on_wait is not None:
-                on_wait(permit)
         timer = None if max_wait is None else loop.call_later(max_wait, _give_up, future)
         try:
+            on_wait, permit.on_wait = permit.on_wait, None
+            if on_wait is not None and not future.done():
+                on_wait(permit)
             is_granted = await future
         except BaseException:
+            future.cancel()  # not by the one that waits, if `on_wait` failed
             self._leave(permit)
             raise
         finally:

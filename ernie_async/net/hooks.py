@@ -301,8 +301,21 @@ def headers_of(hooks: Sequence[Hook], call: int) -> dict[str, str]:
     headers: dict[str, str] = {}
     for hook in hooks:
         if (make := getattr(hook, "headers", None)) is not None:
-            headers |= _safely("headers", make, call) or {}
+            headers |= _safely("headers", _sendable_headers, make, call) or {}
     return headers
+
+
+def _sendable_headers(make: Callable[[int], dict[str, str]], call: int) -> dict[str, str]:
+    """What a hook wants sent, which would else fail far from it.
+
+    Raises:
+        ValueError: It cannot be sent.
+    """
+    made = make(call) or {}
+    for name, value in made.items():
+        if not (f"{name}{value}".isascii() and f"{name}{value}".isprintable()):
+            raise ValueError(f"the header {name!r} cannot be sent")
+    return made
 
 
 def tell_content(

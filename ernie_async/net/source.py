@@ -42,7 +42,7 @@ from ernie_async.sansio.seam import Seam
 from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
-from ernie_async.types.usage import Timing, Usage
+from ernie_async.types.usage import Timing, Usage, tokens_used
 
 __all__ = ["ChunkSource"]
 
@@ -384,7 +384,8 @@ class ChunkSource:
         if self.phase == "opening" and self._patience is not None:
             # Wherever it waits, in line, for a connection or before a retry: no longer.
             self.phase = "left"
-            self._patience.reschedule(0.0)
+            if not self._patience.expired():  # in the same turn of the loop
+                self._patience.reschedule(0.0)
         elif self.phase in {"new", "open"}:
             self.close("cancelled")
 
@@ -442,7 +443,7 @@ class ChunkSource:
         used = None
         limiter = self._desk.limiter
         if limiter is not None and limiter.counts_tokens and self.came.chunks:
-            total = self.came.usage_or(self._estimate()).total_tokens
+            total = tokens_used(self.came.usage_or(self._estimate()))
             used, self._settled = total - self._settled, total
         self._attempt.close(used=used)
         if self._call is not None:

@@ -104,8 +104,11 @@ class ChatStream:
         loop = self._source.loop
         if loop is None or asyncio._get_running_loop() is loop:
             self._cancel(reason)
-        else:
+            return
+        try:
             loop.call_soon_threadsafe(self._cancel, reason)
+        except RuntimeError:  # the loop is closed, and its connections with it
+            self._cancel(reason)
 
     def _cancel(self, reason: str) -> None:
         self._drop_packet()

@@ -13,6 +13,7 @@ import textwrap
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextvars import ContextVar
+from math import inf
 from time import monotonic
 from weakref import WeakSet
 
@@ -204,7 +205,10 @@ class Transport:
                 headers={**self._headers, **headers} if self.is_home(path) else headers,
                 proxy=self._proxy,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                # aiohttp rounds moments up, which infinity is not.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=None if connect == inf else connect
+                ),
                 read_bufsize=BUFFER_BYTES,
             )
         except HTTP_ERRORS as error:
@@ -221,8 +225,7 @@ class Transport:
 
     async def _session(self) -> aiohttp.ClientSession:
         """The session of the running loop, opened at its first call."""
-        if self._is_closed:
-            raise ConfigError("this client is closed; make a new one")
+        self._check_open()
         if self._given_session is not None:
             if self._given_session.closed:
                 raise ConfigError("the session given to this client is closed")
@@ -234,6 +237,7 @@ class Transport:
         context: ssl.SSLContext | bool = True
         if self._ca_file is not None:
             context = await asyncio.to_thread(_read_certificates, self._ca_file)
+            self._check_open()
         loop = asyncio.get_running_loop()
         if loop not in self._sessions:
             session = aiohttp.ClientSession(
@@ -243,6 +247,10 @@ class Transport:
             await anext(lifetime)
             self._sessions[loop], self._lifetimes[loop] = session, lifetime
         return self._sessions[loop]
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ConfigError("this client is closed; make a new one")
 
     async def aclose(self) -> None:
         """Close the running loop's session; those of other loops end with their loops."""

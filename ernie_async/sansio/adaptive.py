@@ -118,12 +118,11 @@ class ConcurrencyControl:
         if now >= self._ceiling_until or int(grown) <= self._ceiling:
             self._limit = grown
 
-    def congested(self, epoch: int, in_flight: int, now: float) -> None:  # noqa: ARG002 - as above
+    def congested(self, epoch: int, now: float) -> None:
         """A call was refused as one too many, or its connection broke, or it took too long.
 
         Args:
             epoch: What `started` said.
-            in_flight: Calls under way, this one included.
             now: On the clock of the constructor.
         """
         self._decrease(epoch, CUT, now)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.sansio.auth import MaskedStr
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -113,21 +114,23 @@ def _goes_direct(parts: SplitResult, no_proxy: str) -> bool:
     return False
 
 
-def read_proxy(text: str) -> str:
-    """Check a proxy's address.
+def read_proxy(text: str) -> MaskedStr:
+    """Check a proxy's address, which is masked from then on: it may hold a password.
 
     Raises:
         ConfigError: It is not an HTTP proxy.
     """
-    if "://" not in text:
-        text = f"http://{text}"
-    parts = _split(text)
-    if parts is not None and parts.scheme.startswith("socks"):
+    address = MaskedStr(text if "://" in text else f"http://{text}")
+    del text  # a traceback that shows what names hold has nothing to show
+    parts = _split(address)
+    scheme = None if parts is None else parts.scheme
+    del parts
+    if scheme is not None and scheme.startswith("socks"):
         raise ConfigError(
-            f"proxy: {parts.scheme} proxies are not built in; give the client a session of your "
+            f"proxy: {scheme} proxies are not built in; give the client a session of your "
             "own: AsyncClient(session=ClientSession(connector=...)) with aiohttp-socks, "
             "or unset the variable"
         )
-    if parts is None or parts.scheme not in {"http", "https"}:
+    if scheme not in {"http", "https"}:
         raise ConfigError("proxy: expected something like http://host:port")
-    return text
+    return address

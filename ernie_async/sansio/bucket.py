@@ -40,8 +40,8 @@ class Limits:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ConfigError(f"{name}: expected a number above 0, or None, got {value}")
-        if self.burst is not None and not self.burst >= 1:
-            raise ConfigError(f"burst: expected at least 1, or None, got {self.burst}")
+        if self.burst is not None and not 1 <= self.burst < float("inf"):
+            raise ConfigError(f"burst: expected a number of at least 1, or None, got {self.burst}")
         calls = self.concurrency
         if isinstance(calls, Adaptive | None):
             return

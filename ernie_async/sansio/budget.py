@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ernie_async.errors import BudgetError, ConfigError
 from ernie_async.sansio.tokens import estimate_tokens
 from ernie_async.types.prices import Prices
-from ernie_async.types.usage import Usage
+from ernie_async.types.usage import Usage, tokens_used
 
 __all__ = ["Charge", "Tally"]
 
@@ -169,7 +169,7 @@ class Charge:
     def add(self, usage: Usage) -> None:
         """So much was used for certain, or as certain as it will ever be, by the model at hand."""
         tokens, cost = self._sure
-        used = usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
+        used = tokens_used(usage)
         self._sure = tokens + used, cost + (self._prices.cost(self._model, usage) or 0.0)
         self._tell()
 

@@ -95,8 +95,14 @@ class ChunkReader:
         events, it will be had again.
         """
         chunks: list[ChatChunk] = []
-        last = self._decoder.close()
-        if last is None or self.is_done or self.failure is not None:
+        if self.is_done or self.failure is not None:
+            return chunks
+        try:
+            last = self._decoder.close()
+        except DecodeError as error:  # too large
+            self._fail(error)
+            return chunks
+        if last is None:
             return chunks
         # Its own id may be cut as well, even to nothing.
         is_numbered = self._decoder.last_event_id or last.id

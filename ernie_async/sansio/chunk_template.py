@@ -18,10 +18,6 @@ __all__ = ["ChunkTemplate", "is_plain"]
 # most likely, and worth no template.
 TEXT = re.compile(rb'"content": ?"([^"\\]+)"')
 
-# Stands for any text while a template is made.
-PROBE = "any text é"
-PROBE_BYTES = PROBE.encode()
-
 # What a text in JSON does not hold as it is.
 SPECIAL = b'"\\' + bytes(range(0x20))
 
@@ -71,21 +67,23 @@ class ChunkTemplate:
         self._between = self._after + self._before
         self._chunk = chunk.__dict__, chunk.__pydantic_fields_set__
         self._choice = choice.__dict__, choice.__pydantic_fields_set__
-        self._delta = choice.delta.__dict__, choice.delta.__pydantic_fields_set__
+        # Without the probe, which may be long; each chunk has a text of its own.
+        self._delta = {**choice.delta.__dict__, "content": ""}, choice.delta.__pydantic_fields_set__
 
     @classmethod
     def of(cls, data: bytes) -> "ChunkTemplate | None":
         """The template of an event; `None` if it is not plain, or its text cannot be told apart."""
         found = TEXT.search(data)
-        # With the probe in it already, the parser could find it in another place.
-        if found is None or b"\n" in data or PROBE_BYTES in data:
+        if found is None or b"\n" in data:
             return None
         before, after = data[: found.start(1)], data[found.end(1) :]
+        # As long as the event, so that no other text of it can be the same, however it is written.
+        probe = b"x" * len(data)
         try:
-            chunk = ChatChunk.__pydantic_validator__.validate_json(before + PROBE_BYTES + after)
+            chunk = ChatChunk.__pydantic_validator__.validate_json(before + probe + after)
         except ValueError:
             return None
-        if not is_plain(chunk) or chunk.choices[0].delta.content != PROBE:
+        if not is_plain(chunk) or chunk.choices[0].delta.content != probe.decode():
             return None
         return cls(before, after, chunk)
 

@@ -20,6 +20,9 @@ WINDOW_SECONDS = 600.0
 # From fewer, the slowest of twenty cannot be known.
 LEAST_SAMPLES = 20
 
+# Far more than a program names models. A gateway that passes on the names of strangers stays small.
+MAX_MODELS = 1000
+
 # Late requests come in bunches: so many may be sent at once after a calm time.
 MOST_SAVED = 5.0
 
@@ -86,4 +89,6 @@ class HedgePlan:
 
     def note(self, key: Hashable, seconds: float, now: float) -> None:
         """A first token came after so long, or had not come when the other request answered."""
+        if key not in self._seen and len(self._seen) >= MAX_MODELS:
+            self._seen.clear()
         self._seen.setdefault(key, deque(maxlen=WINDOW)).append((now, seconds))

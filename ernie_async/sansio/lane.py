@@ -129,7 +129,7 @@ class Lane:
     def congested(self, ticket: Ticket, _: None, now: float) -> None:
         """There was too much under way for the service."""
         if self.control is not None:
-            self.control.congested(ticket.epoch, self.in_flight, now)
+            self.control.congested(ticket.epoch, now)
 
     def refused(self, ticket: Ticket, retry_after: float | None, now: float) -> None:
         """The quota is spent."""

@@ -21,6 +21,9 @@ LEAST, MOST = 0.25, 4.0
 # What a shorter prompt says is mostly the overhead of its messages.
 LEAST_TOKENS = 16
 
+# Far more than a program names models. A gateway that passes on the names of strangers stays small.
+MAX_MODELS = 1000
+
 # Once a ratio is known that well, every 16th call is enough to keep it.
 SURE_AFTER, LOOK_EVERY = 16, 16
 
@@ -45,6 +48,9 @@ class PromptCorrection:
     def wants(self, model: str) -> bool:
         """Whether it is worth estimating the next call only to learn from it."""
         seen = self._seen.get(model, 0)
+        if not seen and len(self._seen) >= MAX_MODELS:
+            self._seen.clear()
+            self._ratios.clear()
         self._seen[model] = seen + 1
         return seen < SURE_AFTER or seen % LOOK_EVERY == 0
 

@@ -2,7 +2,7 @@
 
 A refusal is classified by its code first and by the HTTP status second, because the status alone
 misleads: 401 also means "no such model" and 403 also means "account in arrears". The table is data;
-an unknown code keeps its word and gets the class of its status.
+an unknown code keeps its word and gets the class of its status, or where there is none, of its type.
 
 Source: cloud.baidu.com/doc/qianfan-api/s/Om9b4yj3w (2025-12-23) and recorded bodies; the codes of
 the subscription plans come from public clients, the numbers from the closed V1 API, which gateways
@@ -214,6 +214,16 @@ CODES: Mapping[str, Meaning] = {
 }
 
 
+# The types of errors, in lower case. Of an unknown code they say what an error in a good answer means,
+# where there is no status to say it: it would be taken for a failure, and the request be repeated.
+TYPES: Mapping[str, type[APIError]] = {
+    "invalid_request_error": BadRequestError,
+    "access_denied": AuthError,
+    "unsafe_request": RefusedError,
+    "rate_limit_exceeded": RateLimitError,
+    "internal_error": ServerError,
+}
+
 # Longer than any message that was recorded.
 MAX_MESSAGE = 1000
 
@@ -224,6 +234,7 @@ class _Said(NamedTuple):
     code: str | None
     message: str
     request_id: str | None
+    type: str | None = None
 
 
 def holds_error(fields: Mapping[str, Any]) -> bool:
@@ -264,7 +275,7 @@ def refusal(
     said = _read(body)
     found = {name.lower(): value for name, value in headers.items()}
     meaning = CODES.get((said.code or "").lower())
-    error_class = meaning.error if meaning else _class_of(status, said.code)
+    error_class = meaning.error if meaning else _class_of(status, said)
     request_id = said.request_id or found.get("x-request-id") or found.get("x-bce-request-id")
     # llama.cpp repeats the status as its code.
     head = f"{status} {said.code}" if said.code and said.code != str(status) else f"{status}"
@@ -286,7 +297,10 @@ def refusal(
     )
 
 
-def _class_of(status: int, code: str | None) -> type[APIError]:
+def _class_of(status: int, said: _Said) -> type[APIError]:
+    code, known = said.code, TYPES.get((said.type or "").lower())
+    if known is RefusedError or (known is not None and 200 <= status < 300):
+        return known
     if status < 400 and code is not None and len(code) == 3 and code.isdecimal():
         # FastDeploy puts the status it would have sent into a stream's error event.
         status = int(code)
@@ -322,7 +336,8 @@ def _read(body: bytes | Mapping[str, Any]) -> _Said:
     code = _first(source, "code", "error_code", "errorCode")
     message = _first(source, "message", "error_msg", "errorMsg", "msg", "detail", "error")
     request_id = _first(fields, "id", "request_id", "requestId")
-    return _Said(code, (message or "no message")[:MAX_MESSAGE].rstrip(".。 "), request_id)
+    text = (message or "no message")[:MAX_MESSAGE].rstrip(".。 ")
+    return _Said(code, text, request_id, _first(source, "type"))
 
 
 def _first(fields: Mapping[str, Any], *names: str) -> str | None:

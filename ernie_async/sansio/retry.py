@@ -125,8 +125,11 @@ class RetryPolicy:
             elapsed: Seconds since the call began.
 
         Returns:
-            Seconds; `None` if this refusal counts like any other failure.
+            Seconds; `None` if this refusal counts like any other failure, as one does after which
+            the service asks to wait for no time at all.
         """
+        if asked == 0:
+            return None
         delay = guess if asked is None else asked
         if self.attempts == 1 or (asked is not None and asked > self.max_retry_after):
             return None

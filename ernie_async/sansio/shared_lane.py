@@ -194,7 +194,7 @@ class SharedLane(Generic[T]):
     def congested(self, ticket: T, _: None, now: float) -> None:
         """There was too much under way for the service."""
         if self._control is not None:
-            self._control.congested(ticket.epoch, self.in_flight, now)
+            self._control.congested(ticket.epoch, now)
 
     def refused(self, ticket: T, retry_after: float | None, now: float) -> None:
         """The quota is spent."""

@@ -171,7 +171,10 @@ class EventDecoder:
         whole = bytes(self._pending) + packet if self._pending else packet
         end = whole.rfind(b"\n\n") + 2
         tail = whole[end:]
-        if end < 2 or b"\r" in tail or max(end, len(tail)) > self.max_event_bytes:
+        # A line that is whole is not left for later: it may be a heartbeat, or an error.
+        if end < 2 or b"\n" in tail or b"\r" in whole:
+            return [], packet
+        if max(end, len(tail)) > self.max_event_bytes:
             return [], packet
         known, taken = read(whole[:end] if tail else whole)
         if taken == end:

@@ -4,7 +4,7 @@ from typing import NamedTuple, TypeVar
 
 from ernie_async.types.wire import AnswerModel
 
-__all__ = ["CompletionTokensDetails", "PromptTokensDetails", "Timing", "Usage"]
+__all__ = ["CompletionTokensDetails", "PromptTokensDetails", "Timing", "Usage", "tokens_used"]
 
 D = TypeVar("D", "PromptTokensDetails", "CompletionTokensDetails")
 
@@ -52,7 +52,7 @@ class Usage(AnswerModel):
         return (EstimatedUsage if is_estimate else Usage)(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
-            total_tokens=self.total_tokens + other.total_tokens,
+            total_tokens=tokens_used(self) + tokens_used(other),
             prompt_tokens_details=prompt,
             completion_tokens_details=_sum(
                 CompletionTokensDetails,
@@ -70,6 +70,11 @@ class EstimatedUsage(Usage):
     def is_estimate(self) -> bool:
         """Whether some of it was counted by this library, since the service did not tell."""
         return True
+
+
+def tokens_used(usage: Usage) -> int:
+    """Prompt and answer together, also where a server tells only the two."""
+    return usage.total_tokens or usage.prompt_tokens + usage.completion_tokens
 
 
 def _sum(kind: type[D], first: D | None, second: D | None) -> D | None:

@@ -232,6 +232,7 @@ FAILS_EARLY: dict[str, Step] = {
         429, headers={"Retry-After": formatdate(0, usegmt=True)}
     ),
     "silence": stall(),
+    "a large error page": refuse(503, body="<p>" * 50_000, content_type="text/html"),
     "silence before the headers": stall(before_headers=True),
     "heartbeats for ever": heartbeats(5),
 }

@@ -14,10 +14,12 @@ from ernie_async import (
     AuthError,
     Client,
     ConnectError,
+    DeadlineError,
     ErnieError,
     IamKeys,
     Limits,
     RetryPolicy,
+    Timeouts,
 )
 from ernie_async.testing import MockErnie, refuse, reply
 
@@ -125,6 +127,26 @@ async def test_a_token_that_is_still_good_is_used_while_no_other_can_be_had(
     assert n_fetches(office) == 2  # the failed one is not repeated at every call
 
 
+async def test_calls_without_the_time_to_renew_a_good_token_do_not_fail_in_turn(
+    office: MockErnie,
+) -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(never, "127.0.0.1", 0)
+    async with silent, client_of(office) as client:
+        await client.chat("hi")
+        tokens = client._desk.key
+        tokens._token.renew_at = 0.0
+        tokens._transport.base_url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        hasty = client.with_options(timeouts=Timeouts(total=0.2))
+        with pytest.raises(DeadlineError):
+            await hasty.chat("hi")
+        for _ in range(3):
+            assert (await hasty.chat("hi")).text
+
+
 async def test_a_cancelled_waiter_leaves_the_token_to_the_others(office: MockErnie) -> None:
     async with client_of(office) as client:
         calls = [asyncio.create_task(client.chat("hi")) for _ in range(10)]
@@ -156,6 +178,22 @@ async def test_the_last_waiter_that_is_cancelled_ends_the_request() -> None:
         names = [task for task in asyncio.all_tasks() if "IamTokens" in repr(task)]
         assert names == []
     assert len(asyncio.all_tasks()) <= before + 1
+
+
+async def test_closing_while_a_token_is_fetched_is_an_error_and_no_cancellation() -> None:
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    client = AsyncClient(IamKeys("a", "b", iam_url=url), base_url=f"{url}/v2")
+    async with server:
+        call = asyncio.create_task(client.chat("hi"))
+        await asyncio.sleep(0.05)
+        await client.aclose()
+        with pytest.raises(ErnieError, match="closed"):
+            await call
 
 
 async def test_wrong_secret_is_a_clear_error_and_chat_hears_nothing(office: MockErnie) -> None:

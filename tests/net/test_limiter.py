@@ -133,6 +133,36 @@ async def test_real_usage_is_settled_after_a_call(server: MockErnie) -> None:
         assert monotonic() - started < 0.5
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_usage_without_a_sum_is_settled_as_what_it_says(
+    server: MockErnie, is_stream: bool
+) -> None:
+    server.default(reply("好", usage={"prompt_tokens": 4000, "completion_tokens": 900}))
+    limiter = Limiter(Limits(tokens_per_minute=60_000))
+    async with AsyncClient("k", base_url=server.base_url, limits=limiter) as client:
+        if is_stream:
+            await client.stream("hi", stream_options={"include_usage": True}).text()
+        else:
+            await client.chat("hi")
+    left = limiter.snapshot().tokens
+    assert left is not None
+    assert left < 1000
+
+
+async def test_an_on_wait_that_fails_leaves_nobody_in_line() -> None:
+    def fail(permit: Permit) -> None:
+        raise KeyError
+
+    limiter = Limiter(Limits(concurrency=1))
+    async with limiter.admit():
+        permit = limiter.admit()
+        permit.on_wait = fail
+        with pytest.raises(KeyError):
+            await permit
+        assert limiter.waiting == 0
+    assert limiter.in_flight == 0
+
+
 async def test_a_late_timer_does_not_slow_the_rate_down() -> None:
     async def work(limiter: Limiter) -> None:
         async with limiter.admit():

@@ -199,6 +199,17 @@ async def test_without_a_limiter_the_retry_policy_counts_every_refusal(server: M
     assert len(caught.value.attempts) == len(server.requests) == 2
 
 
+async def test_who_is_told_to_come_again_at_once_is_not_the_quicker_for_it(
+    server: MockErnie,
+) -> None:
+    server.default(refuse(429, retry_after=0))
+    limits = Limits(requests_per_minute=60_000)
+    async with AsyncClient("k", base_url=server.base_url, retry=TWO, limits=limits) as client:
+        with pytest.raises(RateLimitError):
+            await client.chat("hi")
+    assert len(server.requests) == 2
+
+
 async def test_a_limiter_without_limits_pauses_too(server: MockErnie) -> None:
     server.script(*[refuse(429, retry_after=0.02)] * 3, reply("好"))
     limiter = Limiter(Limits())

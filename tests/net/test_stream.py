@@ -377,6 +377,21 @@ async def test_two_tasks_cannot_begin_one_stream(server: MockErnie, client: Asyn
     await stream.aclose()
 
 
+async def test_a_stream_can_be_cancelled_in_the_moment_in_which_its_time_is_up(
+    mock_ernie: MockErnie,
+) -> None:
+    mock_ernie.script(stall(before_headers=True))
+    loop, told = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+    async with AsyncClient("k", base_url=mock_ernie.base_url) as client:
+        stream = client.stream("hi", timeouts=Timeouts(total=0.1))
+        loop.call_later(0.05, time.sleep, 0.15)  # so that both come due in the same turn
+        loop.call_later(0.12, stream.cancel, "enough")
+        with pytest.raises(InterruptedStreamError, match="enough"):
+            await stream.text()
+    assert told == []
+
+
 async def test_all_answers_that_were_asked_for_have_to_end(
     server: MockErnie, client: AsyncClient
 ) -> None:

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
 
 import aiohttp
@@ -271,6 +272,14 @@ async def test_a_proxy_is_used(
 
 
 @pytest.mark.anyio
+async def test_clocks_may_be_endless(server: MockErnie) -> None:
+    endless = Timeouts(connect=inf, first_event=inf, idle=inf, total=inf)
+    async with AsyncClient("k", base_url=server.base_url, timeouts=endless) as client:
+        assert (await client.chat("hi")).text
+        assert await client.stream("hi").text()
+
+
+@pytest.mark.anyio
 async def test_tls_with_a_ca_file(tmp_path) -> None:
     trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
     authority = trustme.CA()
@@ -291,6 +300,21 @@ async def test_tls_with_a_ca_file(tmp_path) -> None:
         with pytest.raises(ConnectError, match="TLS failed"):
             await client.chat("hi")
     await runner.cleanup()
+
+
+@pytest.mark.anyio
+async def test_a_client_that_is_closed_while_it_reads_certificates_opens_no_session(
+    server: MockErnie, tmp_path
+) -> None:
+    trustme = pytest.importorskip("trustme", reason="trustme makes the certificates")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    client = AsyncClient("k", base_url=server.base_url, ca_file=tmp_path / "ca.pem")
+    call = asyncio.create_task(client.chat("hi"))
+    await asyncio.sleep(0)
+    await client.aclose()
+    with pytest.raises(ConfigError, match="closed"):
+        await call
+    assert not server.requests
 
 
 @pytest.mark.anyio

@@ -47,7 +47,7 @@ def test_it_starts_with_8_or_with_the_most_and_never_with_less_than_the_least() 
 def test_every_success_adds_one_until_the_first_congestion() -> None:
     control = grown(ConcurrencyControl(Adaptive(), 0.0), 10)
     assert control.limit == 18
-    control.congested(control.started(), 18, 0.0)
+    control.congested(control.started(), 0.0)
     assert control.limit == 10  # 18 * 0.6
     assert grown(control, 10).limit == 11  # one for each round of ten
 
@@ -62,8 +62,8 @@ def test_what_is_not_used_does_not_grow() -> None:
 
 def test_a_small_limit_with_a_fraction_still_grows() -> None:
     control = ConcurrencyControl(Adaptive(start=4), 0.0)
-    control.congested(0, 4, 0.0)
-    control.congested(1, 2, 0.0)
+    control.congested(0, 0.0)
+    control.congested(1, 0.0)
     assert control.limit == 1  # 1.44
     assert grown(control, 2, now=40.0).limit == 2
 
@@ -72,13 +72,13 @@ def test_one_wave_of_refusals_counts_once() -> None:
     control = grown(ConcurrencyControl(Adaptive(), 0.0), 92)
     epoch = control.started()
     for _ in range(30):
-        control.congested(epoch, 100, 0.0)
+        control.congested(epoch, 0.0)
     assert (control.limit, control.epoch) == (60, epoch + 1)
 
 
 def test_what_was_too_much_is_remembered_for_30_seconds() -> None:
     control = grown(ConcurrencyControl(Adaptive(), 0.0), 12)
-    control.congested(0, 20, 100.0)
+    control.congested(0, 100.0)
     assert grown(control, 500, now=129.9).limit == 19
     assert grown(control, 10, now=130.0).limit == 20
 
@@ -110,8 +110,10 @@ def test_the_limit_stays_within_its_bounds(
     now = 0.0
     for is_success, pause, in_flight in events:
         now += pause
-        tell = control.succeeded if is_success else control.congested
-        tell(control.started(), in_flight, now)
+        if is_success:
+            control.succeeded(control.started(), in_flight, now)
+        else:
+            control.congested(control.started(), now)
         assert least <= control.limit <= least + more
         assert control.admits(control.limit - 1)
         assert not control.admits(control.limit)

@@ -202,6 +202,7 @@ def test_clock_that_goes_back_takes_nothing_away() -> None:
         {"concurrency": nan},
         {"concurrency": 1.5},
         {"burst": 0.5},
+        {"burst": inf},
     ],
 )
 def test_impossible_limit_is_refused_with_its_name(settings: dict[str, float]) -> None:

@@ -113,6 +113,118 @@ def test_the_quick_way_and_the_thorough_way_agree(blocks: list[bytes]) -> None:
     assert outcome([body]) == thorough
 
 
+def told(packets: list[bytes]) -> tuple[object, ...]:
+    """All that a reader tells: the chunks with what was sent of them, and what is beside them.
+
+    Of a packet with an end in it, what stands beside the chunks may be told, or not.
+    """
+    ledger = EventLedger()
+    reader = ChunkReader(ledger, max_event_bytes=1 << 20)
+    chunks = [chunk for packet in packets for chunk in reader.feed(packet)] + reader.close()
+    dumps = [chunk.model_dump_json(exclude_unset=True) for chunk in chunks]
+    is_over = reader.is_done or reader.failure is not None
+    beside = None if is_over else (reader.heartbeats, ledger.last_event_id, ledger.retry)
+    return dumps, str(reader.failure), reader.is_done, beside
+
+
+TEXTS = ["a", "量子", "", 'say "x"', "back\\slash", "line\n", "\u2028", "[DONE]", "data: x", "é"]
+
+# One form of event, in which `%s` is the text, in JSON with its quotation marks.
+FORMS = st.sampled_from(
+    [
+        '{"choices":[{"index":0,"delta":{"content":%s}}]}',
+        '{"id": "as-1", "choices": [{"index": 0, "delta": {"content": %s, "tool_calls": []}}]}',
+        '{"choices":[{"delta":{"content":%s}}],"usage":{"total_tokens":3}}',
+        '{"choices":[{"delta":{"content":%s}}],"usage":null}',
+        '{"choices":[{"delta":{"content":%s},"finish_reason":"stop"}]}',
+        '{"choices":[{"delta":{"content":%s},"flag":3}]}',
+        '{"choices":[{"delta":{"content":%s}},{"index":1,"delta":{"content":"b"}}]}',
+        '{"choices":[{"index":1,"delta":{"content":%s}}]}',
+        '{"choices":[{"delta":{"content":"b","content":%s}}]}',
+        '{"choices":[{"delta":{"content":%s},"delta":{"content":"any text \\u00e9"}}]}',
+        '{"choices":[{"delta":{"content":%s}}],"object":"\\"content\\":\\"x\\""}',
+        '{"choices":\r[{"delta":{"content":%s}}]}',
+        '{"choices":\t[{"delta":{"content":%s}}]} ',
+        '{"choices":[{"delta":{"content":%s}}],"error":{"code":"internal_error","message":"no"}}',
+        '{"choices":[{"delta":{"content":%s}}],"error":null}',
+        '{"choices":[{"delta":{"content":%s}}]',
+    ]
+)
+LINE_ENDS = ["\n\n"] * 12 + ["\r\n\r\n", "\r\r", "\n\r\n", "\r\n\n", "\n", "\n\n\n"]
+EVENTS = st.builds(
+    lambda form, texts, end, is_ascii: "".join(
+        f"data: {form % json.dumps(text, ensure_ascii=is_ascii)}{end}" for text in texts
+    ),
+    FORMS,
+    st.lists(st.sampled_from(TEXTS), min_size=1, max_size=4),
+    st.sampled_from(LINE_ENDS),
+    st.booleans(),
+)
+BESIDES = st.sampled_from(
+    [
+        ": ping\n",
+        ": ping\n\n",
+        "retry: 7\n",
+        "id: 4\n",
+        "event: message\n",
+        "data: [DONE]\n\n",
+        "data:[DONE] \n\n",
+        "data:\n\n",
+        '{"error":{"code":"internal_error","message":"no"}}\n',
+        "rubbish\n",
+    ]
+)
+FIRST = event("first")
+
+
+@given(
+    st.lists(EVENTS | BESIDES, max_size=6), st.lists(st.integers(0, 2000), max_size=8), st.data()
+)
+def test_reading_events_alike_and_reading_each_by_itself_agree(
+    blocks: list[str], places: list[int], data: st.DataObject
+) -> None:
+    whole = "".join(blocks).encode()
+    body = whole[: data.draw(st.integers(0, len(whole)))]
+    # After a byte order mark, byte by byte, no two events are ever read at once.
+    each = told([bytes([byte]) for byte in b"\xef\xbb\xbf" + FIRST + body])
+    assert told([FIRST, *split(body, places)]) == each
+    assert told([FIRST, body]) == each
+
+
+LAST_LINES = {
+    "a heartbeat": (b": ping\n", (1, "", None)),
+    "when to come again": (b"retry: 50\n", (0, "", 50)),
+    "an error": (ERROR + b"\n", (0, "", None)),
+}
+
+
+@pytest.mark.parametrize("row", LAST_LINES.values(), ids=LAST_LINES.keys())
+def test_a_line_that_is_whole_counts_at_once_behind_events_that_are_alike(
+    row: tuple[bytes, tuple[int, str, int | None]],
+) -> None:
+    line, beside = row
+    ledger = EventLedger()
+    reader = ChunkReader(ledger, max_event_bytes=1 << 20)
+    reader.feed(FIRST)
+    assert texts(reader.feed(event("a") * 2 + line)) == ["a", "a"]
+    assert (reader.heartbeats, ledger.last_event_id, ledger.retry) == beside
+    assert isinstance(reader.failure, ServerError) == (ERROR in line)
+
+
+def test_a_carriage_return_ends_a_line_whatever_json_takes_it_for() -> None:
+    odd = b'data: {"choices":\r[{"delta":{"content":"x"}}]}\n\n'
+    for packets in ([FIRST + odd], [FIRST, odd]):
+        chunks, failure, _ = outcome(packets)
+        assert (texts(chunks), failure is not None) == (["first"], True)
+
+
+def test_an_event_that_is_too_large_when_the_body_ends_is_a_failure_as_any_other() -> None:
+    reader = ChunkReader(EventLedger(), max_event_bytes=100)
+    reader.feed(FIRST + b"data: " + b"x" * 80 + b"\ndata: " + b"x" * 80)
+    assert reader.close() == []
+    assert isinstance(reader.failure, DecodeError)
+
+
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_rubbish_is_a_failure_and_never_a_crash(body: bytes, places: list[int]) -> None:
     reader = ChunkReader(EventLedger(), max_event_bytes=1 << 16)

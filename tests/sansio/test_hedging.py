@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_async.errors import ConfigError
-from ernie_async.sansio.hedging import LEAST_SAMPLES, WINDOW_SECONDS, HedgePlan, Hedging
+from ernie_async.sansio.hedging import LEAST_SAMPLES, MAX_MODELS, WINDOW_SECONDS, HedgePlan, Hedging
 
 
 def test_nothing_is_late_before_enough_was_seen() -> None:
@@ -23,6 +23,13 @@ def test_what_is_old_says_nothing() -> None:
         plan.note("m", 1.0, 0.0)
     assert plan.begin("m", WINDOW_SECONDS) == 1.0
     assert plan.begin("m", WINDOW_SECONDS + 1) is None
+
+
+def test_models_of_strangers_are_forgotten() -> None:
+    plan = HedgePlan(Hedging())
+    for number in range(3 * MAX_MODELS):
+        plan.note(number, 1.0, 0.0)
+    assert len(plan._seen) <= MAX_MODELS
 
 
 def test_seconds_are_taken_as_they_are() -> None:

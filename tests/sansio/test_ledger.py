@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async.sansio.ledger import LEAST, MOST, Ledger, PromptCorrection, Totals
+from ernie_async.sansio.ledger import LEAST, MAX_MODELS, MOST, Ledger, PromptCorrection, Totals
 from ernie_async.types.prices import Price, Prices
 from ernie_async.types.usage import PromptTokensDetails, Usage
 
@@ -74,3 +74,10 @@ def test_estimates_only_to_learn_become_rare() -> None:
     wanted = [correction.wants("m") for _ in range(160)]
     assert sum(wanted) == 16 + 9
     assert all(wanted[:16])
+
+
+def test_models_of_strangers_are_forgotten() -> None:
+    correction = PromptCorrection()
+    for number in range(3 * MAX_MODELS):
+        assert correction.wants(f"model {number}")
+    assert len(correction._seen) <= MAX_MODELS

@@ -231,6 +231,32 @@ def test_unknown_code_has_the_class_of_its_status(status: int, kind: type[APIErr
 
 
 @pytest.mark.parametrize(
+    ("status", "type_", "kind"),
+    [
+        (200, "invalid_request_error", BadRequestError),
+        (200, "access_denied", AuthError),
+        (200, "unsafe_request", RefusedError),
+        (200, "rate_limit_exceeded", RateLimitError),
+        (200, "Internal_error", ServerError),
+        (200, "brand_new", ServerError),
+        (200, None, ServerError),
+        (400, "unsafe_request", RefusedError),
+        (403, "unsafe_request", RefusedError),
+        # Of one type with what is wrong with the request itself.
+        (401, "invalid_request_error", AuthError),
+        (500, "invalid_request_error", ServerError),
+        (429, "brand_new", RateLimitError),
+    ],
+)
+def test_type_of_an_unknown_code_counts_where_the_status_says_nothing(
+    status: int, type_: str | None, kind: type[APIError]
+) -> None:
+    error = refuse(status, {"error": {"code": "brand_new", "message": "x", "type": type_}})
+    assert type(error) is kind
+    assert error.code == "brand_new"
+
+
+@pytest.mark.parametrize(
     ("code", "kind"),
     [
         (400, BadRequestError),

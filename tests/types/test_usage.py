@@ -5,7 +5,7 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_async.types.usage import CompletionTokensDetails, Usage
+from ernie_async.types.usage import CompletionTokensDetails, Usage, tokens_used
 
 COUNTS = st.integers(0, 10**9)
 
@@ -37,6 +37,13 @@ def test_sums_add_up(a: int, b: int, c: int, d: int) -> None:
     assert total.total_tokens == a + b + c + d
     assert total.is_estimate
     assert not told.plus(told).is_estimate
+
+
+def test_what_has_no_sum_is_added_as_what_it_says() -> None:
+    whole = Usage(prompt_tokens=3, completion_tokens=4, total_tokens=7)
+    without = Usage(prompt_tokens=10, completion_tokens=20)
+    assert whole.plus(without).total_tokens == without.plus(whole).total_tokens == 37
+    assert tokens_used(without) == 30
 
 
 def test_details_add_up_and_count_as_they_are_if_only_one_has_them() -> None:
