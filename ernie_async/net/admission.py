@@ -3,6 +3,7 @@
 `net.limiter` keeps its counts in this process; another may keep them elsewhere.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
@@ -156,16 +157,16 @@ class AnyPermit(Protocol):
         """What the answer told of the limits."""
 
 
-class Held:
+class Held(ABC):
     """What permits have in common: they can be entered, and what they hold is let go once."""
 
     __slots__ = ()
 
     _held: list[None]  # one item while granted: a list gives it out only once, to any thread
 
+    @abstractmethod
     def __await__(self) -> Generator[Any, None, Self]:
         """Wait for room."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         return await self
@@ -178,9 +179,9 @@ class Held:
     ) -> None:
         self.release()
 
+    @abstractmethod
     def release(self) -> None:
         """The call is over."""
-        raise NotImplementedError
 
     def _let_go(self) -> bool:
         """Whether it was held till now, and by this thread let go."""
