@@ -52,8 +52,8 @@ HARMLESS = 4.0
 SHOWN = 10
 """Wrong ends that are printed."""
 
-SHORT = 10.0
-"""Minutes under which memory is not judged: until then pools and caches fill."""
+SHORT = 45.0
+"""Minutes under which memory is not judged: until then pools and caches fill, step by step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +249,8 @@ def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bo
     for name, value in rows.items():
         print(f"| {name} | {value} |")
     is_short = last.seconds < SHORT * 60
-    is_flat = is_short or grows < max(GROWS_BY * error, HARMLESS)
-    return is_flat and not tally.wrong and left == [0, 0, 0]
+    is_flat = grows < max(GROWS_BY * error, HARMLESS) and taken < GROWS_BY * taken_error
+    return (is_short or is_flat) and not tally.wrong and left == [0, 0, 0]
 
 
 def main() -> int:
