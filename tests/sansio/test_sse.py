@@ -401,6 +401,14 @@ def test_somebody_else_may_read_whole_events_and_the_rest_waits() -> None:
     assert known == [b"data: e\n\ndata: odd\n\n"]
 
 
+def test_nobody_else_reads_events_that_may_be_too_large() -> None:
+    decoder = EventDecoder(max_event_bytes=20)
+    decoder.feed(b"data: a\n\n")
+    packet = b"data: b\n\n" * 3
+    assert decoder.feed_through(packet, lambda events: ([events], len(events))) == ([], packet)
+    assert [event.data for event in decoder.feed(packet)] == [b"b"] * 3
+
+
 def test_an_event_that_is_cut_in_its_fields_name_is_plain_too() -> None:
     for cut in range(len(b"data: b")):
         decoder = EventDecoder()
