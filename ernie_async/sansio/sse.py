@@ -178,7 +178,8 @@ class EventDecoder:
             return [], packet
         known, taken = read(whole[:end] if tail else whole)
         if taken == end:
-            self._pending[:] = tail
+            if tail or self._pending:
+                self._pending[:] = tail
             return known, b""
         if taken:
             self._pending.clear()
