@@ -297,9 +297,9 @@ async def test_a_slow_consumer_is_no_silence(server: MockErnie, client: AsyncCli
 async def test_total_covers_the_line_the_retries_and_the_stream(server: MockErnie) -> None:
     slow = Timeouts(total=0.2)
     async with AsyncClient("k", base_url=server.base_url, limits=Limits(concurrency=1)) as client:
-        server.script(SLOW)
+        server.script(stall(1))
         with pytest.raises(DeadlineError) as streaming:
-            await client.stream("hi", timeouts=slow).text()
+            await client.stream("hi", timeouts=Timeouts(total=1)).text()
         assert streaming.value.clock == "total"
         assert streaming.value.partial is not None
         server.script(SLOW)
