@@ -80,7 +80,8 @@ def draw(axes: Axes, question: Question, results: Mapping[str, Rounds]) -> None:
         medians.append(middle)
         axes.barh(place, middle, color=COLORS.get(name, OTHERS), height=0.62)
         axes.plot([min(values), max(values)], [place, place], color="#333333", linewidth=1.2)
-        pairs = [value / floor[number] for number, value in rounds.items() if number in floor]
+        # A floor may be nothing at all where memory is counted, and then there is no ratio.
+        pairs = [value / floor[number] for number, value in rounds.items() if floor.get(number)]
         is_ratio = question.shown == "ratio" and name != FLOOR and pairs
         text = label(question, values, statistics.median(pairs) if is_ratio else None)
         axes.annotate(
