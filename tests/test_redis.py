@@ -31,6 +31,7 @@ from ernie_async.net.admission import AnyLimiter
 from ernie_async.redis import RedisLimiter
 from ernie_async.sansio.rate_headers import RateHeaders
 from ernie_async.testing import MockErnie, reply
+from tests.silent import silent_server
 
 pytestmark = pytest.mark.anyio
 
@@ -535,14 +536,8 @@ async def test_while_redis_is_down_calls_are_refused_if_so_wished(name: str) -> 
 
 
 async def test_a_redis_that_does_not_answer_holds_up_nobody(name: str) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.read()
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as hung:
-        url = f"redis://:secret@127.0.0.1:{hung.sockets[0].getsockname()[1]}"
+    async with silent_server() as place:
+        url = f"redis://:secret@{place}"
         limits = Limits(requests_per_minute=6e6)
         local = RedisLimiter(url, limits, name=name, timeout=0.3)
         started = monotonic()
@@ -566,8 +561,6 @@ async def test_a_redis_that_does_not_answer_holds_up_nobody(name: str) -> None:
         assert "secret" not in str(caught.value) + repr(refuse)
         await local.aclose()
         await refuse.aclose()
-        hung.close()
-        await asyncio.sleep(0.05)
 
 
 async def test_a_redis_that_was_never_there_is_found_when_it_comes(name: str) -> None:

@@ -24,6 +24,7 @@ from ernie_async.bots.limits import UserLimiter, Verdict
 from ernie_async.bots.limits_redis import RedisUserLimiter
 from ernie_async.errors import ConfigError, LimiterError
 from ernie_async.testing import MockErnie, reply
+from tests.silent import silent_server
 
 pytestmark = pytest.mark.anyio
 
@@ -414,14 +415,8 @@ async def test_while_redis_is_down_messages_are_refused_if_so_wished(
 
 
 async def test_a_redis_that_does_not_answer_holds_up_nobody(name: str) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.read()
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as hung:
-        url = f"redis://:secret@127.0.0.1:{hung.sockets[0].getsockname()[1]}"
+    async with silent_server() as place:
+        url = f"redis://:secret@{place}"
         limiter = RedisUserLimiter(url, "9/10m", name=name, share=1, timeout=0.3)
         started = monotonic()
         verdicts = await asyncio.gather(*(limiter.check("a") for _ in range(10)))
@@ -431,8 +426,6 @@ async def test_a_redis_that_does_not_answer_holds_up_nobody(name: str) -> None:
         assert (await limiter.check("b")).allowed
         assert monotonic() - started < 0.1
         await limiter.aclose()
-        hung.close()
-        await asyncio.sleep(0.05)
 
 
 # In a bot

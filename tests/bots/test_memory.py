@@ -25,6 +25,7 @@ from ernie_async.sansio.tokens import estimate_prompt
 from ernie_async.types.messages import Message, system, tool_result, user
 from ernie_async.types.tools import ToolCall
 from ernie_async.types.usage import Usage
+from tests.silent import silent_server
 
 pytestmark = pytest.mark.anyio
 
@@ -438,22 +439,14 @@ async def test_a_redis_that_does_not_answer_is_not_waited_for() -> None:
     pytest.importorskip("redis")
     from ernie_async.bots.memory_redis import RedisStore
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.read()
-        finally:
-            writer.close()
-
-    async with await asyncio.start_server(silent, "127.0.0.1", 0) as hung:
-        url = f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}"
+    async with silent_server() as place:
+        url = f"redis://{place}"
         async with RedisStore(url, timeout=0.1) as store:
             started = time.monotonic()
             for work in (store.load("k"), store.save("k", "t"), store.delete("k")):
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(work, 2)
             assert 0.3 <= time.monotonic() - started < 2
-        hung.close()
-        await asyncio.sleep(0.05)
 
 
 def test_redis_is_imported_by_its_own_name_only() -> None:

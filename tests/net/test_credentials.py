@@ -22,6 +22,7 @@ from ernie_async import (
     Timeouts,
 )
 from ernie_async.testing import MockErnie, refuse, reply
+from tests.silent import silent_server
 
 pytestmark = pytest.mark.anyio
 
@@ -181,14 +182,9 @@ async def test_the_last_waiter_that_is_cancelled_ends_the_request() -> None:
 
 
 async def test_closing_while_a_token_is_fetched_is_an_error_and_no_cancellation() -> None:
-    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(never, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    client = AsyncClient(IamKeys("a", "b", iam_url=url), base_url=f"{url}/v2")
-    async with server:
+    async with silent_server() as place:
+        url = f"http://{place}"
+        client = AsyncClient(IamKeys("a", "b", iam_url=url), base_url=f"{url}/v2")
         call = asyncio.create_task(client.chat("hi"))
         await asyncio.sleep(0.05)
         await client.aclose()
