@@ -50,7 +50,7 @@ class Attempt:
         "_permit",
         "_reader",
         "_reply",
-        "_unpaused",
+        "_turn_at",
         "_watch",
     )
 
@@ -72,8 +72,8 @@ class Attempt:
         self._reply: Reply | None = None
         self._watch: Watch | None = None
         self._held: list[ChatChunk] = []
-        self._unpaused = 0  # bytes read since others had their turn
         self._n_read = 0  # bytes in all
+        self._turn_at = 0  # as many when others last had their turn
         self._n_heartbeats = 0  # that observers know of
         self._had_more = False  # bytes were left by the read before
         self._is_at_end = False  # of the body
@@ -160,12 +160,15 @@ class Attempt:
                 self._raise_failure()
             if reader.is_done or self._is_at_end:
                 return []
-            if self._unpaused >= TURN_BYTES:
-                self._unpaused = 0
+            if self._n_read - self._turn_at >= TURN_BYTES:
+                self._turn_at = self._n_read
                 await asyncio.sleep(0)
             began = monotonic()
             if watch is not None:
-                watch.begin_wait(began, is_finished=is_finished)
+                if watch.since is None:
+                    watch.since = began
+                if is_finished:
+                    watch.hurry()
             try:
                 # A stream that is ahead of its reader is read in the largest pieces.
                 packet = await reply.read(gauge.most if self._had_more else gauge.size)
@@ -192,7 +195,6 @@ class Attempt:
             self._held = reader.close()
             return 0.0
         size, arrived, now = len(packet), reply.arrived, monotonic()
-        self._unpaused += size
         self._n_read += size
         had_more = arrived > self._n_read
         was_there, self._had_more = self._had_more, had_more
@@ -204,9 +206,11 @@ class Attempt:
             tell(self._call.desk.hooks, seen)
         if not self._held or self._watch is None:
             return 0.0  # nothing, or the first chunk
-        self._watch.end_wait()
+        self._watch.since = None
         # What has been waiting here already is not held any longer.
-        return 0.0 if was_there or had_more else self._gauge.delay(size)
+        if was_there or had_more or not self._gauge.max_delay:
+            return 0.0
+        return self._gauge.delay(size)
 
     def _raise_failure(self) -> None:
         failure, self._reader.failure = self._reader.failure, None

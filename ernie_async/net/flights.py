@@ -16,6 +16,7 @@ from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import StreamResumed
 from ernie_async.net.source import WITH_PARTIAL, ChunkSource
 from ernie_async.net.tee import ChunkBranch, Tee
+from ernie_async.net.transport import BusyError
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
@@ -185,7 +186,7 @@ class SharedSource:
             ErnieError: The stream broke, for all of its readers. It has to be told to `fail`.
         """
         if self._clock is not None:
-            raise RuntimeError("another task is waiting for this stream's next chunk")
+            raise BusyError
         if self.phase == "new":
             self._join()
         if self.phase != "open":

@@ -5,9 +5,9 @@ to go on after a break. Hands over whole packets; what becomes of them is for `C
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 from ernie_async.errors import (
     APIError,
@@ -25,6 +25,7 @@ from ernie_async.net.attempt import Attempt
 from ernie_async.net.call import Call
 from ernie_async.net.desk import Desk, Hedger
 from ernie_async.net.hooks import StreamResumed, brief, tell
+from ernie_async.net.transport import BusyError
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.event_ids import EventLedger
@@ -153,18 +154,19 @@ class ChunkSource:
             fell_back_from=self.fell_back_from,
         )
 
-    async def pull(self) -> list[ChatChunk]:
+    def pull(self) -> Coroutine[Any, Any, list[ChatChunk]]:
         """Wait for the next chunks, all that came at once; none at the proper end.
 
         Raises:
             ErnieError: The stream broke. It has to be told to `fail`.
         """
         if self.phase == "open":
-            return await self._read()
-        if self.phase == "new":
-            return await self._begin()
+            return self._read()
+        return self._begin() if self.phase == "new" else self._read_no_more()
+
+    async def _read_no_more(self) -> list[ChatChunk]:
         if self.phase == "opening":
-            raise RuntimeError("another task is waiting for this stream's next chunk")
+            raise BusyError
         if self._reason is not None:
             raise self.left_error("")
         return []

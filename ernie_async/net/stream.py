@@ -14,6 +14,7 @@ from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import StreamResumed
 from ernie_async.net.source import ChunkSource
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents, branch_off
+from ernie_async.net.transport import BusyError
 from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
 from ernie_async.types.chunk import ChatChunk
@@ -68,6 +69,8 @@ class ChatStream:
         except ErnieError as error:
             self._fail(error)
             raise
+        except BusyError:
+            raise  # to whoever came second
         except BaseException:
             self._drop_packet()
             self._source.close("cancelled")

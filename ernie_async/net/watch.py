@@ -19,33 +19,31 @@ class Watch:
 
     A timer for each read would cost 40 to 67 % more for each chunk. Refers to the reply and not to
     the stream, so that a dropped stream is not kept alive by its timer.
+
+    Attributes:
+        since: When the consumer began to wait for an event, whatever heartbeats came meanwhile;
+            `None` while it does not wait.
     """
 
-    __slots__ = ("_handle", "_idle", "_loop", "_reply", "_since", "_total", "_until")
+    __slots__ = ("_handle", "_idle", "_loop", "_reply", "_total", "_until", "since")
 
     def __init__(self, reply: Reply, call: Call) -> None:
         self._loop = reply.loop
         self._reply = reply
         self._idle = call.desk.timeouts.idle
-        self._since: float | None = None
+        self.since: float | None = None
         self._total = call.total
         self._until = call.ends_at
         self._handle: asyncio.Handle | None = None
         if self._idle is not None or self._until is not None:
             self._look()
 
-    def begin_wait(self, now: float, *, is_finished: bool) -> None:
-        """The consumer waits; goes on until `end_wait`, whatever heartbeats come."""
-        if self._since is None:
-            self._since = now
-        if is_finished and (self._idle is None or self._idle > SECONDS_AFTER_FINISH):
+    def hurry(self) -> None:
+        """Every answer has its finish reason: what may still follow is not waited for as long."""
+        if self._idle is None or self._idle > SECONDS_AFTER_FINISH:
             self._idle = SECONDS_AFTER_FINISH
             self.stop()
             self._look()
-
-    def end_wait(self) -> None:
-        """Something came."""
-        self._since = None
 
     def stop(self) -> None:
         """Never look again."""
@@ -63,16 +61,16 @@ class Watch:
                 return
             nexts.append(self._until)
         if self._idle is not None:
-            due = self._idle + (now if self._since is None else self._since)
+            due = self._idle + (now if self.since is None else self.since)
             if now >= due:
                 # After a pause of the whole loop, what came meanwhile is read in the next turn.
-                self._handle = self._loop.call_soon(self._end_if_still_idle, self._since)
+                self._handle = self._loop.call_soon(self._end_if_still_idle, self.since)
                 return
             nexts.append(due)
         self._handle = self._loop.call_at(min(nexts), self._look)
 
     def _end_if_still_idle(self, since: float | None) -> None:
-        if self._since is since and since is not None:
+        if self.since is since and since is not None:
             self._end("idle", self._idle, "no event")
         else:
             self._look()

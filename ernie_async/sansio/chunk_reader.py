@@ -29,6 +29,7 @@ class ChunkReader:
         failure: What comes after the chunks returned so far, if it is an error: to be raised once
             they are delivered. Nothing is read after it.
         is_done: The end mark came. Nothing is read after it.
+        heartbeats: Comments that came.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class ChunkReader:
         "_misses",
         "_template",
         "failure",
+        "heartbeats",
         "is_done",
     )
 
@@ -49,16 +51,22 @@ class ChunkReader:
         self._misses = 0  # templates that were made since one was of use
         self.failure: ErnieError | None = None
         self.is_done: bool = False
-
-    @property
-    def heartbeats(self) -> int:
-        """Comments that came."""
-        return self._decoder.comments
+        self.heartbeats: int = 0
 
     def feed(self, packet: bytes) -> list[ChatChunk]:
         """Take the next bytes; return the chunks that became complete."""
         if self.is_done or self.failure is not None:
             return []
+        # One event as it is known, as it comes from a model that is slower than the network.
+        template = self._template
+        if template is not None and self._decoder.may_skip(packet):
+            known = template.read_one(packet)
+            if known is not None:
+                self._misses = 0
+                return [known]
+        return self._feed(packet)
+
+    def _feed(self, packet: bytes) -> list[ChatChunk]:
         decoder = self._decoder
         chunks: list[ChatChunk] = []
         events: list[ServerSentEvent] | None = None
@@ -76,6 +84,7 @@ class ChunkReader:
         try:
             if events is None:
                 events = decoder.feed(packet)
+                self.heartbeats = decoder.comments
             self._read(events, chunks)
             if decoder.failure is not None:
                 raise decoder.failure
@@ -84,6 +93,7 @@ class ChunkReader:
         else:
             if decoder.last_event_id:
                 self._ledger.last_event_id = decoder.last_event_id
+                self._template = None  # what has an id may have come before
             if decoder.retry is not None:
                 self._ledger.retry = decoder.retry
         return chunks

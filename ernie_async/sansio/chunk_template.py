@@ -58,13 +58,14 @@ class ChunkTemplate:
     The chunks it makes share one set of field names, so that they are known by it for the same.
     """
 
-    __slots__ = ("_after", "_before", "_between", "_choice", "_chunk", "_delta")
+    __slots__ = ("_after", "_before", "_between", "_choice", "_chunk", "_delta", "_first", "_last")
 
     def __init__(self, before: bytes, after: bytes, chunk: ChatChunk) -> None:
         choice = chunk.choices[0]
         self._before = b"data: " + before
         self._after = after + b"\n\n"
         self._between = self._after + self._before
+        self._first, self._last = len(self._before), -len(self._after)  # where a text is
         self._chunk = chunk.__dict__, chunk.__pydantic_fields_set__
         self._choice = choice.__dict__, choice.__pydantic_fields_set__
         # Without the probe, which may be long; each chunk has a text of its own.
@@ -92,6 +93,20 @@ class ChunkTemplate:
         end = events.find(b"\n\n") + 2
         return events.startswith(self._before) and events.endswith(self._after, 0, end)
 
+    def read_one(self, event: bytes) -> ChatChunk | None:
+        """Read one whole event as it came; `None` if these bytes are not one that is like this."""
+        if not (event.startswith(self._before) and event.endswith(self._after)):
+            return None
+        first, last = self._first, self._last
+        text = event[first:last]
+        # Where what stands before and after the text overlaps, it is too short.
+        if len(text.translate(None, SPECIAL)) != len(event) - first + last:
+            return None
+        try:
+            return self._make([text.decode()])[0]
+        except UnicodeDecodeError:
+            return None
+
     def read(self, events: bytes) -> tuple[list[ChatChunk], int]:
         """Read whole events as they came, `data: ` and the empty line with each.
 
@@ -103,7 +118,7 @@ class ChunkTemplate:
             return [], 0
         if not events.endswith(self._after):
             events = events[: events.rfind(self._after) + len(self._after)]
-        size, first, last = len(events), len(self._before), -len(self._after)
+        size, first, last = len(events), self._first, self._last
         texts = events[first:last]
         n_breaks = 0
         if b"\n" in texts:

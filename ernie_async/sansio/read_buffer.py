@@ -18,7 +18,7 @@ WEIGHT = 0.2
 WORTHWHILE = 4
 
 # Two packets within a clock's resolution do not make an infinite bandwidth.
-LEAST_SECONDS = 1e-6
+LEAST = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,25 @@ class ReadGauge:
         latency: Seconds until bytes come, where they have to be waited for; a moving average.
         bandwidth: Bytes per second that arrive; a moving average.
         size: Bytes to take at once: latency times bandwidth, within the bounds.
+        least: Bytes to take at once at least, if they are there.
         most: Bytes to take at once at most.
+        max_delay: Seconds to hold a packet at most; 0 for never.
     """
 
-    __slots__ = ("_arrived", "_at", "_bounds", "bandwidth", "latency", "most", "size")
+    __slots__ = (
+        "_arrived",
+        "_at",
+        "bandwidth",
+        "latency",
+        "least",
+        "max_delay",
+        "most",
+        "size",
+    )
 
     def __init__(self, bounds: ReadBuffer) -> None:
-        self._bounds = bounds
+        self.least: int = bounds.minimum
+        self.max_delay: float = bounds.max_delay
         self._at: float | None = None
         self._arrived = 0
         self.latency: float = 0.0
@@ -78,22 +90,24 @@ class ReadGauge:
         """
         if arrived == self._arrived:
             return  # taken from what had come before, so nothing is measured
+        # Written out, without a call: this runs for each packet.
+        latency, bandwidth = self.latency, self.bandwidth
         if waited:
-            self.latency = _average(self.latency, waited)
-        if self._at is not None and now > self._at:
-            rate = (arrived - self._arrived) / max(now - self._at, LEAST_SECONDS)
-            self.bandwidth = _average(self.bandwidth, rate)
-            product = int(self.latency * self.bandwidth)
-            self.size = min(max(product, self._bounds.minimum), self._bounds.maximum)
+            latency = self.latency = latency + WEIGHT * (waited - latency) if latency else waited
+        if self._at is not None and (seconds := now - self._at) > 0:
+            rate = (arrived - self._arrived) / max(seconds, LEAST)
+            bandwidth = bandwidth + WEIGHT * (rate - bandwidth) if bandwidth else rate
+            self.bandwidth = bandwidth
+            size = latency * bandwidth
+            if size < self.least:
+                self.size = self.least
+            else:
+                self.size = int(size) if size < self.most else self.most
         self._at, self._arrived = now, arrived
 
     def delay(self, n_bytes: int) -> float:
         """Seconds to hold a packet of so many bytes, so that it is handed over with the next."""
-        most = self._bounds.max_delay
+        most = self.max_delay
         if not most or n_bytes >= self.most or self.bandwidth * most <= WORTHWHILE * n_bytes:
             return 0.0
         return min(most, (self.most - n_bytes) / self.bandwidth)
-
-
-def _average(held: float, new: float) -> float:
-    return held + WEIGHT * (new - held) if held else new

@@ -117,6 +117,15 @@ class EventDecoder:
             make, last_id = tuple.__new__, self.last_event_id
             events += [make(ServerSentEvent, (data, "", last_id)) for data in plain]
 
+    def may_skip(self, packet: bytes) -> bool:
+        """Whether a packet that is one plain event need not be fed, if somebody else reads it."""
+        return (
+            self._is_between
+            and not self._pending
+            and self.failure is None
+            and len(packet) <= self.max_event_bytes
+        )
+
     def feed_plain(self, packet: bytes) -> list[bytes] | None:
         """Take the next bytes if they are plain: their events have one data line, nothing else.
 

@@ -109,8 +109,9 @@ def developer(content: str) -> Message:
 
 def user(content: str | Sequence[ContentPart | str], *, name: str | None = None) -> Message:
     """Something the user says: text, or parts with texts, pictures and videos."""
-    held = content if isinstance(content, str) else [_part(part) for part in content]
-    return Message(role="user", content=held, name=name)
+    if isinstance(content, str) or not isinstance(content, Sequence):  # the model says what it is
+        return Message(role="user", content=content, name=name)
+    return Message(role="user", content=[_part(part) for part in content], name=name)
 
 
 def _part(part: ContentPart | str) -> ContentPart:

@@ -5,6 +5,7 @@ import gc
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ernie_async import (
     AsyncClient,
     CallEnded,
+    ChatChunk,
     ChatStream,
     DeadlineError,
     ErnieError,
@@ -326,13 +328,22 @@ async def test_heartbeats_and_timing_can_be_seen(server: MockErnie, client: Asyn
     assert 0 < answer.timing.first_token <= (answer.timing.total or 0)
 
 
-async def test_two_readers_of_one_stream_are_told(server: MockErnie, client: AsyncClient) -> None:
-    server.script(stall(1))
-    stream = client.stream("hi", timeouts=Timeouts(idle=0.2))
-    await anext(stream)
-    results = await asyncio.gather(anext(stream), anext(stream), return_exceptions=True)
-    assert any(isinstance(result, RuntimeError) for result in results)
-    await stream.aclose()
+@pytest.mark.parametrize("options", [{}, {"coalesce": True}], ids=["own", "shared"])
+async def test_a_second_reader_is_told_and_the_first_one_goes_on(
+    server: MockErnie, client: AsyncClient, options: dict[str, Any]
+) -> None:
+    server.script(reply("abcdef", chunk_ms=50))
+    stream = client.stream("hi", **options)
+    text = ""
+    async for chunk in stream:
+        text += chunk.text
+        if len(text) == 2:
+            first = asyncio.create_task(anext(stream))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match=r"another task is waiting .* tee"):
+                await anext(stream)
+            text += (await first).text
+    assert text == "abcdef"
 
 
 @pytest.mark.parametrize("where", ["line", "head", "backoff", "chunk"])
@@ -370,11 +381,13 @@ async def test_closing_a_stream_that_another_task_waits_for(server: MockErnie, w
 
 
 async def test_two_tasks_cannot_begin_one_stream(server: MockErnie, client: AsyncClient) -> None:
+    server.script(reply("abc"))
     stream = client.stream("hi")
     results = await asyncio.gather(anext(stream), anext(stream), return_exceptions=True)
-    assert sum(isinstance(result, RuntimeError) for result in results) == 1
+    assert isinstance(results[0], ChatChunk)
+    assert isinstance(results[1], RuntimeError)
     assert len(server.requests) == 1
-    await stream.aclose()
+    assert (await stream.final()).text == "abc"
 
 
 async def test_a_stream_can_be_cancelled_in_the_moment_in_which_its_time_is_up(

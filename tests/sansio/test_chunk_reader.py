@@ -22,6 +22,7 @@ RECORDED = {
 }
 
 DONE = b"data: [DONE]\n\n"
+BOM = b"\xef\xbb\xbf"  # after it, byte by byte, no two events are ever read at once
 ERROR = b'{"error":{"code":"internal_error","message":"no"}}'
 
 
@@ -91,7 +92,7 @@ BLOCKS = st.sampled_from(
         b"data: hello\n\n",
         b"data: {\xff\n\n",
         b"event: message\n" + event("named"),
-        b"\xef\xbb\xbf",
+        BOM,
         b"rubbish\n\n",
     ]
 )
@@ -108,8 +109,8 @@ def test_any_stream_gives_the_same_however_it_is_cut(
 @given(st.lists(BLOCKS, max_size=8))
 def test_the_quick_way_and_the_thorough_way_agree(blocks: list[bytes]) -> None:
     # A byte order mark in front and every event in pieces: nothing of it is plain.
-    body = b"".join(blocks).replace(b"\xef\xbb\xbf", b"")
-    thorough = outcome([bytes([byte]) for byte in b"\xef\xbb\xbf" + body])
+    body = b"".join(blocks).replace(BOM, b"")
+    thorough = outcome([bytes([byte]) for byte in BOM + body])
     assert outcome([body]) == thorough
 
 
@@ -185,8 +186,7 @@ def test_reading_events_alike_and_reading_each_by_itself_agree(
 ) -> None:
     whole = "".join(blocks).encode()
     body = whole[: data.draw(st.integers(0, len(whole)))]
-    # After a byte order mark, byte by byte, no two events are ever read at once.
-    each = told([bytes([byte]) for byte in b"\xef\xbb\xbf" + FIRST + body])
+    each = told([bytes([byte]) for byte in BOM + FIRST + body])
     assert told([FIRST, *split(body, places)]) == each
     assert told([FIRST, body]) == each
 
@@ -371,6 +371,45 @@ def test_events_of_one_form_are_read_alike_and_another_one_between_them_by_itsel
     assert texts(reader.feed(event("e")[:-9])) == []
     assert texts(reader.feed(event("e")[-9:] + event("f") + event("g")[:-9])) == ["e", "f"]
     assert texts(reader.feed(event("g")[-9:])) == ["g"]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"id: 4\n" + event("5") + event("6"),
+        event("5")[:-1],
+        b": ping\n\n",
+        b"event: message\n",
+        b"data: [DONE]\n\n",
+        ERROR,
+        b"",
+    ],
+)
+def test_one_event_of_a_known_form_is_read_at_once_only_where_nothing_came_before_it(
+    between: bytes,
+) -> None:
+    packets = [FIRST, event("1"), event("2"), event("3"), between, event("7"), event("8")]
+    assert told(packets) == told([bytes([byte]) for byte in BOM + b"".join(packets)])
+
+
+def test_once_events_have_ids_one_of_a_known_form_is_noted_as_any_other() -> None:
+    first, other = (event("a").replace(b"{", b'{"id":"as-%d",' % n, 1) for n in (1, 2))
+    ledger = EventLedger()
+    reader = ChunkReader(ledger, max_event_bytes=1 << 20)
+    numbered = b"id: 4\n"
+    assert len([reader.feed(packet) for packet in (first, first, numbered + other, first)]) == 4
+    ledger.begin_replay()
+    again = ChunkReader(ledger, max_event_bytes=1 << 20)
+    assert again.feed(numbered + first) == []
+    assert again.failure is None
+
+
+def test_one_event_of_a_known_form_may_be_too_large_as_any_other() -> None:
+    reader = ChunkReader(EventLedger(), max_event_bytes=len(event("a" * 9)))
+    assert texts(reader.feed(FIRST) + reader.feed(event("1")) + reader.feed(event("a" * 9)))
+    assert reader.failure is None
+    assert reader.feed(event("a" * 12)) == []
+    assert isinstance(reader.failure, DecodeError)
 
 
 def test_an_event_without_data_says_nothing() -> None:

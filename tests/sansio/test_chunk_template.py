@@ -78,8 +78,8 @@ def test_chunks_share_no_field_that_could_be_changed() -> None:
         data("x\ny"),
         data('say "x"'),
         data("量", ascii_only=True),
-        data("x").replace(b"x", b"\xff"),
-        data("x").replace(b"x", b"\t"),
+        data("x").replace(b'"x"', b'"\xff"'),
+        data("x").replace(b'"x"', b'"\t"'),
         data("x") + b" ",
         data("x")[:-1],
         data("x").replace(b'"x"', b'"'),
@@ -93,6 +93,7 @@ def test_an_event_of_another_form_is_left_to_the_parser(other: bytes) -> None:
     assert template().read(packet(other)) == ([], 0)
     assert template().read(packet(other, data("a"))) == ([], 0)
     assert template().read(packet(data("a"), other, data("a"))) == ([], 0)
+    assert template().read_one(packet(other)) is None
 
 
 def test_an_event_of_another_form_at_the_end_leaves_those_before_it() -> None:
@@ -107,6 +108,14 @@ def test_whether_the_first_event_fits_is_told_without_reading_it() -> None:
     assert template().fits(packet(data("x\ny")))
     assert not template().fits(packet(data("x", usage={"total_tokens": 1}), data("a")))
     assert not template().fits(packet(b"[DONE]", data("a")))
+
+
+def test_one_event_is_read_as_several_are() -> None:
+    assert [template().read_one(packet(data("a")))] == template().read(packet(data("a")))[0]
+    assert template().read_one(packet(data("a"), data("b"))) is None
+    for cut in range(1, len(packet(data("a")))):
+        assert template().read_one(packet(data("a"))[cut:]) is None
+        assert template().read_one(packet(data("a"))[:-cut]) is None
 
 
 def test_other_bytes_around_events_are_left_to_the_decoder() -> None:

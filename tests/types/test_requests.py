@@ -175,3 +175,9 @@ def test_prefix_may_only_be_last() -> None:
     assert ChatRequest(messages=[user("x"), assistant("a", prefix=True)]).messages[-1].prefix
     with pytest.raises(ValidationError, match="only the last message may have prefix"):
         ChatRequest(messages=[assistant("a", prefix=True), user("x")])
+
+
+@pytest.mark.parametrize("content", [5, None, b"hi", [5], {"type": "text"}])
+def test_what_is_no_content_is_refused_by_the_model(content: Any) -> None:
+    with pytest.raises(ValidationError, match="content"):
+        user(content)
