@@ -58,17 +58,16 @@ class ChunkTemplate:
     The chunks it makes share one set of field names, so that they are known by it for the same.
     """
 
-    __slots__ = ("_after", "_before", "_between", "_choice", "_chunk", "_delta", "_first", "_last")
+    __slots__ = ("_after", "_before", "_choice", "_chunk", "_delta", "_first", "_last")
 
     def __init__(self, before: bytes, after: bytes, chunk: ChatChunk) -> None:
         choice = chunk.choices[0]
         self._before = b"data: " + before
         self._after = after + b"\n\n"
-        self._between = self._after + self._before
         self._first, self._last = len(self._before), -len(self._after)  # where a text is
-        self._chunk = chunk.__dict__, chunk.__pydantic_fields_set__
-        self._choice = choice.__dict__, choice.__pydantic_fields_set__
-        # Without the probe, which may be long; each chunk has a text of its own.
+        # Without what each chunk has of its own; the probe may be long.
+        self._chunk = {**chunk.__dict__, "choices": None}, chunk.__pydantic_fields_set__
+        self._choice = {**choice.__dict__, "delta": None}, choice.__pydantic_fields_set__
         self._delta = {**choice.delta.__dict__, "content": ""}, choice.delta.__pydantic_fields_set__
 
     @classmethod
@@ -125,7 +124,8 @@ class ChunkTemplate:
             # Cut at the empty lines, which are found faster than all that stands between two texts.
             cut = [event[first : last + 2] for event in events[:-2].split(b"\n\n")]
             texts, n_breaks = b"\n".join(cut), len(cut) - 1
-            if self._before + self._between.join(cut) + self._after != events:
+            between = self._after + self._before
+            if self._before + between.join(cut) + self._after != events:
                 return [], 0
         elif len(texts) != size - first + last:
             return [], 0  # what stands before and after the text overlaps

@@ -25,7 +25,7 @@ class EventLedger:
 
     def __init__(self) -> None:
         self._hashes = array("q")
-        self._earlier: set[int] = set()
+        self._earlier: frozenset[int] = frozenset()
         self._is_checked = True
         self._answer_id: str | None = None
         self.last_event_id: str = ""
@@ -33,7 +33,7 @@ class EventLedger:
 
     def begin_replay(self) -> None:
         """The server was asked for what comes after `last_event_id`."""
-        self._earlier = set(self._hashes)
+        self._earlier = frozenset(self._hashes)
         self._is_checked = False
 
     def admit(self, event_id: str, answer_id: str | None) -> bool:
