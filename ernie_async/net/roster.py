@@ -50,6 +50,10 @@ class Roster:
         self._is_draining = False
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
+    def __len__(self) -> int:
+        """Calls under way."""
+        return len(self._calls)
+
     def check(self) -> None:
         """Do nothing as long as calls may begin.
 
