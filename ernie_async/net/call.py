@@ -90,7 +90,7 @@ class Call:
         "_stop",
         "_stopped",
         "_token",
-        "_waits",
+        "_waited",
         "charge",
         "desk",
         "ends_at",
@@ -126,7 +126,7 @@ class Call:
         self.first_token: float | None = None
         self.sent: int = 0
         self.failures: list[FailedAttempt] = []
-        self._waits = [0.0]
+        self._waited = 0.0  # before the attempt under way
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
         self._refusals = 0  # for want of quota
@@ -546,7 +546,7 @@ class Call:
                 error=brief(error),
                 status=None if refusal is None else refusal.status,
                 code=None if refusal is None else refusal.code,
-                waited=self._waits[-1],
+                waited=self._waited,
                 model=self.request.model,
             )
         )
@@ -554,7 +554,7 @@ class Call:
         error.request_id = error.request_id or self.request.request_id
 
     def _before_wait(self, error: ErnieError, attempt: int, delay: float) -> None:
-        self._waits.append(delay)
+        self._waited = delay
         tell(
             self.desk.hooks,
             RetryScheduled(call=self.number, attempt=attempt, delay=delay, error=brief(error)),

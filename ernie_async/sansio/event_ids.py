@@ -4,6 +4,7 @@ Knows the ids of events and of the answer; knows no bytes and no requests.
 """
 
 from array import array
+from collections.abc import Container
 
 from ernie_async.errors import DecodeError
 
@@ -24,8 +25,8 @@ class EventLedger:
     __slots__ = ("_answer_id", "_earlier", "_hashes", "_is_checked", "last_event_id", "retry")
 
     def __init__(self) -> None:
-        self._hashes = array("q")
-        self._earlier: frozenset[int] = frozenset()
+        self._hashes: array[int] | None = None  # until there is one
+        self._earlier: Container[int] = ()
         self._is_checked = True
         self._answer_id: str | None = None
         self.last_event_id: str = ""
@@ -33,7 +34,7 @@ class EventLedger:
 
     def begin_replay(self) -> None:
         """The server was asked for what comes after `last_event_id`."""
-        self._earlier = frozenset(self._hashes)
+        self._earlier = frozenset(self._hashes or ())
         self._is_checked = False
 
     def admit(self, event_id: str, answer_id: str | None) -> bool:
@@ -58,6 +59,8 @@ class EventLedger:
         if is_known:
             return False
         if event_id and event_id != self.last_event_id:
+            if self._hashes is None:
+                self._hashes = array("q")
             self._hashes.append(hash(event_id))
             self.last_event_id = event_id
         return True

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import time
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import anyio
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from ernie_async import (
     AsyncClient,
     BlockedError,
+    ChatStream,
     ConfigError,
     ConnectError,
     DeadlineError,
@@ -403,3 +404,21 @@ async def test_an_error_of_a_resume_does_not_hide_the_break(
     assert len(caught.value.attempts) == 4
     assert ConnectError.__name__ in str(caught.value)
     gc.collect()
+
+
+async def test_streams_that_are_ahead_of_their_readers_take_turns(server: MockErnie) -> None:
+    n_streams, longest = 8, 35
+    server.script(*[reply("字" * 200)] * n_streams)  # an event is some 200 bytes, a read 4096
+    order: list[int] = []
+
+    async def read(number: int, stream: ChatStream) -> None:
+        async for _ in stream:
+            order.append(number)
+
+    async with AsyncClient("k", base_url=server.base_url) as client:
+        streams = [client.stream("hi") for _ in range(n_streams)]
+        for stream in streams:
+            await anext(stream)
+        await asyncio.sleep(0.3)  # until as much has come as a connection holds
+        await asyncio.gather(*map(read, range(n_streams), streams))
+    assert longest / 3 < max(len([*turn]) for _, turn in groupby(order)) <= longest
