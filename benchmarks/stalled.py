@@ -12,15 +12,17 @@ import sys
 from benchmarks.contenders import KEY, MODEL, PROMPT
 from benchmarks.load_server import Mode
 from benchmarks.machine import allow_descriptors, resident_bytes
+from benchmarks.measure import Load
 from ernie_async import AsyncClient, ChatStream
 
 CHUNKS = 1_000_000
-LOOKS = (1.0, 2.0, 3.0, 5.0)
+LOOKS = (5.0, 6.0, 7.0, 9.0)
 
 
 async def hold(port: int, streams: int) -> list[float]:
     """Resident kB for each of the streams, at each of the looks."""
-    base_url = f"http://127.0.0.1:{port}/{Mode(CHUNKS)}/v2"
+    load = Load(port)
+    base_url = load.base_url(Mode(CHUNKS, is_gated=True))
     held: list[ChatStream] = []
     async with AsyncClient(KEY, base_url=base_url, model=MODEL) as client:
         for _ in range(10):  # so that what is loaded once is not counted
@@ -30,6 +32,7 @@ async def hold(port: int, streams: int) -> list[float]:
             stream = client.stream(PROMPT)
             await anext(stream)
             held.append(stream)
+        load.open_gate()
         started = asyncio.get_running_loop().time()
         sizes = []
         for look in LOOKS:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -254,7 +254,6 @@ def run_command(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@cache
 def help_of(command: str) -> str:
     done = run_command(*command.split(), "--help")
     assert done.returncode == 0, done.stderr
@@ -264,29 +263,35 @@ def help_of(command: str) -> str:
 @pytest.mark.slow
 def test_options_of_commands_exist() -> None:
     pytest.importorskip("cyclopts")
+    used = []
     for where, words in ernie_commands():
         command, *rest = words
         if command in COMMANDS_OF_COMMANDS:
             command = f"{command} {rest.pop(0)}"
-        for option in (word.partition("=")[0] for word in rest if word.startswith("-")):
-            is_known = re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", help_of(command))
-            assert is_known, f"{where}: ernie-async {command} has no {option}"
+        used += [(where, command, word.partition("=")[0]) for word in rest if word.startswith("-")]
+    commands = sorted({command for _, command, _ in used})
+    with ThreadPoolExecutor(2) as pool:
+        told = dict(zip(commands, pool.map(help_of, commands), strict=True))
+    for where, command, option in used:
+        is_known = re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", told[command])
+        assert is_known, f"{where}: ernie-async {command} has no {option}"
 
 
 @pytest.mark.slow
 def test_offline_commands_run() -> None:
     pytest.importorskip("cyclopts")
     # `serve` runs until it is stopped; test_cli_serve does both.
-    offline = [
-        (where, words)
+    offline = {  # each once, however many pages have it
+        tuple(words): where
         for where, words in ernie_commands()
         if "--offline" in words and words[0] != "serve"
-    ]
+    }
     assert offline
-    for where, words in offline:
-        done = run_command(*words)
-        assert done.returncode == 0, f"{where}: {done.stderr}"
-        assert done.stdout.strip(), where
+    with ThreadPoolExecutor(2) as pool:
+        done = pool.map(lambda words: run_command(*words), offline)
+        for where, ended in zip(offline.values(), done, strict=True):
+            assert ended.returncode == 0, f"{where}: {ended.stderr}"
+            assert ended.stdout.strip(), where
 
 
 def test_extras_exist() -> None:
