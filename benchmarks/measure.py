@@ -191,7 +191,7 @@ async def per_request(
     async with make(load.base_url(Mode(chunks=0))) as client:
         await ask_many(client, workers, workers)
         gc.collect()
-        while used < at_least:
+        while not answered or used < at_least:
             before = clock()
             await ask_many(client, workers, requests)
             used += clock() - before

@@ -169,7 +169,7 @@ def test_samples_are_shared_out_by_layer() -> None:
 def test_a_quick_run_asks_sockets_and_us_and_writes_what_it_found(tmp_path: Path) -> None:
     written = tmp_path / "results.json"
     options = ["--quick", "--rounds", "1", "--json", str(written)]
-    options += ["--contenders", "socket,by-line,ours", "--only", "first-p99,whole"]
+    options += ["--contenders", "socket,by-line,ours", "--only", "first-p99,whole,batch"]
     said = run("benchmarks", *options)
     assert "| time to first token, warm connection, p99" in said
     found = json.loads(written.read_text("utf-8"))
@@ -177,6 +177,7 @@ def test_a_quick_run_asks_sockets_and_us_and_writes_what_it_found(tmp_path: Path
     assert all(rounds["0"] > 0 for rounds in found["results"]["first-p99"].values())
     assert found["results"]["whole"]["socket"] == {}, "nobody asks it for a text"
     assert found["results"]["whole"]["ours"]["0"] < 10e6
+    assert found["results"]["batch"]["ours"]["0"] > 0
     assert found["versions"]["ours"]["ernie-async"]
     assert found["rounds"] == 1
 
