@@ -30,7 +30,7 @@ DRAIN_BYTES = 4096
 
 # A stream that is faster than its consumer lets other tasks have a turn after so many bytes, shared
 # with the calls that are under way: seventy events of 170 bytes if there is no other call, and one
-# read if there are many. A turn costs a lone stream about as much as four events.
+# read if there are many. Shorter turns would only cost a lone stream (`python -m benchmarks`, one).
 TURN_BYTES = 24576
 
 

@@ -108,6 +108,6 @@ class ReadGauge:
     def delay(self, n_bytes: int) -> float:
         """Seconds to hold a packet of so many bytes, so that it is handed over with the next."""
         most = self.max_delay
-        if not most or n_bytes >= self.most or self.bandwidth * most <= WORTHWHILE * n_bytes:
+        if n_bytes >= self.most or self.bandwidth * most <= WORTHWHILE * n_bytes:
             return 0.0
         return min(most, (self.most - n_bytes) / self.bandwidth)
