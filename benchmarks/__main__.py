@@ -19,7 +19,10 @@ from benchmarks.worker import LOOPS
 
 ROUNDS = 7
 FEW_ROUNDS = 3
-"""Rounds with `--quick`, and at most for memory, which hardly varies, and for slow contenders."""
+"""Rounds with `--quick`, and at most for memory, which hardly varies."""
+
+SLOW_ROUNDS = 1
+"""Rounds for slow contenders: what they take is a multiple of any spread."""
 
 SLOW = ("httpx", "openai", "openai-aiohttp", "qianfan", "litellm")
 """Contenders that would take most of the time and are far from any line drawn here.
@@ -86,6 +89,13 @@ def importable(bench: runs.Bench, contenders: Sequence[str]) -> dict[str, dict[s
     return found
 
 
+def rounds_of(contender: str, question: str, rounds: int) -> int:
+    """How many of the rounds ask a contender a question."""
+    if contender in SLOW:
+        return min(rounds, SLOW_ROUNDS)
+    return min(rounds, FEW_ROUNDS) if QUESTIONS[question].is_memory else rounds
+
+
 def measure(
     bench: runs.Bench, questions: Sequence[str], contenders: Sequence[str], rounds: int
 ) -> Iterator[Results]:
@@ -102,8 +112,7 @@ def measure(
                 contender = contenders[(turn + number) % len(contenders)]
                 if (name, contender) in failed or not QUESTIONS[name].is_put_to(contender):
                     continue
-                is_brief = QUESTIONS[name].is_memory or contender in SLOW
-                if is_brief and number >= FEW_ROUNDS:
+                if number >= rounds_of(contender, name, rounds):
                     continue
                 try:
                     results[name][contender][number] = bench.run(contender, name)
@@ -151,7 +160,9 @@ def main() -> None:
     print("Each cell: median (least to greatest) over the rounds. Floor: absolute; others: ratios")
     print("to the floor of the same round, with + what they add to it, with a unit absolute.")
     if rounds > FEW_ROUNDS:
-        print(f"{', '.join(SLOW)} and whatever is counted in bytes: {FEW_ROUNDS} rounds at most.")
+        print(f"Whatever is counted in bytes: {FEW_ROUNDS} rounds.")
+    if rounds > SLOW_ROUNDS:
+        print(f"{', '.join(SLOW)}: {SLOW_ROUNDS} round.")
     for note in table.footnotes(chosen):
         print(note)
 

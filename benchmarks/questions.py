@@ -147,6 +147,7 @@ QUESTIONS = {
         partial(answer_wall, requests=20_000, at_least=0),
         partial(answer_wall, requests=2_000, at_least=0),
         is_large=True,
+        asked=("floor", "hand-made", "typed", "openai", "openai-aiohttp", "qianfan", "ours"),
     ),
     "memory": Question(
         "memory per open slow stream, 1,000 open",

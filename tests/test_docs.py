@@ -145,6 +145,8 @@ def block_id(block: Block) -> str:
 
 # Programs
 
+VALKEY = pytest.mark.xdist_group("valkey")
+
 # Engines that the tests do without; see `CI_RAY` in `.ci/run`.
 OPTIONAL = ("ray", "distributed")
 
@@ -166,7 +168,13 @@ def key_holder(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockErnie]:
     logging.getLogger("ernie_async").setLevel(own_level)
 
 
-@pytest.mark.parametrize("block", PROGRAMS, ids=block_id)
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=block_id(block), marks=VALKEY if "Valkey" in block.code else ())
+        for block in PROGRAMS
+    ],
+)
 def test_program_runs_and_prints_what_it_says(
     block: Block, key_holder: MockErnie, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ from ernie_async.sansio.rate_headers import RateHeaders
 from ernie_async.testing import MockErnie, reply
 from tests.silent import silent_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ SECOND = 1_000_000
 LEASE = SECOND
 FOREVER = 10**12
 
+pytestmark = pytest.mark.xdist_group("valkey")
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[redis.Redis]:

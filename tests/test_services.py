@@ -39,7 +39,7 @@ COMMANDS = {
 FRAMEWORKS = ["fastapi", "starlette", "litestar", "aiohttp"]
 ANSWER = "第一行\n\n“第二行”\r\n" + "很长" * 40
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
 
 
 class Service:

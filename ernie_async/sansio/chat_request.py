@@ -57,8 +57,16 @@ PHRASES: tuple[tuple[type, str, str], ...] = (
 MAX_DEPTH = 255
 
 
-def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
+def chat_request(
+    prompt: Prompt, options: Mapping[str, Any], *, has_hints: bool = True
+) -> ChatRequest:
     """Check a prompt and its options; options win over the fields of a `ChatRequest`.
+
+    Args:
+        prompt: What to say.
+        options: Fields by name.
+        has_hints: Whether an error says what to write instead, in Python; else who asked did not
+            write any.
 
     Raises:
         ConfigError: A field is unknown or has a value that no model accepts.
@@ -87,7 +95,7 @@ def chat_request(prompt: Prompt, options: Mapping[str, Any]) -> ChatRequest:
     except ValidationError as error:
         findings = error.errors(include_url=False)
     # Outside the handler, since pydantic's own text would only repeat ours less readably.
-    raise ConfigError("\n".join(_explain(findings)))
+    raise ConfigError("\n".join(_explain(findings, has_hints=has_hints)))
 
 
 def _plain_containers(value: Any) -> Any:
@@ -156,14 +164,15 @@ def _find_unsendable(fields: Any) -> str | None:
     return None
 
 
-def _explain(findings: Sequence[ErrorDetails]) -> list[str]:
+def _explain(findings: Sequence[ErrorDetails], *, has_hints: bool) -> list[str]:
     """One line for each field that is wrong."""
     expected: dict[str, list[str]] = {}
     came: dict[str, str] = {}
     for finding in findings:
         field = _field_path(finding["loc"])
         if finding["type"] == "extra_forbidden":
-            expected[field], came[field] = [f"no such field{_hint(field)}"], ""
+            hint = _hint(field) if has_hints else ""
+            expected[field], came[field] = [f"no such field{hint}"], ""
         else:
             # A union reports each of its members.
             expected.setdefault(field, []).append(

@@ -91,7 +91,7 @@ def read_ask(
     for name in sorted(fields.keys() - ChatRequest.model_fields.keys()):
         raise ConfigError(f"{name}: no such field")
     _limit(fields, rules, model)
-    request = chat_request(messages, fields)
+    request = chat_request(messages, fields, has_hints=False)
     check_media(request.messages, rules.media_hosts)
     is_stream = is_stream or bool(wants_stream)
     if is_stream:

@@ -26,7 +26,7 @@ from ernie_async.errors import ConfigError, LimiterError
 from ernie_async.testing import MockErnie, reply
 from tests.silent import silent_server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
 
 
 @pytest.fixture(scope="module")

