@@ -21,6 +21,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -90,6 +91,7 @@ from ernie_async.sansio.retry import may_pass
 from ernie_async.testing import MockErnie
 from ernie_async.types.usage import Timing
 from tests.test_architecture import FLOORS
+from tests.valkey import alone
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -145,8 +147,6 @@ def block_id(block: Block) -> str:
 
 # Programs
 
-VALKEY = pytest.mark.xdist_group("valkey")
-
 # Engines that the tests do without; see `CI_RAY` in `.ci/run`.
 OPTIONAL = ("ray", "distributed")
 
@@ -168,13 +168,7 @@ def key_holder(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockErnie]:
     logging.getLogger("ernie_async").setLevel(own_level)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        pytest.param(block, id=block_id(block), marks=VALKEY if "Valkey" in block.code else ())
-        for block in PROGRAMS
-    ],
-)
+@pytest.mark.parametrize("block", PROGRAMS, ids=block_id)
 def test_program_runs_and_prints_what_it_says(
     block: Block, key_holder: MockErnie, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -191,7 +185,8 @@ def test_program_runs_and_prints_what_it_says(
         assert run_script(block.code, tmp_path).rstrip() == (block.output or "").rstrip()
         return
     code = compile("\n" * (block.line - 1) + block.code, block.page, "exec")
-    exec(code, {"__name__": "__main__"})
+    with alone() if "ValkeyServer" in block.code else nullcontext():
+        exec(code, {"__name__": "__main__"})
     gc.collect()  # a client that was left open says so now
     printed = capsys.readouterr().out
     if block.output is not None:

