@@ -17,7 +17,7 @@ from benchmarks.questions import QUESTIONS
 
 ENVIRONMENTS_FOLDER = Path(__file__).parents[1] / ".bench"
 
-LONGEST_RUN = 300
+LONGEST_RUN = 180
 """Seconds after which a measurement is given up."""
 
 STEADY_HEAP = {
