@@ -16,7 +16,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-# Waits of tests are a tenth of a second where users' are minutes.
+# Waits of tests are about a second where users' are minutes; a busy machine overruns shorter ones.
 IMPATIENT = Timeouts(connect=2, first_event=1, idle=0.7)
 QUICK_RETRY = RetryPolicy(attempts=3, base_delay=0.001)
 

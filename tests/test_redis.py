@@ -358,7 +358,7 @@ async def test_a_refusal_in_one_process_stops_the_other(valkey: ValkeyServer, na
         await asyncio.sleep(0.05)
         async with two.admit(model="m"):
             assert 0.4 <= monotonic() - started < 1.0
-            await until(lambda: one.snapshot().paused_for == 0)
+        await until(lambda: one.snapshot().paused_for == 0, 0.5)
 
 
 async def test_what_one_process_learns_holds_for_the_other(valkey: ValkeyServer, name: str) -> None:

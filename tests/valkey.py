@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A cluster's own line is 10,000 above its port. Both are below what the system gives to others.
+# A cluster's own line is 10,000 above its port. Both are below what Linux gives to others.
 FIRST = 12_000
 PORTS_EACH = 100
 
