@@ -3,7 +3,7 @@
 What every verb has in common, and the body of a chat.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from random import getrandbits
@@ -182,28 +182,31 @@ def ask_chat(
     )
 
 
-async def answer_chat(desk: Desk, request: Request) -> ChatCompletion:
+def answer_chat(desk: Desk, request: Request) -> Coroutine[Any, Any, ChatCompletion]:
     """Make a chat whose answer comes in one piece, or wait for one that is the same; filter it.
 
     Raises:
         BlockedError: The content filter forbids to send the prompt, or to show the answer.
         ErnieError: See the tree in `errors`.
     """
-    content_filter, hooks = desk.content_filter, desk.hooks
-    if content_filter is None:
-        return await _answer(desk, request)
-    from ernie_async.net.screening import judge_prompt, screen_completion
+    return _answer(desk, request) if desk.content_filter is None else _screened(desk, request)
 
+
+async def _screened(desk: Desk, request: Request) -> ChatCompletion:
+    from ernie_async.net.screening import judge_prompt, screen_completion  # few need it
+
+    content_filter, hooks = desk.content_filter, desk.hooks
+    assert content_filter is not None
     await judge_prompt(content_filter, request.messages, hooks)
     return await screen_completion(content_filter, await _answer(desk, request), hooks)
 
 
-async def _answer(desk: Desk, request: Request) -> ChatCompletion:
+def _answer(desk: Desk, request: Request) -> Coroutine[Any, Any, ChatCompletion]:
     if request.shared_as is None:
-        return await get_answer(desk, request, ChatCompletion)
+        return get_answer(desk, request, ChatCompletion)
     from ernie_async.net.flights import share  # most calls are not shared
 
-    return await share(desk, request, lambda: get_answer(desk, request, ChatCompletion))
+    return share(desk, request, lambda: get_answer(desk, request, ChatCompletion))
 
 
 def _ways(

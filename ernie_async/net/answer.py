@@ -11,6 +11,7 @@ from ernie_async.errors import ErnieError
 from ernie_async.net.admission import AnyPermit
 from ernie_async.net.body import read_body
 from ernie_async.net.call import Call
+from ernie_async.net.deadline import Deadline
 from ernie_async.net.desk import Desk
 from ernie_async.net.feedback import settle_failed, tell_success
 from ernie_async.net.transport import Reply
@@ -24,9 +25,9 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
-async def get_answer(
+def get_answer(
     desk: Desk, request: Request, model: type[M], *, check: Callable[[M], M] | None = None
-) -> M:
+) -> Coroutine[Any, Any, M]:
     """Make a call whose answer comes in one piece, and read it.
 
     Args:
@@ -44,7 +45,7 @@ async def get_answer(
         answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
         return answer if check is None else check(answer)
 
-    return await fetch(desk, request, receive)
+    return fetch(desk, request, receive)
 
 
 async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitable[T]]) -> T:
@@ -61,8 +62,8 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
     """
     call = Call(desk, request)
     try:
-        async with asyncio.timeout(call.total) as clock:
-            call.stop_with(lambda _: None if clock.expired() else clock.reschedule(0.0))
+        with Deadline(call.total) as deadline:
+            call.stop_with(lambda _: deadline.expire())
             answer = await call.answer_of(_asking(call, receive))
     except ErnieError as error:
         call.end("error", error=error)
@@ -113,20 +114,24 @@ def _asking(
     """What makes one attempt, or two at a time if the first one is late."""
     hedger = call.desk.hedger
     if hedger is None or not call.request.messages:
-        return lambda: _one_answer(call, receive)
-    return lambda: hedger.attempt(
-        call, lambda permit: _answer_to(call, receive, permit), drop=lambda _: None
-    )
+        return lambda: _answer_to(call, receive)
 
+    def start(permit: AnyPermit | None) -> Coroutine[Any, Any, T]:
+        return _answer_to(call, receive, permit, is_admitted=True)
 
-async def _one_answer(call: Call, receive: Callable[[Reply], Awaitable[T]]) -> T:
-    return await _answer_to(call, receive, await call.admit())
+    return lambda: hedger.attempt(call, start, drop=lambda _: None)
 
 
 async def _answer_to(
-    call: Call, receive: Callable[[Reply], Awaitable[T]], permit: AnyPermit | None
+    call: Call,
+    receive: Callable[[Reply], Awaitable[T]],
+    permit: AnyPermit | None = None,
+    *,
+    is_admitted: bool = False,
 ) -> T:
-    """Send an admitted request, and read its answer."""
+    """Make one attempt: wait for room unless it is admitted, send the request, read its answer."""
+    if not is_admitted:
+        permit = await call.admit()
     if permit is None:
         reply = await call.send()
         try:

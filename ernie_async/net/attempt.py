@@ -11,6 +11,7 @@ from ernie_async.errors import ConnectError, DeadlineError, ErnieError, Interrup
 from ernie_async.net.admission import AnyPermit
 from ernie_async.net.body import read_body
 from ernie_async.net.call import Call
+from ernie_async.net.deadline import Deadline
 from ernie_async.net.feedback import settle_failed
 from ernie_async.net.hooks import HeartbeatSeen, tell
 from ernie_async.net.transport import Reply
@@ -104,7 +105,7 @@ class Attempt:
                 self._permit = await self._call.admit()
             seconds = self._call.desk.timeouts.first_event
             try:
-                async with asyncio.timeout(seconds):
+                with Deadline(seconds):
                     chunks = await self._open(may_be_empty=may_be_empty)
             except TimeoutError as error:
                 if isinstance(error, ErnieError):
@@ -241,7 +242,7 @@ class Attempt:
         if reply.is_at_end:
             return
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
+            with Deadline(DRAIN_SECONDS):
                 while not reply.is_at_end and size <= DRAIN_BYTES:
                     size += len(await reply.read(DRAIN_BYTES))
         except (ErnieError, TimeoutError):

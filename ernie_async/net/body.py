@@ -24,7 +24,7 @@ async def read_body(reply: Reply) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        while part := await reply.read(limit):
+        while not reply.is_at_end and (part := await reply.read(limit)):
             parts.append(part)
             size += len(part)
             if size > limit and not is_answer:

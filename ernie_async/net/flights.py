@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from ernie_async.errors import ErnieError, InterruptedStreamError
 from ernie_async.net.budget import budgets_of
+from ernie_async.net.deadline import Deadline
 from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import StreamResumed
 from ernie_async.net.source import WITH_PARTIAL, ChunkSource
@@ -118,7 +119,7 @@ class SharedSource:
         self.phase: str = "new"
         self._shared: ChunkSource | None = None
         self._branch: ChunkBranch | None = None
-        self._clock: asyncio.Timeout | None = None  # while it waits
+        self._clock: Deadline | None = None  # while it waits
         self._reason: str | None = None
         self._started = 0.0
         self._first_token: float | None = None
@@ -196,7 +197,7 @@ class SharedSource:
         assert self._branch is not None
         chunks, failure = None, None
         try:
-            async with asyncio.timeout(None) as self._clock:
+            with Deadline(None) as self._clock:
                 chunks = await self._branch.take()
         except ErnieError as error:
             failure = _own(error)
@@ -235,7 +236,7 @@ class SharedSource:
         if self.phase not in {"complete", "left"}:
             self.close("cancelled")
             if self._clock is not None:
-                self._clock.reschedule(0.0)
+                self._clock.expire()
 
     def fail(self, error: ErnieError) -> None:
         """Say how far this reader came, and leave."""

@@ -23,6 +23,7 @@ from ernie_async.errors import (
 from ernie_async.net.admission import AnyPermit
 from ernie_async.net.attempt import Attempt
 from ernie_async.net.call import Call
+from ernie_async.net.deadline import Deadline
 from ernie_async.net.desk import Desk, Hedger
 from ernie_async.net.hooks import StreamResumed, brief, tell
 from ernie_async.net.transport import BusyError
@@ -107,7 +108,7 @@ class ChunkSource:
         self._heartbeats = 0  # of earlier attempts
         self._told = 0  # characters that came before the request under way
         self._settled = 0  # tokens that the limiter knows of
-        self._patience: asyncio.Timeout | None = None  # while opening
+        self._patience: Deadline | None = None  # while opening
         self._reason: str | None = None  # why it was left, if somebody said so
         self._timing: Timing | None = None
 
@@ -226,7 +227,7 @@ class ChunkSource:
         self.loop = asyncio.get_running_loop()
         self.phase = "opening"
         try:
-            async with asyncio.timeout(seconds) as self._patience:
+            with Deadline(seconds) as self._patience:
                 chunks = await opening()
         except TimeoutError as error:
             if isinstance(error, ErnieError):
@@ -386,8 +387,7 @@ class ChunkSource:
         if self.phase == "opening" and self._patience is not None:
             # Wherever it waits, in line, for a connection or before a retry: no longer.
             self.phase = "left"
-            if not self._patience.expired():  # in the same turn of the loop
-                self._patience.reschedule(0.0)
+            self._patience.expire()
         elif self.phase in {"new", "open"}:
             self.close("cancelled")
 

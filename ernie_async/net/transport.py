@@ -170,56 +170,43 @@ class Transport:
             ConnectError: No connection, or it broke before an answer began.
             DeadlineError: `connect` ran out.
         """
-        failure, was_stale = None, False
-        for _ in range(2):
+        is_home = self.is_home(path)
+        url = self.base_url + path if path.startswith("/") else path
+        told = {**self._headers, **headers} if is_home else headers
+        session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
+        while True:
+            reuse = [False]
+            started = monotonic()
+            token = _was_reused.set(reuse)
             try:
-                return await self._open_once(method, path, body, headers, connect)
-            except _SendError as sending:
-                failure, was_stale = sending.error, sending.was_stale
+                response = await session.request(
+                    method,
+                    url,
+                    data=_payload(body),
+                    headers=told,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                    timeout=_clock_of(connect),
+                    read_bufsize=BUFFER_BYTES,
+                )
+            except HTTP_ERRORS as error:
+                failure = _translate(error, connect=connect)
+                was_stale = (
+                    reuse[0]
+                    and isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+                    and monotonic() - started < STALE_SECONDS
+                )
+            else:
+                return Reply(response)
+            finally:
+                _was_reused.reset(token)
             if is_once or not was_stale:
                 break
-        assert failure is not None
-        raise failure
-
-    async def _open_once(
-        self,
-        method: str,
-        path: str,
-        body: Body | None,
-        headers: Mapping[str, str],
-        connect: float | None,
-    ) -> "Reply":
-        session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
-        data: bytes | io.BytesIO | AsyncIterator[bytes] | None
-        if callable(body):
-            data = body()
-        else:
-            data = io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
-        reuse = [False]
-        started = monotonic()
-        token = _was_reused.set(reuse)
+            is_once = True
         try:
-            response = await session.request(
-                method,
-                self.base_url + path if path.startswith("/") else path,
-                data=data,
-                headers={**self._headers, **headers} if self.is_home(path) else headers,
-                proxy=self._proxy,
-                allow_redirects=False,
-                timeout=_clock_of(connect),
-                read_bufsize=BUFFER_BYTES,
-            )
-        except HTTP_ERRORS as error:
-            failure = _translate(error, connect=connect)
-            was_stale = (
-                isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-                and monotonic() - started < STALE_SECONDS
-            )
-        else:
-            return Reply(response)
+            raise failure
         finally:
-            _was_reused.reset(token)
-        raise _SendError(failure, was_stale=was_stale and reuse[0])
+            del failure  # its traceback holds this frame
 
     async def _session(self) -> aiohttp.ClientSession:
         """The session of the running loop, opened at its first call."""
@@ -359,9 +346,18 @@ class Reply:
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end."""
+        if self._content.at_eof():  # it is back in the pool
+            return
         self._response.close()
         if self.loop.is_closed() and (connection := self._response.connection) is not None:
             connection.release()  # closed with its loop, but aiohttp would still miss it
+
+
+def _payload(body: Body | None) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
+    """What to give aiohttp to send it once."""
+    if callable(body):
+        return body()
+    return io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
 
 
 @lru_cache(maxsize=16)  # to make one takes 1 % of a call
@@ -380,15 +376,6 @@ async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[Non
         yield
     finally:
         await session.close()
-
-
-class _SendError(Exception):
-    """One sending failed; carries what to raise."""
-
-    def __init__(self, error: ErnieError, *, was_stale: bool) -> None:
-        super().__init__()
-        self.error = error
-        self.was_stale = was_stale
 
 
 def _translate(error: BaseException, *, connect: float | None = None) -> ErnieError:
