@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from random import getrandbits
-from typing import Any
+from typing import Any, Literal
 
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.net.answer import get_answer
@@ -58,6 +58,27 @@ def ask(
     Raises:
         ConfigError: An option is of the wrong kind.
     """
+    given, request_id, priority, max_wait = _read_options(options)
+    request = Request(
+        method=method,
+        path=path,
+        body=body,
+        headers={**given, **(headers or {})},
+        request_id=request_id,
+        priority=priority,
+        max_wait=max_wait,
+        **known,
+    )
+    return _with_clocks(desk, options), request
+
+
+def _read_options(
+    options: CallOptions,
+) -> tuple[Mapping[str, str], str, Literal["interactive", "batch"], float | None]:
+    """The headers, id, priority and patience of a call."""
+    new_id = f"ea-{getrandbits(64):016x}"
+    if not options:
+        return {}, new_id, "interactive", None
     given = options.get("extra_headers")
     request_id = options.get("request_id")
     if request_id is not None:
@@ -67,20 +88,17 @@ def ask(
         raise ConfigError(f"priority: expected 'interactive' or 'batch', got {shorten(priority)}")
     if max_wait is not None and not (isinstance(max_wait, int | float) and max_wait >= 0):
         raise ConfigError(f"max_wait: expected seconds, or None, got {shorten(max_wait)}")
-    request = Request(
-        method=method,
-        path=path,
-        body=body,
-        headers={**(check_headers(given, "extra_headers") if given else {}), **(headers or {})},
-        request_id=request_id or f"ea-{getrandbits(64):016x}",
-        priority=priority,
-        max_wait=max_wait,
-        **known,
-    )
+    headers = check_headers(given, "extra_headers") if given else {}
+    return headers, request_id or new_id, priority, max_wait
+
+
+def _with_clocks(desk: Desk, options: CallOptions) -> Desk:
+    """The desk with the clocks of a call, if it has its own."""
     timeouts = options.get("timeouts")
-    if timeouts is not None:
-        check_kind("timeouts", timeouts, Timeouts)
-    return desk if timeouts is None else desk._replace(timeouts=timeouts), request
+    if timeouts is None:
+        return desk
+    check_kind("timeouts", timeouts, Timeouts)
+    return desk._replace(timeouts=timeouts)
 
 
 def post(
@@ -163,23 +181,27 @@ def ask_chat(
     is_shared = options.get("coalesce", desk.is_coalescing)
     is_estimated = is_counted or (is_comparable and correction.wants(model))
     estimate = estimate_prompt(request.messages) if is_estimated else 0
-    return ask(
-        desk,
+    headers, request_id, priority, max_wait = _read_options(options)
+    asked = Request(
         "POST",
         CHAT_PATH,
         body,
-        options,
+        headers,
+        request_id,
         model=model,
         is_stream=is_stream,
         n=request.n or 1,
-        user=request.user,
         messages=request.messages,
         prompt_tokens=correction.corrected(model, estimate) if is_counted else 0,
         answer_tokens=desk.output.tokens(request) if is_counted else 0,
         estimate=estimate if is_comparable else 0,
+        priority=priority,
+        max_wait=max_wait,
+        user=request.user,
         fallback=_ways(desk, request, options, models, is_stream=is_stream) if models else (),
         shared_as=_what_is_shared(desk, body, options, models) if is_shared else None,
     )
+    return _with_clocks(desk, options), asked
 
 
 def answer_chat(desk: Desk, request: Request) -> Coroutine[Any, Any, ChatCompletion]:

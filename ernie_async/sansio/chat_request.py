@@ -115,7 +115,9 @@ def chat_body(request: ChatRequest, extra: Mapping[str, Any], server: Server) ->
     Raises:
         ConfigError: A text or an extra value cannot be written as JSON.
     """
-    return json_body(server.body(request.model_dump(exclude_none=True), extra))
+    # The serializer itself, since the method around it adds a third to its time.
+    fields = request.__pydantic_serializer__.to_python(request, exclude_none=True)
+    return json_body(server.body(fields, extra))
 
 
 def json_body(fields: Any) -> bytes:

@@ -98,15 +98,30 @@ class Ledger:
         prices: Asked at the first call, so that a table need not be read before.
 
     Attributes:
-        totals: So far.
         correction: What was learnt of each model.
     """
 
-    __slots__ = ("_prices", "correction", "totals")
+    __slots__ = (
+        "_cached_tokens",
+        "_calls",
+        "_completion_tokens",
+        "_cost",
+        "_estimated_calls",
+        "_prices",
+        "_prompt_tokens",
+        "_unpriced_calls",
+        "correction",
+    )
 
     def __init__(self, prices: Callable[[], Prices]) -> None:
         self._prices = prices
-        self.totals: Totals = Totals()
+        self._calls = 0
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        self._completion_tokens = 0
+        self._estimated_calls = 0
+        self._cost = 0.0
+        self._unpriced_calls = 0
         self.correction: PromptCorrection = PromptCorrection()
 
     @property
@@ -114,17 +129,31 @@ class Ledger:
         """What models cost."""
         return self._prices()
 
+    @property
+    def totals(self) -> Totals:
+        """So far."""
+        return Totals(
+            calls=self._calls,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            completion_tokens=self._completion_tokens,
+            estimated_calls=self._estimated_calls,
+            cost=self._cost,
+            unpriced_calls=self._unpriced_calls,
+        )
+
     def note(self, model: str | None, usage: Usage) -> None:
         """One call is over."""
-        cost = self._prices().cost(model, usage)
+        self._calls += 1
+        self._prompt_tokens += usage.prompt_tokens
+        self._completion_tokens += usage.completion_tokens
         details = usage.prompt_tokens_details
-        before = self.totals
-        self.totals = Totals(
-            calls=before.calls + 1,
-            prompt_tokens=before.prompt_tokens + usage.prompt_tokens,
-            cached_tokens=before.cached_tokens + ((details and details.cached_tokens) or 0),
-            completion_tokens=before.completion_tokens + usage.completion_tokens,
-            estimated_calls=before.estimated_calls + usage.is_estimate,
-            cost=before.cost + (cost or 0.0),
-            unpriced_calls=before.unpriced_calls + (cost is None),
-        )
+        if details is not None:
+            self._cached_tokens += details.cached_tokens or 0
+        if usage.is_estimate:
+            self._estimated_calls += 1
+        cost = self._prices().cost(model, usage)
+        if cost is None:
+            self._unpriced_calls += 1
+        else:
+            self._cost += cost
