@@ -19,6 +19,8 @@ async def read_body(reply: Reply) -> bytes:
         ConnectError: It was cut.
         DecodeError: It is larger than any answer.
     """
+    if (body := reply.read_whole()) is not None:
+        return body
     is_answer = reply.status < 300
     limit = MAX_ANSWER_BYTES if is_answer else MAX_ERROR_BYTES
     parts: list[bytes] = []

@@ -63,7 +63,7 @@ class Deadline:
             self._handle = self._task.get_loop().call_soon(self._stop)
 
     def _stop(self) -> None:
+        assert self._task is not None
         self._handle = None
-        if self._task is not None:
-            self.is_over = True
-            self._task.cancel()
+        self.is_over = True
+        self._task.cancel()

@@ -57,7 +57,7 @@ class ApiKey:
         ConfigError: The text is recognised as another kind of credential, or cannot be a header.
     """
 
-    __slots__ = ("_secret", "source")
+    __slots__ = ("_header", "_secret", "source")
 
     def __init__(self, key: str, *, source: str = "argument") -> None:
         secret = MaskedStr(_without_bearer(key))
@@ -65,10 +65,11 @@ class ApiKey:
         self.source: str = source  # first, so that a half-made key can be shown in a traceback
         _refuse_wrong_kind(secret, source)
         self._secret = secret
+        self._header = MaskedStr(f"Bearer {secret}")
 
     def header(self) -> MaskedStr:
         """The value of the `Authorization` header."""
-        return MaskedStr(f"Bearer {self._secret}")
+        return self._header
 
     @property
     def account(self) -> str:

@@ -87,9 +87,12 @@ def chat_request(
         )
     fields |= options
     try:
-        return ChatRequest.model_validate(fields)
+        # The validator itself, and below the serializer: the methods around them add a tenth.
+        checked: ChatRequest = ChatRequest.__pydantic_validator__.validate_python(fields)
     except ValidationError:
         pass
+    else:
+        return checked
     try:
         return ChatRequest.model_validate(_plain_containers(fields))
     except ValidationError as error:
@@ -115,7 +118,6 @@ def chat_body(request: ChatRequest, extra: Mapping[str, Any], server: Server) ->
     Raises:
         ConfigError: A text or an extra value cannot be written as JSON.
     """
-    # The serializer itself, since the method around it adds a third to its time.
     fields = request.__pydantic_serializer__.to_python(request, exclude_none=True)
     return json_body(server.body(fields, extra))
 

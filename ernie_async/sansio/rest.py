@@ -96,7 +96,7 @@ def read_answer(
     if not 200 <= status < 300:
         raise refusal(status, body, headers, utc_now=utc_now)
     try:
-        answer = model.model_validate_json(body)
+        answer: T = model.__pydantic_validator__.validate_json(body)  # as in `read_chunk`
     except ValidationError:
         answer = _read_leniently(model, status, headers, body, utc_now)
     if answer.__pydantic_extra__ and is_error(answer):

@@ -12,13 +12,13 @@ from ernie_async.types.completion import Choice
 
 __all__ = ["find_verdict"]
 
-HIDE_FLAG = 3
+STOP_FLAGS = frozenset({3, RETRACT_FLAG})  # it must not be shown
 
 
 def find_verdict(choices: Iterable[Choice | ChunkChoice]) -> BlockedError | None:
     """The error for answers of which one must not be shown; `None` if all may be."""
     for choice in choices:
-        if choice.flag in {HIDE_FLAG, RETRACT_FLAG}:
+        if choice.flag in STOP_FLAGS:
             what = (
                 "what was shown has to be taken back"
                 if choice.flag == RETRACT_FLAG
