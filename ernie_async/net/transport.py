@@ -319,7 +319,7 @@ class Reply:
         Short answers come in one packet, and two coroutines less are needed to take it.
         """
         content = self._content
-        is_here = content.is_eof() and content.exception() is None and self._failure is None
+        is_here = content.is_eof() and content.exception() is None
         return content.read_nowait() if is_here else None
 
     async def pile_up(self, seconds: float, most: int) -> bytes:

@@ -29,6 +29,7 @@ from ernie_async import (
     RetryPolicy,
     Timeouts,
 )
+from ernie_async.net.transport import Transport
 from ernie_async.testing import MockErnie, cut, error_event, raw, refuse, reply
 
 ONCE = RetryPolicy(attempts=1)
@@ -71,6 +72,35 @@ async def test_a_stale_connection_costs_no_attempt() -> None:
         for _ in range(3):
             assert (await client.chat("hi")).text == "ok"
     assert (n_connections, n_requests) == (3, 5)
+
+
+@pytest.mark.anyio
+async def test_a_body_is_taken_at_once_if_all_of_it_is_here() -> None:
+    is_asked = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+        await is_asked.wait()
+        writer.write(b"ay")
+        writer.close()
+
+    async with raw_server(handle) as url:
+        transport = Transport(url, headers={}, session=None, proxy=None, ca_file=None)
+        reply = await transport.open("GET", "/", body=None, headers={}, connect=5)
+        assert reply.read_whole() is None
+        assert await reply.read(1024) == b"ok"
+        is_asked.set()
+        with anyio.fail_after(5):
+            while (rest := reply.read_whole()) is None:
+                await asyncio.sleep(0)
+        assert rest == b"ay"
+        assert reply.read_whole() == b""
+        reply.fail(DeadlineError("too late", clock="total", seconds=1))
+        assert reply.read_whole() is None
+        with pytest.raises(DeadlineError):
+            await reply.read(1024)
+        await transport.aclose()
 
 
 @pytest.mark.anyio
