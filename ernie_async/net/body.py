@@ -19,12 +19,13 @@ async def read_body(reply: Reply) -> bytes:
         ConnectError: It was cut.
         DecodeError: It is larger than any answer.
     """
-    if (body := reply.read_whole()) is not None:
-        return body
     is_answer = reply.status < 300
     limit = MAX_ANSWER_BYTES if is_answer else MAX_ERROR_BYTES
-    parts: list[bytes] = []
-    size = 0
+    whole = reply.read_whole(limit)
+    if whole is not None and reply.is_at_end:
+        return whole
+    parts = [whole] if whole else []
+    size = len(whole or b"")
     try:
         while not reply.is_at_end and (part := await reply.read(limit)):
             parts.append(part)

@@ -313,14 +313,17 @@ class Reply:
         finally:
             del failure  # for the same reason: its traceback holds this frame
 
-    def read_whole(self) -> bytes | None:
+    def read_whole(self, most: int) -> bytes | None:
         """The rest of the body if all of it is here; `None` if some has yet to come, or never will.
 
         Short answers come in one packet, and two coroutines less are needed to take it.
+
+        Args:
+            most: Bytes to return at most; what is left is for `read`.
         """
         content = self._content
         is_here = content.is_eof() and content.exception() is None
-        return content.read_nowait() if is_here else None
+        return content.read_nowait(most) if is_here else None
 
     async def pile_up(self, seconds: float, most: int) -> bytes:
         """Let packets pile up in the system, and take what came; nothing also after a failure.
