@@ -186,7 +186,7 @@ class Attempt:
             if delay:
                 more = await reply.pile_up(delay, gauge.most)
                 self._n_read += len(more)
-                self._held += reader.feed(more)
+                self._held = [*self._held, *reader.feed(more)]
         chunks, self._held = self._held, []
         return chunks
 

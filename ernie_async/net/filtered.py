@@ -124,7 +124,7 @@ class FilteredSource(ChunkSource):
             if self._failure is not None:
                 self._raise_failure()
             chunks = await super().pull()
-            self.came.feed(*chunks)
+            self.came.feed_packet(chunks)
             shown = await self._unless_left(screen.feed(chunks))
             if shown or not (chunks or screen.is_judging or self._failure):
                 return shown

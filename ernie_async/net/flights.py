@@ -292,7 +292,7 @@ class _Broadcast:
             raise
         if not chunks:
             self._end()
-        self.source.answer.feed(*chunks)
+        self.source.answer.feed_packet(chunks)
         return chunks
 
     def _leave(self) -> None:

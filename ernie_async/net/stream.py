@@ -176,7 +176,7 @@ class ChatStream:
         except ErnieError as error:
             self._fail(error)
             raise
-        self._source.answer.feed(*chunks)
+        self._source.answer.feed_packet(chunks)
         return chunks
 
     def snapshot(self) -> ChatCompletion:
@@ -237,10 +237,13 @@ class ChatStream:
     def _fold(self) -> None:
         """Add to the answer what was handed over since the last time."""
         if self._packet:
-            n_ready = length_hint(self._ready)
-            delivered = len(self._packet) - n_ready
-            self._source.answer.feed(*self._packet[self._folded : delivered])
-            self._folded = delivered
+            answer, n_ready = self._source.answer, length_hint(self._ready)
+            if n_ready or self._folded:
+                delivered = len(self._packet) - n_ready
+                answer.feed(*self._packet[self._folded : delivered])
+                self._folded = delivered
+            else:
+                answer.feed_packet(self._packet)
             if not n_ready:
                 self._packet = []
 

@@ -6,7 +6,7 @@ plain text. Knows nothing of where chunks come from.
 
 from typing import Any
 
-from ernie_async.sansio.chunk_template import is_plain
+from ernie_async.sansio.chunk_template import PlainChunks, is_plain
 from ernie_async.sansio.tool_calls import call_index
 from ernie_async.types.chunk import ChatChunk, ChunkChoice
 from ernie_async.types.completion import AnswerHead, ChatCompletion, SearchResult
@@ -82,28 +82,30 @@ class _Choice:
 
     def add(self, choice: ChunkChoice) -> None:
         delta = choice.delta
-        if delta.content:
-            self.content.add(delta.content)
+        if content := delta.content:
+            self.content.add(content)
         if thought := delta.reasoning_content or delta.reasoning:
             self.reasoning.add(thought)
         self.role = delta.role or self.role
-        for fragment in delta.tool_calls or ():
-            self.tool_calls.setdefault(self._index_of(fragment), _ToolCall()).add(fragment)
-        if choice.finish_reason:
-            self.fields["finish_reason"] = choice.finish_reason
+        if delta.tool_calls:
+            for fragment in delta.tool_calls:
+                self.tool_calls.setdefault(self._index_of(fragment), _ToolCall()).add(fragment)
+        if finish_reason := choice.finish_reason:
+            self.fields["finish_reason"] = finish_reason
         # A verdict stands: once text is flagged, a later and milder one does not clear it.
-        if choice.flag is not None:
-            self.fields["flag"] = max(choice.flag, self.fields.get("flag") or 0)
-        if choice.ban_round is not None:
-            self.fields["ban_round"] = choice.ban_round
-        for name, entries in (choice.logprobs or {}).items():
-            if isinstance(entries, list):  # one entry for each token
-                held = self.fields.setdefault("logprobs", {}).setdefault(name, [])
-                held.extend(entries)
-        if choice.model_extra:
-            self.fields.update(choice.model_extra)
-        if delta.model_extra:
-            self.message_fields.update(delta.model_extra)
+        if (flag := choice.flag) is not None:
+            self.fields["flag"] = max(flag, self.fields.get("flag") or 0)
+        if (ban_round := choice.ban_round) is not None:
+            self.fields["ban_round"] = ban_round
+        if logprobs := choice.logprobs:
+            for name, entries in logprobs.items():
+                if isinstance(entries, list):  # one entry for each token
+                    held = self.fields.setdefault("logprobs", {}).setdefault(name, [])
+                    held.extend(entries)
+        if extra := choice.__pydantic_extra__:
+            self.fields.update(extra)
+        if extra := delta.__pydantic_extra__:
+            self.message_fields.update(extra)
 
     def _index_of(self, fragment: ToolCallDelta) -> int:
         """Which call a fragment belongs to, also where the server does not number them."""
@@ -182,31 +184,41 @@ class Accumulator:
         if len(pieces) >= JOIN_AFTER:
             self._first.content.join()
 
+    def feed_packet(self, chunks: list[ChatChunk]) -> None:
+        """Take chunks that came at once: `feed`, without a look at those that are plain."""
+        if self._has_begun and type(chunks) is PlainChunks:
+            self.chunks += len(chunks)
+            pieces = self._pieces
+            pieces += chunks.texts
+            if len(pieces) >= JOIN_AFTER:
+                self._first.content.join()
+        else:
+            self.feed(*chunks)
+
     def _feed_slowly(self, chunk: ChatChunk) -> None:
         for choice in chunk.choices:
-            held = self._choices.get(choice.index)
-            self._has_begun = self._has_begun or not choice.index
+            index = choice.index
+            held = self._choices.get(index)
+            self._has_begun = self._has_begun or not index
             if held is None:
-                held = self._choices[choice.index] = _Choice() if choice.index else self._first
-            self._n_finished += bool(choice.finish_reason) and "finish_reason" not in held.fields
+                held = self._choices[index] = _Choice() if index else self._first
+            was_finished = "finish_reason" in held.fields
             held.add(choice)
+            self._n_finished += not was_finished and "finish_reason" in held.fields
         self.finished = self._n_finished >= max(self._n, len(self._choices))
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        if isinstance(chunk.search_results, list) and isinstance(self._search_results, list):
+        self._usage = chunk.usage or self._usage
+        found = chunk.search_results
+        if isinstance(found, list) and isinstance(self._search_results, list):
             # A new list: the old one belongs to a chunk that the caller has.
             known = self._search_results
-            self._search_results = [
-                *known,
-                *(new for new in chunk.search_results if new not in known),
-            ]
-        elif chunk.search_results is not None:
-            self._search_results = chunk.search_results
+            self._search_results = [*known, *(new for new in found if new not in known)]
+        elif found is not None:
+            self._search_results = found
         for name, value in (("id", chunk.id), ("created", chunk.created), ("model", chunk.model)):
             if value is not None:
                 self._fields[name] = value
-        if chunk.model_extra:
-            self._fields.update(chunk.model_extra)
+        if extra := chunk.__pydantic_extra__:
+            self._fields.update(extra)
 
     def begin_part(self, estimate: Usage) -> None:
         """What comes next answers a request of its own: its usage adds to what was used so far.

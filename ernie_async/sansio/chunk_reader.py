@@ -21,6 +21,9 @@ END_MARK = b"[DONE]"
 # Where every event differs in more than its text, so many templates are tried in vain.
 MAX_MISSES = 8
 
+# So many events in the first packet are worth a template, which costs as much as reading two.
+MANY = 4
+
 
 class ChunkReader:
     """Turns one response's bytes, cut anywhere, into its chunks. Serves one response.
@@ -35,6 +38,7 @@ class ChunkReader:
     __slots__ = (
         "_decoder",
         "_has_begun",
+        "_is_new",
         "_ledger",
         "_misses",
         "_template",
@@ -47,6 +51,7 @@ class ChunkReader:
         self._decoder = EventDecoder(max_event_bytes=max_event_bytes)
         self._ledger = ledger
         self._has_begun = False
+        self._is_new = True
         self._template: ChunkTemplate | None = None
         self._misses = 0  # templates that were made since one was of use
         self.failure: ErnieError | None = None
@@ -63,7 +68,13 @@ class ChunkReader:
             known = template.read_one(packet)
             if known is not None:
                 self._misses = 0
-                return [known]
+                return known
+        if self._is_new:
+            self._is_new = False
+            end = packet.find(b"\n\n") + 2
+            if 2 <= end < len(packet) // MANY:
+                # Only the first one is special, and for so many others a template is worth it.
+                return [*self._feed(packet[:end]), *self.feed(packet[end:])]
         return self._feed(packet)
 
     def _feed(self, packet: bytes) -> list[ChatChunk]:
@@ -72,9 +83,10 @@ class ChunkReader:
         events: list[ServerSentEvent] | None = None
         if not decoder.last_event_id and not self._ledger.last_event_id:
             if self._has_begun:  # the first chunk has the role, and somebody waits for it
-                chunks, packet = decoder.feed_through(packet, self._read_alike)
+                known, packet = decoder.feed_through(packet, self._read_alike)
                 if not packet:
-                    return chunks
+                    return known
+                chunks = list(known)
             plain = decoder.feed_plain(packet)
             if plain is not None:
                 read = self._read_plain(plain)

@@ -7,12 +7,14 @@ place, and found that text where the answer's belongs.
 """
 
 import re
+from collections.abc import Sequence
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
 
-__all__ = ["ChunkTemplate", "is_plain"]
+__all__ = ["ChunkTemplate", "PlainChunks", "is_plain"]
 
 # Where the text of an event is, if it is written without escapes. One without any is the last one,
 # most likely, and worth no template.
@@ -20,6 +22,11 @@ TEXT = re.compile(rb'"content": ?"([^"\\]+)"')
 
 # What a text in JSON does not hold as it is.
 SPECIAL = b'"\\' + bytes(range(0x20))
+
+# Bytes of a text that may be looked through in several ways.
+SHORT = 256
+
+Chunks = TypeVar("Chunks", bound=list[ChatChunk])
 
 _new = object.__new__
 _fields = BaseModel.__dict__
@@ -50,6 +57,22 @@ def is_plain(chunk: ChatChunk) -> bool:
         and not choice.__pydantic_extra__
         and not delta.__pydantic_extra__
     )
+
+
+class PlainChunks(list[ChatChunk]):
+    """Plain chunks that came at once, and what they say, which is known without asking them.
+
+    Never changed: what adds to it makes a list of its own.
+
+    Attributes:
+        texts: The text of each.
+    """
+
+    __slots__ = ("texts",)
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.texts: Sequence[str] = texts
 
 
 class ChunkTemplate:
@@ -92,21 +115,26 @@ class ChunkTemplate:
         end = events.find(b"\n\n") + 2
         return events.startswith(self._before) and events.endswith(self._after, 0, end)
 
-    def read_one(self, event: bytes) -> ChatChunk | None:
+    def read_one(self, event: bytes) -> list[ChatChunk] | None:
         """Read one whole event as it came; `None` if these bytes are not one that is like this."""
         if not (event.startswith(self._before) and event.endswith(self._after)):
             return None
         first, last = self._first, self._last
-        text = event[first:last]
-        # Where what stands before and after the text overlaps, it is too short.
-        if len(text.translate(None, SPECIAL)) != len(event) - first + last:
+        # Where what stands before and after the text overlaps, it is too short. What is long may be
+        # several events.
+        if not 0 <= len(event) - first + last <= SHORT:
             return None
         try:
-            return self._make([text.decode()])[0]
+            text = event[first:last].decode()
         except UnicodeDecodeError:
             return None
+        # For a short text faster than one search for all that is special. A wide space is not
+        # printable either, and is left to `read`.
+        if '"' in text or "\\" in text or not text.isprintable():
+            return None
+        return self._make([text], [])
 
-    def read(self, events: bytes) -> tuple[list[ChatChunk], int]:
+    def read(self, events: bytes) -> tuple[PlainChunks, int]:
         """Read whole events as they came, `data: ` and the empty line with each.
 
         Returns:
@@ -114,7 +142,7 @@ class ChunkTemplate:
             took; none if there is another one among them.
         """
         if not events.startswith(self._before):
-            return [], 0
+            return PlainChunks(), 0
         if not events.endswith(self._after):
             events = events[: events.rfind(self._after) + len(self._after)]
         size, first, last = len(events), self._first, self._last
@@ -126,24 +154,24 @@ class ChunkTemplate:
             texts, n_breaks = b"\n".join(cut), len(cut) - 1
             between = self._after + self._before
             if self._before + between.join(cut) + self._after != events:
-                return [], 0
+                return PlainChunks(), 0
         elif len(texts) != size - first + last:
-            return [], 0  # what stands before and after the text overlaps
+            return PlainChunks(), 0  # what stands before and after the text overlaps
         if len(texts.translate(None, SPECIAL)) != len(texts) - n_breaks:
-            return [], 0
+            return PlainChunks(), 0
         try:
-            return self._make(texts.decode().split("\n")), size
+            chunks = PlainChunks(texts.decode().split("\n"))
         except UnicodeDecodeError:
-            return [], 0
+            return PlainChunks(), 0
+        return self._make(chunks.texts, chunks), size
 
-    def _make(self, texts: list[str]) -> list[ChatChunk]:
+    def _make(self, texts: Sequence[str], chunks: Chunks) -> Chunks:
         # What pydantic's `model_construct` does, without asking what is known here.
         new, set_dict, set_names = _new, _set_dict, _set_names
         set_extra, set_private = _set_extra, _set_private
         delta_values, delta_names = self._delta
         choice_values, choice_names = self._choice
         chunk_values, chunk_names = self._chunk
-        chunks = []
         for text in texts:
             # A copy that is changed is made faster than a dict with all of another one in it.
             delta, values = new(Delta), delta_values.copy()

@@ -81,21 +81,22 @@ class ReadGauge:
         self.size: int = self.most  # until something is known
 
     def note(self, now: float, arrived: int, waited: float) -> None:
-        """Tell of a read.
+        """Tell of a read. Once something is known, it is measured anew for each `least` bytes.
 
         Args:
             now: When it was over.
             arrived: Bytes that have come so far in all, read or not.
             waited: Seconds for which it had to wait; 0 if bytes were there.
         """
-        if arrived == self._arrived:
-            return  # taken from what had come before, so nothing is measured
+        n_new = arrived - self._arrived
+        if n_new < self.least and (self.bandwidth or not n_new):
+            return  # too little to be worth the work, or taken from what had come before
         # Written out, without a call: this runs for each packet.
         latency, bandwidth = self.latency, self.bandwidth
         if waited:
             latency = self.latency = latency + WEIGHT * (waited - latency) if latency else waited
         if self._at is not None and (seconds := now - self._at) > 0:
-            rate = (arrived - self._arrived) / max(seconds, LEAST)
+            rate = n_new / max(seconds, LEAST)
             bandwidth = bandwidth + WEIGHT * (rate - bandwidth) if bandwidth else rate
             self.bandwidth = bandwidth
             size = latency * bandwidth

@@ -422,3 +422,16 @@ async def test_streams_that_are_ahead_of_their_readers_take_turns(server: MockEr
         await asyncio.sleep(0.3)  # until as much has come as a connection holds
         await asyncio.gather(*map(read, range(n_streams), streams))
     assert longest / 3 < max(len([*turn]) for _, turn in groupby(order)) <= longest
+
+
+async def test_packets_of_several_events_that_are_held_together_lose_nothing(
+    server: MockErnie,
+) -> None:
+    text = "".join(chr(0x4E00 + n) for n in range(240))
+    packets = [chunk(text[at]) + chunk(text[at + 1]) for at in range(0, len(text), 2)]
+    server.script(raw([*packets, chunk("", finish_reason='"stop"')], pause_ms=2))
+    held = ReadBuffer(max_delay=0.05)
+    async with AsyncClient("k", base_url=server.base_url, read_buffer=held) as client:
+        stream = client.stream("hi")
+        seen = [piece.text async for piece in stream]
+    assert "".join(seen) == stream.snapshot().text == text

@@ -426,6 +426,15 @@ def test_chunks_that_share_a_template_add_up_like_those_of_a_parser() -> None:
     parsed = accumulated(*map(read_chunk, events))
     assert accumulated(*made).completion() == parsed.completion()
     assert parsed.text == "".join(map(str, range(2 * JOIN_AFTER)))
+    # Together, as they came: the first of them all is always looked at.
+    for before in ([], [read_chunk(events[0])]):
+        answer = accumulated(*before)
+        for _ in range(2):
+            answer.feed_packet(made)
+            assert (answer.id, len(answer.completion().choices)) == ("as-1", 1)
+            answer.feed_packet(list(made))
+        assert answer.text == "".join(chunk.text for chunk in before) + 4 * parsed.text
+        assert answer.chunks == len(before) + 4 * len(made)
 
 
 def test_what_may_be_known_of_an_answer_is_known_without_its_text() -> None:

@@ -392,6 +392,20 @@ def test_one_event_of_a_known_form_is_read_at_once_only_where_nothing_came_befor
     assert told(packets) == told([bytes([byte]) for byte in BOM + b"".join(packets)])
 
 
+@pytest.mark.parametrize(
+    "end", [b"", DONE, b"data: " + ERROR + b"\n\n", event("x", flag=1), b": heartbeat\n\n"]
+)
+def test_of_the_first_packet_all_after_the_first_event_is_read_alike(end: bytes) -> None:
+    body = event("", role="x") + event("a") * 9 + end
+    reader = ChunkReader(EventLedger(), max_event_bytes=1 << 20)
+    chunks = reader.feed(body)
+    # Those of one template have their names in common, those that were parsed have not.
+    names = {id(chunk.model_fields_set) for chunk in chunks[1:10]}
+    assert texts(chunks)[:10] == ["", *"aaaaaaaaa"]
+    assert end or len(names) == 1
+    assert outcome([body]) == outcome([body[i : i + 1] for i in range(len(body))])
+
+
 def test_once_events_have_ids_one_of_a_known_form_is_noted_as_any_other() -> None:
     first, other = (event("a").replace(b"{", b'{"id":"as-%d",' % n, 1) for n in (1, 2))
     ledger = EventLedger()

@@ -111,7 +111,7 @@ def test_whether_the_first_event_fits_is_told_without_reading_it() -> None:
 
 
 def test_one_event_is_read_as_several_are() -> None:
-    assert [template().read_one(packet(data("a")))] == template().read(packet(data("a")))[0]
+    assert template().read_one(packet(data("a"))) == template().read(packet(data("a")))[0]
     assert template().read_one(packet(data("a"), data("b"))) is None
     for cut in range(1, len(packet(data("a")))):
         assert template().read_one(packet(data("a"))[cut:]) is None

@@ -43,6 +43,18 @@ def test_it_follows_a_stream_that_becomes_faster() -> None:
     assert before < gauge.size == pytest.approx(3000, rel=0.05)
 
 
+def test_small_packets_are_measured_together() -> None:
+    gauge = ReadGauge(ReadBuffer())
+    gauge.note(1.0, 100, 1.0)
+    gauge.note(1.1, 200, 0.1)  # the first two as they come, so that short streams are known too
+    assert gauge.bandwidth == pytest.approx(1000)
+    gauge.note(1.15, 300, 0.05)
+    gauge.note(1.2, 711, 0.05)
+    assert gauge.bandwidth == pytest.approx(1000)
+    gauge.note(1.3, 712, 0.1)  # 512 bytes in 0.2 seconds
+    assert gauge.bandwidth == pytest.approx(1000 + 0.2 * (2560 - 1000))
+
+
 def test_reading_what_had_come_before_measures_nothing() -> None:
     gauge = paced(ReadGauge(ReadBuffer()), gap=0.02, n_bytes=1000)
     held = (gauge.latency, gauge.bandwidth, gauge.size)
