@@ -384,6 +384,16 @@ def test_what_other_models_used_is_told_apart_and_counted() -> None:
     assert answer.usage.prompt_tokens == 21
 
 
+def test_a_packet_of_plain_chunks_adds_what_they_say() -> None:
+    event = b'{"choices":[{"delta":{"content":"%s"}}]}'
+    template = ChunkTemplate.of(event % b"a")
+    assert template is not None
+    made, _ = template.read(b"data: " + event % b"b" + b"\n\ndata: " + event % b"c" + b"\n\n")
+    answer = accumulated(read_chunk(event % b"a"))
+    answer.feed_packet(made)
+    assert (answer.text, answer.chunks) == ("abc", 3)
+
+
 @pytest.mark.parametrize("n_together", [1, 7, 10_000])
 def test_text_of_any_number_of_pieces_is_whole(n_together: int) -> None:
     pieces = [str(n) for n in range(3 * JOIN_AFTER + 1)]

@@ -263,9 +263,11 @@ def test_an_event_of_a_megabyte_is_read() -> None:
     assert (chunk.text, failure) == ("量" * 349_000, None)
 
 
-def test_an_event_over_the_limit_comes_after_those_before_it() -> None:
-    chunks, failure, _ = outcome([event("a") + b"data: " + b"x" * 2000], max_event_bytes=1000)
-    assert texts(chunks) == ["a"]
+@pytest.mark.parametrize("before", [[], [event("a")]])
+def test_an_event_over_the_limit_comes_after_those_before_it(before: list[bytes]) -> None:
+    packets = [*before, event("b") + b"data: " + b"x" * 2000]
+    chunks, failure, _ = outcome(packets, max_event_bytes=1000)
+    assert texts(chunks) == [*("a" for _ in before), "b"]
     assert failure is not None
     assert "1,000" in failure
 
