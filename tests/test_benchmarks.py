@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from itertools import accumulate
@@ -196,3 +197,12 @@ def test_a_short_soak_leaves_nothing_behind() -> None:
     assert "| wrong | 0 |" in said
     assert "| left behind | 0 tasks, 0 descriptors, 0 permits |" in said
     assert " left |" in said, "some readers leave"
+
+
+@pytest.mark.slow
+def test_of_the_import_models_are_kept_and_other_modules_are_empty() -> None:
+    said = run("benchmarks.import_floor", "--rounds", "1")
+    [hollow] = [line for line in said.splitlines() if "empty ones" in line]
+    models, empty = map(int, re.findall(r"(\d+) (?:modules|empty)", hollow))
+    assert 10 < models < empty
+    assert "| ours |" in said
