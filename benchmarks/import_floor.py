@@ -48,7 +48,7 @@ def run(program: str, folder: Path | None = None) -> str:
 
 
 def make_hollow(folder: Path) -> tuple[int, int]:
-    """A package with our models as they are and all else empty; how many modules, and in all."""
+    """Make a package of our models as they are, all else empty; how many were kept, of how many."""
     modules = [line.split(maxsplit=1) for line in run(LIST).splitlines()]
     root = Path(dict(modules)["ernie_async"]).parent
     kept = 0

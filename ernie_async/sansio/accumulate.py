@@ -185,7 +185,10 @@ class Accumulator:
             self._first.content.join()
 
     def feed_packet(self, chunks: list[ChatChunk]) -> None:
-        """Take chunks that came at once: `feed`, without a look at those that are plain."""
+        """Take chunks that came at once.
+
+        As `feed`, but what `PlainChunks` say is taken from their texts, without a look at each.
+        """
         if self._has_begun and type(chunks) is PlainChunks:
             self.chunks += len(chunks)
             pieces = self._pieces

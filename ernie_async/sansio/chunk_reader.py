@@ -21,7 +21,8 @@ END_MARK = b"[DONE]"
 # Where every event differs in more than its text, so many templates are tried in vain.
 MAX_MISSES = 8
 
-# So many events in the first packet are worth a template, which costs as much as reading two.
+# A first packet that is so many times as long as its first event is worth a template, which costs
+# as much as reading two.
 MANY = 4
 
 
@@ -73,7 +74,7 @@ class ChunkReader:
             self._is_new = False
             end = packet.find(b"\n\n") + 2
             if 2 <= end < len(packet) // MANY:
-                # Only the first one is special, and for so many others a template is worth it.
+                # Only the first one is special, most likely.
                 return [*self._feed(packet[:end]), *self.feed(packet[end:])]
         return self._feed(packet)
 

@@ -23,7 +23,7 @@ TEXT = re.compile(rb'"content": ?"([^"\\]+)"')
 # What a text in JSON does not hold as it is.
 SPECIAL = b'"\\' + bytes(range(0x20))
 
-# Bytes of a text that may be looked through in several ways.
+# Up to so many bytes, three short searches cost less than the one that finds all that is special.
 SHORT = 256
 
 Chunks = TypeVar("Chunks", bound=list[ChatChunk])
@@ -62,7 +62,8 @@ def is_plain(chunk: ChatChunk) -> bool:
 class PlainChunks(list[ChatChunk]):
     """Plain chunks that came at once, and what they say, which is known without asking them.
 
-    Never changed: what adds to it makes a list of its own.
+    Made empty, with the texts that its chunks will have, and filled by its template alone: what
+    adds to it later makes a list of its own.
 
     Attributes:
         texts: The text of each.
@@ -120,16 +121,15 @@ class ChunkTemplate:
         if not (event.startswith(self._before) and event.endswith(self._after)):
             return None
         first, last = self._first, self._last
-        # Where what stands before and after the text overlaps, it is too short. What is long may be
-        # several events.
+        # Where what stands before and after the text overlaps, it is too short. What is long is for
+        # `read`: most likely several events.
         if not 0 <= len(event) - first + last <= SHORT:
             return None
         try:
             text = event[first:last].decode()
         except UnicodeDecodeError:
             return None
-        # For a short text faster than one search for all that is special. A wide space is not
-        # printable either, and is left to `read`.
+        # A wide space is not printable either, and is left to `read`.
         if '"' in text or "\\" in text or not text.isprintable():
             return None
         return self._make([text], [])

@@ -17,6 +17,9 @@ WEIGHT = 0.2
 # one: it is done only if at least so many more are expected (`python -m benchmarks.read_buffer`).
 WORTHWHILE = 4
 
+# Small packets are measured together, up to so many bytes: what one of them tells is mostly chance.
+TOGETHER = 512
+
 # Two packets within a clock's resolution do not make an infinite bandwidth.
 LEAST = 1e-6
 
@@ -51,7 +54,7 @@ class ReadGauge:
     """Measures one stream and says how to read it.
 
     Attributes:
-        latency: Seconds until bytes come, where they have to be waited for; a moving average.
+        latency: Seconds until the next bytes come, where they are waited for; a moving average.
         bandwidth: Bytes per second that arrive; a moving average.
         size: Bytes to take at once: latency times bandwidth, within the bounds.
         least: Bytes to take at once at least, if they are there.
@@ -62,6 +65,10 @@ class ReadGauge:
     __slots__ = (
         "_arrived",
         "_at",
+        "_enough",
+        "_measured",
+        "_waited",
+        "_waits",
         "bandwidth",
         "latency",
         "least",
@@ -73,38 +80,54 @@ class ReadGauge:
     def __init__(self, bounds: ReadBuffer) -> None:
         self.least: int = bounds.minimum
         self.max_delay: float = bounds.max_delay
-        self._at: float | None = None
-        self._arrived = 0
+        self._enough = min(bounds.minimum, TOGETHER)
+        self._arrived = 0  # when it was last told of a read
+        self._at: float | None = None  # when it last measured,
+        self._measured = 0  # what had arrived then,
+        self._waited = 0.0  # the seconds that were waited since,
+        self._waits = 0  # and how often
         self.latency: float = 0.0
         self.bandwidth: float = 0.0
         self.most: int = bounds.maximum
         self.size: int = self.most  # until something is known
 
     def note(self, now: float, arrived: int, waited: float) -> None:
-        """Tell of a read. Once something is known, it is measured anew for each `least` bytes.
+        """Tell of a read.
 
         Args:
             now: When it was over.
-            arrived: Bytes that have come so far in all, read or not.
+            arrived: Bytes of the response that have come so far, read or not. Fewer than before are
+                another one's, after a resume.
             waited: Seconds for which it had to wait; 0 if bytes were there.
         """
-        n_new = arrived - self._arrived
-        if n_new < self.least and (self.bandwidth or not n_new):
-            return  # too little to be worth the work, or taken from what had come before
+        if arrived == self._arrived:
+            return  # taken from what had come before, so nothing is measured
+        self._arrived = arrived
+        at = self._at
+        if at is None or arrived < self._measured:  # the first packet: measured from here on
+            self._at, self._measured = now, arrived
+            self._waited, self._waits = 0.0, 0
+            return
         # Written out, without a call: this runs for each packet.
-        latency, bandwidth = self.latency, self.bandwidth
         if waited:
-            latency = self.latency = latency + WEIGHT * (waited - latency) if latency else waited
-        if self._at is not None and (seconds := now - self._at) > 0:
-            rate = n_new / max(seconds, LEAST)
-            bandwidth = bandwidth + WEIGHT * (rate - bandwidth) if bandwidth else rate
-            self.bandwidth = bandwidth
-            size = latency * bandwidth
-            if size < self.least:
-                self.size = self.least
-            else:
-                self.size = int(size) if size < self.most else self.most
-        self._at, self._arrived = now, arrived
+            self._waited += waited
+            self._waits += 1
+        n_new = arrived - self._measured
+        if n_new < self._enough:
+            return
+        latency, bandwidth = self.latency, self.bandwidth
+        if self._waits:
+            wait = self._waited / self._waits
+            latency = self.latency = latency + WEIGHT * (wait - latency) if latency else wait
+            self._waited, self._waits = 0.0, 0
+        rate = n_new / max(now - at, LEAST)
+        bandwidth = self.bandwidth = bandwidth + WEIGHT * (rate - bandwidth) if bandwidth else rate
+        size = latency * bandwidth
+        if size < self.least:
+            self.size = self.least
+        else:
+            self.size = int(size) if size < self.most else self.most
+        self._at, self._measured = now, arrived
 
     def delay(self, n_bytes: int) -> float:
         """Seconds to hold a packet of so many bytes, so that it is handed over with the next."""

@@ -25,7 +25,7 @@ def test_of_a_steady_stream_the_product_is_what_comes_in_one_gap() -> None:
 
 @pytest.mark.parametrize(("n_bytes", "size"), [(10, 512), (512, 512), (3000, 3000), (9000, 4096)])
 def test_the_size_is_clamped(n_bytes: int, size: int) -> None:
-    gauge = paced(ReadGauge(ReadBuffer()), gap=0.02, n_bytes=n_bytes)
+    gauge = paced(ReadGauge(ReadBuffer()), gap=0.02, n_bytes=n_bytes, reads=200)
     assert gauge.size == pytest.approx(size, abs=1)
 
 
@@ -45,14 +45,42 @@ def test_it_follows_a_stream_that_becomes_faster() -> None:
 
 def test_small_packets_are_measured_together() -> None:
     gauge = ReadGauge(ReadBuffer())
-    gauge.note(1.0, 100, 1.0)
-    gauge.note(1.1, 200, 0.1)  # the first two as they come, so that short streams are known too
-    assert gauge.bandwidth == pytest.approx(1000)
-    gauge.note(1.15, 300, 0.05)
-    gauge.note(1.2, 711, 0.05)
-    assert gauge.bandwidth == pytest.approx(1000)
-    gauge.note(1.3, 712, 0.1)  # 512 bytes in 0.2 seconds
-    assert gauge.bandwidth == pytest.approx(1000 + 0.2 * (2560 - 1000))
+    gauge.note(1.0, 100, 1.0)  # the model has thought about it: nothing of the connection
+    gauge.note(1.1, 300, 0.1)
+    gauge.note(1.1, 300, 0.0)
+    gauge.note(1.2, 611, 0.3)
+    assert (gauge.latency, gauge.bandwidth, gauge.size) == (0.0, 0.0, 4096)
+    gauge.note(1.3, 612, 0.2)  # 512 bytes in 0.3 seconds, and three waits
+    assert gauge.latency == pytest.approx(0.2)
+    assert gauge.bandwidth == pytest.approx(512 / 0.3)
+    gauge.note(1.35, 700, 0.01)
+    gauge.note(1.4, 1124, 0.09)
+    assert gauge.latency == pytest.approx(0.2 + 0.2 * (0.05 - 0.2))
+    assert gauge.bandwidth == pytest.approx(512 / 0.3 + 0.2 * (512 / 0.1 - 512 / 0.3))
+
+
+def test_another_response_is_measured_from_its_own_beginning() -> None:
+    gauge = paced(ReadGauge(ReadBuffer()), gap=0.02, n_bytes=4000)
+    fast = gauge.bandwidth
+    # One that follows a break, and is slow.
+    for n in range(1, 200):
+        gauge.note(100.0 + n * 0.02, n * 170, 0.02)
+        assert 0 < gauge.bandwidth <= fast
+    assert gauge.bandwidth == pytest.approx(170 / 0.02, rel=0.01)
+
+
+def test_a_first_packet_of_two_events_is_no_sign_of_a_fast_stream() -> None:
+    gauge = ReadGauge(ReadBuffer())
+    gauge.note(1.0, 200, 0.5)
+    gauge.note(1.00005, 370, 0.00005)
+    for n in range(1, 10):
+        gauge.note(1.0 + n * 0.02, 370 + n * 170, 0.02)
+    assert gauge.bandwidth == pytest.approx(8500, rel=0.3)
+
+
+def test_a_large_minimum_is_not_waited_for() -> None:
+    gauge = ReadGauge(ReadBuffer(minimum=10**6, maximum=10**7))
+    assert paced(gauge, gap=0.02, n_bytes=170).bandwidth == pytest.approx(8500)
 
 
 def test_reading_what_had_come_before_measures_nothing() -> None:
