@@ -359,10 +359,10 @@ async def test_a_stop_that_comes_early_is_no_less_a_stop(client, server, source,
 async def test_grace_ends(client, server, source, out) -> None:
     write_input(source, 8)
     server.default(stall(before_headers=True))
-    runner = BatchRunner(client, grace=0.2, deadline=0.2)
+    runner = BatchRunner(client, grace=0.2, deadline=1)  # what was not read by then is not known
     started = monotonic()
     report = await runner.run_file(source, out)
-    assert monotonic() - started < 3
+    assert monotonic() - started < 4
     assert (report.exit_code, report.ok, report.undone) == (75, 0, 8)
 
 
