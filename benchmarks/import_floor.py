@@ -14,16 +14,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.import_time import STATEMENTS
 from benchmarks.machine import describe
 
-FLOOR = "import aiohttp, pydantic"
+FLOOR, OURS = STATEMENTS["floor"], STATEMENTS["ours"]
 
 ONE_MODEL = f"""{FLOOR}
 class One(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(defer_build=True)
     name: str"""
-
-OURS = "import ernie_async; ernie_async.AsyncClient('key')"
 
 LIST = f"""{OURS}
 import sys

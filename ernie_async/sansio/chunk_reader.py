@@ -39,7 +39,6 @@ class ChunkReader:
     __slots__ = (
         "_decoder",
         "_has_begun",
-        "_is_new",
         "_ledger",
         "_misses",
         "_template",
@@ -52,7 +51,6 @@ class ChunkReader:
         self._decoder = EventDecoder(max_event_bytes=max_event_bytes)
         self._ledger = ledger
         self._has_begun = False
-        self._is_new = True
         self._template: ChunkTemplate | None = None
         self._misses = 0  # templates that were made since one was of use
         self.failure: ErnieError | None = None
@@ -70,8 +68,7 @@ class ChunkReader:
             if known is not None:
                 self._misses = 0
                 return known
-        if self._is_new:
-            self._is_new = False
+        if self._decoder.is_fresh:
             end = packet.find(b"\n\n") + 2
             if 2 <= end < len(packet) // MANY:
                 # Only the first one is special, most likely.

@@ -56,19 +56,20 @@ class EventDecoder:
         retry: The server's last `retry:` in milliseconds; `None` if none.
         comments: How many comment lines came; servers send them as heartbeats.
         failure: What comes after the events returned last; the next call raises it.
+        is_fresh: Nothing was decoded yet, so that a byte order mark may come.
     """
 
     __slots__ = (
         "_data",
         "_data_size",
         "_event",
-        "_fresh",
         "_id",
         "_is_between",
         "_pending",
         "_skip_line_feed",
         "comments",
         "failure",
+        "is_fresh",
         "last_event_id",
         "max_event_bytes",
         "retry",
@@ -80,7 +81,7 @@ class EventDecoder:
         self.retry: int | None = None
         self.comments: int = 0
         self.failure: DecodeError | None = None
-        self._fresh = True  # nothing decoded yet: a byte order mark may come
+        self.is_fresh: bool = True
         self._pending = bytearray()  # an unfinished line
         self._skip_line_feed = False  # the last packet ended in CR
         self._data: list[bytes] = []
@@ -136,8 +137,8 @@ class EventDecoder:
             The data of the events that became complete; `None` if the bytes are not plain or come
             within an event, and were not taken.
         """
-        if self._fresh and packet.startswith(b"data: ") and not self._pending:
-            self._fresh, self._is_between = False, True
+        if self.is_fresh and packet.startswith(b"data: ") and not self._pending:
+            self.is_fresh, self._is_between = False, True
         if self.failure is not None or not self._is_between or b"\r" in packet:
             return None
         pending = self._pending
@@ -212,18 +213,18 @@ class EventDecoder:
         if self._skip_line_feed:
             self._skip_line_feed = False
             packet = packet.removeprefix(b"\n")
-        if self._pending and not self._fresh and b"\n" not in packet and b"\r" not in packet:
+        if self._pending and not self.is_fresh and b"\n" not in packet and b"\r" not in packet:
             # Only appended, not searched again: a long line in small packets stays linear.
             self._hold(packet)
             return
         if self._pending:
             packet = bytes(self._pending) + packet
             self._pending.clear()
-        if self._fresh:
+        if self.is_fresh:
             if len(packet) < 3 and BYTE_ORDER_MARK.startswith(packet):
                 self._hold(packet)
                 return
-            self._fresh = False
+            self.is_fresh = False
             packet = packet.removeprefix(BYTE_ORDER_MARK)
         for line in packet.splitlines(keepends=True):
             stripped = line.rstrip(b"\r\n")
