@@ -4,6 +4,7 @@ Knows Linux's `/proc`; where a number or a pin is not to be had, it says so or d
 """
 
 import contextlib
+import ctypes
 import os
 import platform
 from importlib import metadata
@@ -54,6 +55,31 @@ def open_descriptors() -> int:
 def resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class _MallocInfo(ctypes.Structure):
+    """`struct mallinfo2` of malloc.h, glibc 2.33 and newer."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def malloc_bytes() -> int:
+    """What C's malloc has handed out: no free pages, and none of Python's arenas; else 0.
+
+    Python asks malloc for pieces over 512 bytes only; `sys.getallocatedblocks` counts the others.
+    """
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None) if os.name == "posix" else None
+    if ask is None:
+        return 0
+    ask.restype = _MallocInfo
+    info = ask()
+    return int(info.uordblks + info.hblkhd)
 
 
 def reset_peak() -> None:

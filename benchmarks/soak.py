@@ -7,7 +7,9 @@ wrong, a failure is not typed or has not the text before it, anything is left be
 grows by more than chance. Typed failures are counted: on a busy machine the server itself is late.
 
 Memory grows in steps, when the allocator takes another arena, and rests in between. So samples are
-not independent, and the error of the slope allows for that.
+not independent, and the error of the slope allows for that. What the allocators have handed out is
+counted apart from what the process holds: a leak is in both, a hole between two pieces in the
+second alone. `--bare` has aiohttp read the same streams without us, whole or not.
 """
 
 import argparse
@@ -16,10 +18,13 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
+
+import aiohttp
 
 from benchmarks.chaos import (
     RETRY,
@@ -31,7 +36,13 @@ from benchmarks.chaos import (
     start_server,
 )
 from benchmarks.chaos_server import CHUNKS
-from benchmarks.machine import allow_descriptors, describe, open_descriptors, resident_bytes
+from benchmarks.machine import (
+    allow_descriptors,
+    describe,
+    malloc_bytes,
+    open_descriptors,
+    resident_bytes,
+)
 from ernie_async import AsyncClient, Limits, Record, ResumePolicy, Timeouts
 
 PATIENCE = Timeouts(connect=30, first_event=15, idle=5)
@@ -65,12 +76,14 @@ class Plan:
         streams: Under way at once.
         every: Seconds between two samples.
         pause: Seconds between two chunks of a stream.
+        is_bare: Read by aiohttp alone.
     """
 
     minutes: float
     streams: int
     every: float
     pause: float
+    is_bare: bool
 
 
 @dataclass
@@ -99,7 +112,8 @@ class Sample:
     Attributes:
         seconds: Since the beginning.
         resident: Bytes.
-        blocks: Pieces of memory that Python has handed out: of a leak, each object is one.
+        handed_out: Bytes of C's malloc, which has the larger pieces; 0 where it does not say.
+        blocks: Smaller pieces, of Python's own allocator: of a leak, each object is one.
         tasks: Of the loop.
         descriptors: Open ones.
         permits: Of the limiters, given out.
@@ -107,6 +121,7 @@ class Sample:
 
     seconds: float
     resident: int
+    handed_out: int
     blocks: int
     tasks: int
     descriptors: int
@@ -119,6 +134,7 @@ class Sample:
         return cls(
             time.monotonic() - began,
             resident_bytes(),
+            malloc_bytes(),
             sys.getallocatedblocks(),
             tasks,
             open_descriptors(),
@@ -148,9 +164,55 @@ def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return found, (squares / (n - 2) / spread * (1 + alike) / (1 - alike)) ** 0.5
 
 
-async def keep_reading(
-    client: AsyncClient, name: str, plan: Plan, *, until: float, tally: Tally
-) -> None:
+Reader = Callable[[str, Outcome], Awaitable[None]]
+
+
+async def read_bare(session: aiohttp.ClientSession, url: str, name: str, outcome: Outcome) -> None:
+    """A stream as aiohttp hands it over; nobody asks whether it is whole."""
+    asked = {"messages": [{"role": "user", "content": name}]}
+    try:
+        async with session.post(url, json=asked) as response:
+            async for _ in response.content.iter_any():
+                pass
+    except aiohttp.ClientError as error:
+        outcome.failures[type(error).__name__] += 1
+    else:
+        outcome.exact += 1
+
+
+async def open_clients(
+    stack: AsyncExitStack, port: int, plan: Plan, tally: Tally
+) -> dict[str, AsyncClient]:
+    """One for each way of reading on, by its name."""
+    return {
+        mode: await stack.enter_async_context(
+            AsyncClient(
+                "soak",
+                base_url=f"http://127.0.0.1:{port}/{way}/v2",
+                timeouts=PATIENCE,
+                retry=RETRY,
+                resume=ResumePolicy(mode=mode, most=10),
+                limits=Limits(concurrency=plan.streams),
+                hooks=[tally.hear],
+            )
+        )
+        for way, mode in ROUNDS.values()
+    }
+
+
+async def open_bare(stack: AsyncExitStack, port: int) -> dict[str, Reader]:
+    """As many sessions as there are clients else."""
+    limits = aiohttp.ClientTimeout(total=None, sock_read=PATIENCE.first_event)
+    readers: dict[str, Reader] = {}
+    for way, mode in ROUNDS.values():
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=limits)
+        await stack.enter_async_context(session)
+        url = f"http://127.0.0.1:{port}/{way}/v2/chat/completions"
+        readers[mode] = partial(read_bare, session, url)
+    return readers
+
+
+async def keep_reading(read: Reader, name: str, plan: Plan, *, until: float, tally: Tally) -> None:
     """One stream after the other; the last one is read to its end."""
     chance = random.Random(name)
     takes = plan.pause * CHUNKS
@@ -162,7 +224,7 @@ async def keep_reading(
         leaves = chance.uniform(0, takes) if chance.random() < LEAVING else None
         try:
             async with asyncio.timeout(leaves):
-                await read_one(client, f"{name} {number}", outcome, may_fail=True)
+                await read(f"{name} {number}", outcome)
         except TimeoutError:
             tally.ended["left"] += 1
         tally.add(outcome)
@@ -176,35 +238,30 @@ async def run(port: int, plan: Plan) -> tuple[list[Sample], Tally]:
     began = time.monotonic()
     until = began + plan.minutes * 60
     samples = [Sample.take(began, [])]
-    clients: list[AsyncClient] = []
+    clients: dict[str, AsyncClient] = {}
     async with AsyncExitStack() as stack:
-        tasks = []
-        for way, mode in ROUNDS.values():
-            client = AsyncClient(
-                "soak",
-                base_url=f"http://127.0.0.1:{port}/{way}/v2",
-                timeouts=PATIENCE,
-                retry=RETRY,
-                resume=ResumePolicy(mode=mode, most=10),
-                limits=Limits(concurrency=plan.streams),
-                hooks=[tally.hear],
-            )
-            clients.append(await stack.enter_async_context(client))
-            tasks += [
-                asyncio.create_task(
-                    keep_reading(client, f"{mode} {number}", plan, until=until, tally=tally)
-                )
+        if plan.is_bare:
+            readers = await open_bare(stack, port)
+        else:
+            clients = await open_clients(stack, port, plan, tally)
+            readers = {
+                mode: partial(read_one, client, may_fail=True) for mode, client in clients.items()
+            }
+        reading = asyncio.gather(
+            *(
+                keep_reading(read, f"{mode} {number}", plan, until=until, tally=tally)
+                for mode, read in readers.items()
                 for number in range(plan.streams // len(ROUNDS))
-            ]
-        reading = asyncio.gather(*tasks)
+            )
+        )
         while not reading.done():
             await asyncio.wait([reading], timeout=plan.every)
             if time.monotonic() < until:
-                samples.append(Sample.take(began, clients))
+                samples.append(Sample.take(began, list(clients.values())))
                 show(samples[-1], tally)
         await reading
     await asyncio.sleep(0.5)
-    samples.append(Sample.take(began, clients))
+    samples.append(Sample.take(began, list(clients.values())))
     show(samples[-1], tally)
     return samples, tally
 
@@ -213,6 +270,7 @@ def show(sample: Sample, tally: Tally) -> None:
     cells = (
         f"{sample.seconds / 60:.1f}",
         f"{sample.resident / 2**20:.2f}",
+        f"{sample.handed_out / 2**20:.2f}",
         f"{sample.blocks:,}",
         sample.tasks,
         sample.descriptors,
@@ -227,6 +285,7 @@ def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bo
     first, *held, last = samples
     steady = held[int(len(held) * WARM_UP) :]
     grows, error = slope([(s.seconds / 60, s.resident / 1000) for s in steady])
+    given, given_error = slope([(s.seconds / 60, s.handed_out / 1000) for s in steady])
     taken, taken_error = slope([(s.seconds / 60, s.blocks) for s in steady])
     left = [
         now - then
@@ -242,6 +301,7 @@ def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bo
         "connections": ", ".join(f"{n:,} {kind}" for kind, n in sorted(faults.items())),
         "wrong": str(tally.wrong),
         "memory, kB a minute": f"{grows:+.1f} ± {error:.1f} ({len(steady)} samples)",
+        "of it malloc's, kB a minute": f"{given:+.1f} ± {given_error:.1f}",
         "blocks a minute": f"{taken:+.0f} ± {taken_error:.0f}",
         "left behind": "{} tasks, {} descriptors, {} permits".format(*left),
     }
@@ -259,14 +319,15 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=500)
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two samples")
     parser.add_argument("--pause", type=float, default=0.25, help="seconds between two chunks")
+    parser.add_argument("--bare", action="store_true", help="aiohttp alone")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     allow_descriptors(8 * options.streams + 200)  # the server, a child, holds four for each
     for what, value in describe().items():
         print(f"{what}: {value}")
-    print("\n| minutes | MiB | blocks | tasks | descriptors | permits | streams ended |")
-    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    plan = Plan(options.minutes, options.streams, options.every, options.pause)
+    print("\n| minutes | MiB | malloc, MiB | blocks | tasks | descriptors | permits | ended |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    plan = Plan(options.minutes, options.streams, options.every, options.pause, options.bare)
     server = start_server(options.seed, plan.pause)
     try:
         port = int(pipes(server)[1].readline())
