@@ -91,7 +91,9 @@ from ernie_async.sansio.servers import Server
 from ernie_async.sansio.timeouts import Timeouts
 from ernie_async.sansio.tool_calls import ToolCallEvent
 from ernie_async.settings import CallOptions, ChatOptions, ClientOptions
-from ernie_async.sync import Client, SyncChatStream, SyncFiles, SyncParsedStream
+from ernie_async.sync.client import Client
+from ernie_async.sync.files import SyncFiles
+from ernie_async.sync.streams import SyncChatStream, SyncParsedStream
 from ernie_async.types import (
     ChatChunk,
     ChatCompletion,

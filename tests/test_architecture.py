@@ -41,7 +41,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ),
     (
         "wings",
-        ["sync.py", "local.py", "otel.py", "toolbox.py", "batch/*", "testing/*", "gateway/*"],
+        ["sync/*", "local.py", "otel.py", "toolbox.py", "batch/*", "testing/*", "gateway/*"],
     ),
     ("bots", ["bots/*"]),
     ("doors", ["__init__.py", "__main__.py", "cli*.py"]),

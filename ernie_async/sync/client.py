@@ -5,21 +5,16 @@ No second implementation: every verb is handed to the asynchronous client throug
 """
 
 import os
-import threading
-import weakref
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
 
 from ernie_async.client import AsyncClient
-from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.budget import Budget
-from ernie_async.net.hooks import Hook, StreamResumed
+from ernie_async.net.hooks import Hook
 from ernie_async.net.key_pool import KeyPool
 from ernie_async.net.roster import DrainReport
-from ernie_async.net.stream import ChatStream
 from ernie_async.options import (
     EmbedOptions,
     ImageOptions,
@@ -35,13 +30,12 @@ from ernie_async.sansio.chat_request import Prompt
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.hedging import Hedging
 from ernie_async.sansio.ledger import Totals
-from ernie_async.sansio.read_buffer import ReadBuffer, ReadGauge
+from ernie_async.sansio.read_buffer import ReadBuffer
 from ernie_async.sansio.resume import ResumeMode, ResumePolicy
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.sansio.servers import Server, ServerName
 from ernie_async.sansio.sse import DEFAULT_MAX_EVENT_BYTES
 from ernie_async.sansio.timeouts import Timeouts
-from ernie_async.sansio.tool_calls import ToolCallAssembler, ToolCallEvent
 from ernie_async.settings import (
     DEFAULT_BREAKER,
     DEFAULT_READ_BUFFER,
@@ -54,27 +48,23 @@ from ernie_async.settings import (
     ClientOptions,
     FallbackModel,
 )
-from ernie_async.types.chunk import ChatChunk
+from ernie_async.sync.files import SyncFiles
+from ernie_async.sync.streams import SyncChatStream, SyncParsedStream
+from ernie_async.sync.thread import LoopThread
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.embeddings import Embeddings
-from ernie_async.types.files import FileObject, FilePage
 from ernie_async.types.images import ImageResult, Images
 from ernie_async.types.models import ModelCard
 from ernie_async.types.prices import Prices
 from ernie_async.types.rerank import Ranking
 from ernie_async.types.search import SearchAnswer
-from ernie_async.types.usage import Timing, Usage
 from ernie_async.types.video import VideoTask
 
 if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
-
-    from ernie_async.files import Files, Progress
     from ernie_async.net.desk import Desk
-    from ernie_async.parsing import ParsedStream
     from ernie_async.sansio.embedding import EmbeddingInput
 
-__all__ = ["Client", "SyncChatStream", "SyncFiles", "SyncParsedStream"]
+__all__ = ["Client"]
 
 T = TypeVar("T")
 Y = TypeVar("Y")
@@ -138,13 +128,13 @@ class Client:
             content_filter=content_filter,
             **unknown,
         )
-        self._thread = _LoopThread()
+        self._thread = LoopThread()
 
     def chat(self, messages: Prompt, **options: Unpack[ChatOptions]) -> ChatCompletion:
         """Ask, and wait for the whole answer. See `AsyncClient.chat`."""
         return self._thread.run(lambda: self._client.chat(messages, **options))
 
-    def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> "SyncChatStream":
+    def stream(self, messages: Prompt, **options: Unpack[ChatOptions]) -> SyncChatStream:
         """Ask, and read the answer while it is being written. See `AsyncClient.stream`."""
         return SyncChatStream(self._client.stream(messages, **options), self._thread)
 
@@ -155,14 +145,14 @@ class Client:
     @overload
     def stream_parse(
         self, messages: Prompt, into: type[list[I]], **options: Unpack[ParseOptions]
-    ) -> "SyncParsedStream[I, list[I]]": ...
+    ) -> SyncParsedStream[I, list[I]]: ...
     @overload
     def stream_parse(
         self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]
-    ) -> "SyncParsedStream[T, T]": ...
+    ) -> SyncParsedStream[T, T]: ...
     def stream_parse(
         self, messages: Prompt, into: type[Any], **options: Unpack[ParseOptions]
-    ) -> "SyncParsedStream[Any, Any]":
+    ) -> SyncParsedStream[Any, Any]:
         """Ask, and read the answer as a value of a type while it is being written.
 
         See `AsyncClient.stream_parse`.
@@ -231,7 +221,7 @@ class Client:
         return self._thread.run(lambda: self._client.video_task(task_id, path=path, **options))
 
     @property
-    def files(self) -> "SyncFiles":
+    def files(self) -> SyncFiles:
         """The files that the service keeps. See `AsyncClient.files`."""
         return SyncFiles(self._client.files, self._thread)
 
@@ -301,268 +291,8 @@ class Client:
         return _make_client, (self._client,)
 
 
-class SyncFiles:
-    """The files of an account, from `Client.files`. See `Files`."""
-
-    def __init__(self, files: "Files", thread: "_LoopThread") -> None:
-        self._files = files
-        self._thread = thread
-
-    def upload(
-        self,
-        source: bytes | str | os.PathLike[str],
-        *,
-        purpose: str,
-        filename: str | None = None,
-        on_progress: "Progress | None" = None,
-        **options: Unpack[CallOptions],
-    ) -> FileObject:
-        """Send a file. `on_progress` is called in the client's own thread. See `Files.upload`."""
-        return self._thread.run(
-            lambda: self._files.upload(
-                source, purpose=purpose, filename=filename, on_progress=on_progress, **options
-            )
-        )
-
-    def list(
-        self,
-        *,
-        after: str | None = None,
-        limit: int | None = None,
-        order: str | None = None,
-        purpose: str | None = None,
-        **options: Unpack[CallOptions],
-    ) -> FilePage:
-        """One page of the files. See `Files.list`."""
-        return self._thread.run(
-            lambda: self._files.list(
-                after=after, limit=limit, order=order, purpose=purpose, **options
-            )
-        )
-
-    def all(
-        self,
-        *,
-        limit: int | None = None,
-        order: str | None = None,
-        purpose: str | None = None,
-        **options: Unpack[CallOptions],
-    ) -> Iterator[FileObject]:
-        """Iterate over all files, page after page. See `Files.all`."""
-        files = self._files.all(limit=limit, order=order, purpose=purpose, **options)
-        while True:
-            try:
-                yield self._thread.run(files.__anext__)
-            except StopAsyncIteration:
-                return
-
-    def content(self, file_id: str, **options: Unpack[CallOptions]) -> bytes:
-        """The bytes of a file. See `Files.content`."""
-        return self._thread.run(lambda: self._files.content(file_id, **options))
-
-    def download(
-        self,
-        file_id: str,
-        path: str | os.PathLike[str],
-        *,
-        on_progress: "Progress | None" = None,
-        **options: Unpack[CallOptions],
-    ) -> Path:
-        """Write the bytes of a file to disk. See `Files.download`."""
-        return self._thread.run(
-            lambda: self._files.download(file_id, path, on_progress=on_progress, **options)
-        )
-
-    def delete(self, file_id: str, **options: Unpack[CallOptions]) -> bool:
-        """Delete a file. See `Files.delete`."""
-        return self._thread.run(lambda: self._files.delete(file_id, **options))
-
-
-class SyncChatStream:
-    """An answer as it is being written, from `Client.stream`. See `ChatStream`."""
-
-    def __init__(self, stream: ChatStream, thread: "_LoopThread") -> None:
-        self._stream = stream
-        self._thread = thread
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> ChatChunk:
-        try:
-            return self._thread.run(self._stream.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the stream: the connection is closed at once."""
-        if self._thread.is_running:
-            self._thread.run(self._stream.aclose)
-
-    def final(self) -> ChatCompletion:
-        """Read the rest and return the whole answer."""
-        return self._thread.run(self._stream.final)
-
-    def text(self) -> str:
-        """Read the rest and return the whole text."""
-        return self._thread.run(self._stream.text)
-
-    def text_deltas(self) -> Iterator[str]:
-        """Iterate over the text alone, piece by piece; none of the pieces is empty."""
-        return (chunk.text for chunk in self if chunk.text)
-
-    def tool_events(self) -> Iterator[ToolCallEvent]:
-        """Iterate over the calls of tools alone. See `ChatStream.tool_events`."""
-        assembler = ToolCallAssembler()
-        return (event for chunk in self for event in assembler.feed(chunk))
-
-    def cancel(self, reason: str = "cancelled") -> None:
-        """Leave the stream from any thread; its consumer is told why. See `ChatStream.cancel`."""
-        self._stream.cancel(reason)
-
-    def snapshot(self) -> ChatCompletion:
-        """The answer so far, as if it had come in one piece. Joins all of it at each call."""
-        return self._stream.snapshot()
-
-    @property
-    def usage(self) -> Usage | None:
-        """Tokens; an estimate if the service does not tell. See `ChatStream.usage`."""
-        return self._stream.usage
-
-    @property
-    def resumes(self) -> tuple[StreamResumed, ...]:
-        """Where and how the stream was resumed; empty for most streams."""
-        return self._stream.resumes
-
-    @property
-    def fell_back_from(self) -> tuple[str, ...]:
-        """Models that were asked before and failed, in order; empty for most streams."""
-        return self._stream.fell_back_from
-
-    @property
-    def read_buffer(self) -> ReadGauge:
-        """What was measured of this stream, and how much of it is read at once."""
-        return self._stream.read_buffer
-
-    @property
-    def request_id(self) -> str:
-        """What to quote to the service's support."""
-        return self._stream.request_id
-
-    @property
-    def heartbeats(self) -> int:
-        """Comments that the server sent to keep the connection alive."""
-        return self._stream.heartbeats
-
-    @property
-    def timing(self) -> Timing:
-        """Where the time went so far, or in all."""
-        return self._stream.timing
-
-
-class SyncParsedStream(Generic[Y, T]):
-    """An answer of a type, as it is being written, from `Client.stream_parse`.
-
-    See `parsing.ParsedStream`.
-    """
-
-    def __init__(self, stream: "ParsedStream[Y, T]", thread: "_LoopThread") -> None:
-        self._stream = stream
-        self._thread = thread
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Y:
-        try:
-            return self._thread.run(self._stream.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the stream: the connection is closed at once."""
-        if self._thread.is_running:
-            self._thread.run(self._stream.aclose)
-
-    def final(self) -> T:
-        """Read the rest and return the whole value."""
-        return self._thread.run(self._stream.final)
-
-    @property
-    def usage(self) -> Usage | None:
-        """Tokens of all answers together; see `ChatStream.usage`."""
-        return self._stream.usage
-
-    @property
-    def request_id(self) -> str:
-        """What to quote to the service's support."""
-        return self._stream.request_id
-
-
-class _LoopThread:
-    """A thread with an event loop, started when it is first needed."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._portal: BlockingPortal | None = None
-        self._stack = ExitStack()
-        self._is_closed = False
-
-    @property
-    def is_running(self) -> bool:
-        return self._portal is not None
-
-    def run(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run a coroutine there, wait for it, and cancel it if the wait is broken off."""
-        future = self._started().start_task_soon(function)
-        try:
-            return future.result()
-        finally:
-            future.cancel()
-
-    def _started(self) -> "BlockingPortal":
-        with self._lock:
-            if self._is_closed:
-                raise ConfigError("this client is closed; make a new one")
-            if self._portal is None:
-                # Imported here, since it takes 10 ms that the asynchronous client does not need.
-                from anyio.from_thread import start_blocking_portal
-
-                self._portal = self._stack.enter_context(start_blocking_portal())
-                # A client that nobody closed must not keep its thread, nor the interpreter.
-                weakref.finalize(self, _end, self._portal, self._stack)
-            return self._portal
-
-    def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Run `last`, cancel whatever else still waits there, and end the thread."""
-        with self._lock:
-            self._is_closed = True
-            portal, self._portal = self._portal, None
-        if portal is not None:
-            portal.call(last)
-            _end(portal, self._stack)
-
-
-def _end(portal: "BlockingPortal", stack: ExitStack) -> None:
-    with suppress(RuntimeError):  # it has ended already
-        portal.call(portal.stop, True)
-    stack.close()
-
-
 def _make_client(client: AsyncClient) -> Client:
     made = object.__new__(Client)
     made._client = client
-    made._thread = _LoopThread()
+    made._thread = LoopThread()
     return made

@@ -1,0 +1,1 @@
+"""The sync face: `Client`, its streams and its files, over an `AsyncClient` in a thread."""
