@@ -7,39 +7,26 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from time import monotonic, time
 from typing import Literal, TypeVar
 
 from ernie_async.errors import (
     APIError,
     AuthError,
-    CircuitOpenError,
     ConfigError,
     DeadlineError,
     DrainError,
     ErnieError,
     FailedAttempt,
-    NoKeyError,
-    NotFoundError,
 )
 from ernie_async.net.admission import AnyPermit
 from ernie_async.net.budget import charge_of
+from ernie_async.net.call_log import CallLog
 from ernie_async.net.desk import Desk
 from ernie_async.net.feedback import tell_failure
 from ernie_async.net.guard import Guard
-from ernie_async.net.hooks import (
-    CallEnded,
-    CallStarted,
-    FellBack,
-    LimiterPaused,
-    Queued,
-    RetryScheduled,
-    brief,
-    headers_of,
-    is_heard,
-    tell,
-    tell_content,
-)
+from ernie_async.net.hooks import brief, headers_of, is_heard
 from ernie_async.net.key_pool import KeyUse
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
@@ -59,14 +46,11 @@ T = TypeVar("T")
 
 TOO_MANY = 429
 
-# What is raised before a request goes.
-NOT_SENT = ConfigError | CircuitOpenError | NoKeyError
-
 _numbers = itertools.count(1)
 
 
 class Call:
-    """One call while it runs: its clock, its attempts, and what observers hear of them.
+    """One call while it runs: its clock and its attempts. What is told of them is its log's.
 
     Attributes:
         desk: Who makes the next attempt; changes when another client's model is asked.
@@ -84,17 +68,16 @@ class Call:
         "_guard",
         "_has_renewed",
         "_keys",
+        "_log",
         "_refusals",
         "_refused_since",
         "_roster",
         "_stop",
         "_stopped",
         "_token",
-        "_waited",
         "charge",
         "desk",
         "ends_at",
-        "failures",
         "fallback",
         "fell_back_from",
         "first_token",
@@ -119,14 +102,13 @@ class Call:
         self.fell_back_from: tuple[str, ...] = ()
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.number: int = next(_numbers)
+        self._log = CallLog(self.number, desk.hooks)
         self.started: float = monotonic()
         self.total: float | None = desk.timeouts.total_for(stream=request.is_stream)
         self.ends_at: float | None = None if self.total is None else self.started + self.total
         self.queued: float = 0.0
         self.first_token: float | None = None
         self.sent: int = 0
-        self.failures: list[FailedAttempt] = []
-        self._waited = 0.0  # before the attempt under way
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
         self._refusals = 0  # for want of quota
@@ -137,16 +119,12 @@ class Call:
         self._roster = desk.roster
         self._roster.enter(self)
         if is_heard(desk.hooks):
-            started = CallStarted(
-                call=self.number,
-                method=request.method,
-                path=request.path,
-                model=request.model,
-                is_stream=request.is_stream,
-                server=desk.server.name,
-                base_url=desk.transport.base_url,
-            )
-            tell(desk.hooks, started)
+            self._log.started(request, server=desk.server.name, base_url=desk.transport.base_url)
+
+    @property
+    def failures(self) -> tuple[FailedAttempt, ...]:
+        """Its attempts that failed so far."""
+        return tuple(self._log.failures)
 
     def _equipped(self) -> tuple[Guard, KeyUse | None]:
         """What goes with the requests of `desk`: a guard, and the keys of its pool, if any."""
@@ -208,10 +186,7 @@ class Call:
         self.desk, self.request = desk, request
         self._token, self._has_renewed = None, False
         self._guard, self._keys = self._equipped()
-        tell(
-            desk.hooks,
-            FellBack(call=self.number, from_model=before, to_model=after, error=brief(error)),
-        )
+        self._log.fell_back(before, after, error)
 
     @property
     def is_over_time(self) -> bool:
@@ -265,7 +240,7 @@ class Call:
                 started=started,
                 ends_at=self.ends_at,
                 may_repeat=self._guard.may_repeat,
-                before_wait=self._before_wait,
+                before_wait=self._log.retries,
             )
         finally:
             del first
@@ -334,7 +309,7 @@ class Call:
         )
         if delay is None or delay >= seconds_left(self.ends_at):
             return False
-        self._before_wait(error, len(self.failures), delay)
+        self._log.retries(error, len(self._log.failures), delay)
         return True
 
     async def admit(self) -> AnyPermit | None:
@@ -366,20 +341,10 @@ class Call:
             priority=request.priority,
             max_wait=request.max_wait,
         )
-        permit.on_wait = self._tell_queued
+        permit.on_wait = partial(self._log.queued, request)
         await permit
         self.queued += permit.waited
         return permit
-
-    def _tell_queued(self, permit: AnyPermit) -> None:
-        queued = Queued(
-            call=self.number,
-            model=self.request.model,
-            priority=self.request.priority,
-            position=permit.position,
-            estimated_wait=permit.estimated_wait,
-        )
-        tell(self.desk.hooks, queued)
 
     def learn(self, permit: AnyPermit, reply: Reply) -> None:
         """Have the limiter learn from the head of an answer."""
@@ -392,18 +357,13 @@ class Call:
             told = told._replace(retry_after=None)
         permit.learn(told)
         if told.is_spent:
-            self._tell_paused(told.retry_after, "nothing is left of the quota")
+            self._log.paused(self.request.model, told.retry_after, "nothing is left of the quota")
 
     def report(self, permit: AnyPermit, error: ErnieError) -> None:
         """Have the limiter learn from an error of the service or the network."""
         if tell_failure(permit, error, max_retry_after=self.desk.retry.max_retry_after):
-            self._tell_paused(getattr(error, "retry_after", None), brief(error))
-
-    def _tell_paused(self, seconds: float | None, reason: str) -> None:
-        paused = LimiterPaused(
-            call=self.number, model=self.request.model, seconds=seconds, reason=reason
-        )
-        tell(self.desk.hooks, paused)
+            seconds = getattr(error, "retry_after", None)
+            self._log.paused(self.request.model, seconds, brief(error))
 
     async def send(self) -> Reply:
         """Send the request once, and wait for the head of an answer."""
@@ -507,22 +467,17 @@ class Call:
         self._roster.leave(self)
         if self.charge is not None:
             self.charge.close()
-        if is_heard(hooks := self.desk.hooks):
-            if self._asked:
-                tell_content(hooks, self.number, self._asked, completion)
-            head = answer()
-            ended = CallEnded(
-                call=self.number,
-                outcome=outcome,
-                error=None if error is None else brief(error),
+        if is_heard(self.desk.hooks):
+            self._log.ended(
+                outcome,
+                error=error,
                 request_id=self.request_id,
                 timing=timing,
                 usage=usage,
-                response_id=head.id,
-                model=head.model,
-                finish_reasons=head.finish_reasons,
+                asked=self._asked,
+                answer=answer(),
+                completion=completion,
             )
-            tell(hooks, ended)
         return timing
 
     def note_break(self, error: ErnieError) -> None:
@@ -532,30 +487,4 @@ class Call:
 
     def note_failure(self, error: ErnieError) -> None:
         """Add to the list of failed attempts, which the error then carries."""
-        if isinstance(error, NotFoundError) and error.code is None:
-            # A bare 404 comes from a wrong base URL more often than not.
-            path = self.request.path
-            url = f"{self.desk.transport.base_url}{path}" if path.startswith("/") else path
-            error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
-        if isinstance(error, NOT_SENT) or getattr(error, "clock", "") == "queue":
-            error.attempts = tuple(self.failures)
-            return
-        refusal = error if isinstance(error, APIError) else None
-        self.failures.append(
-            FailedAttempt(
-                error=brief(error),
-                status=None if refusal is None else refusal.status,
-                code=None if refusal is None else refusal.code,
-                waited=self._waited,
-                model=self.request.model,
-            )
-        )
-        error.attempts = tuple(self.failures)
-        error.request_id = error.request_id or self.request.request_id
-
-    def _before_wait(self, error: ErnieError, attempt: int, delay: float) -> None:
-        self._waited = delay
-        tell(
-            self.desk.hooks,
-            RetryScheduled(call=self.number, attempt=attempt, delay=delay, error=brief(error)),
-        )
+        self._log.failed(error, self.request, self.desk.transport.base_url)

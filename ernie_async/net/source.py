@@ -304,7 +304,7 @@ class ChunkSource:
                     break
             if call.fallback and (chunks := await self._hand_over(error, call)) is not None:
                 return chunks
-            error.attempts = tuple(call.failures)
+            error.attempts = call.failures
             raise error
         finally:
             del error  # its traceback holds this frame
