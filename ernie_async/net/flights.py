@@ -290,6 +290,10 @@ class _Broadcast:
             self._end()
             self.source.fail(error)
             raise
+        except BaseException:
+            self._end()
+            self.source.close("cancelled")
+            raise
         if not chunks:
             self._end()
         self.source.answer.feed_packet(chunks)

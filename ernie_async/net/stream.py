@@ -66,14 +66,8 @@ class ChatStream:
             self._fold()
         try:
             chunks = await self._source.pull()
-        except ErnieError as error:
-            self._fail(error)
-            raise
-        except BusyError:
-            raise  # to whoever came second
-        except BaseException:
-            self._drop_packet()
-            self._source.close("cancelled")
+        except BaseException as error:
+            self._broke(error)
             raise
         if not chunks:
             raise StopAsyncIteration
@@ -171,10 +165,14 @@ class ChatStream:
         )
 
     async def _pull_for_all(self) -> list[ChatChunk]:
+        begun = list(self._ready)  # the rest of a packet that was begun here
+        self._fold()
+        if begun:
+            return begun
         try:
             chunks = await self._source.pull()
-        except ErnieError as error:
-            self._fail(error)
+        except BaseException as error:
+            self._broke(error)
             raise
         self._source.answer.feed_packet(chunks)
         return chunks
@@ -226,9 +224,15 @@ class ChatStream:
         """Where the time went so far, or in all."""
         return self._source.timing
 
-    def _fail(self, error: ErnieError) -> None:
+    def _broke(self, error: BaseException) -> None:
+        """Leave nothing behind, unless it is news for whoever came second, and for nobody else."""
+        if isinstance(error, BusyError):
+            return
         self._drop_packet()
-        self._source.fail(error)
+        if isinstance(error, ErnieError):
+            self._source.fail(error)
+        else:
+            self._source.close("cancelled")
 
     def _drop_packet(self) -> None:
         self._fold()

@@ -132,6 +132,7 @@ class Tee:
         self._is_shared = is_shared
         self._lost: list[deque[ChatChunk]] = []
         self._reading: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # where it is read
         self._is_over = False
         self._failure: ErnieError | None = None
         self.room: asyncio.Event = asyncio.Event()
@@ -163,6 +164,7 @@ class Tee:
             )
         if not any(queue is other for other in self._queues):
             return False  # this branch was closed
+        self._loop = asyncio.get_running_loop()
         while not queue:
             if self._failure is not None:
                 raise self._failure
@@ -172,7 +174,11 @@ class Tee:
                 await self._wait_for_room()
             if self._reading is None and not queue and not self._is_over:
                 # A task of its own: whoever waits may be cancelled, and the others go on.
-                self._reading = asyncio.create_task(self._read())
+                reading = asyncio.create_task(self._read())
+                if reading.done():  # a loop may run a task as soon as it is made
+                    reading.result()
+                else:
+                    self._reading = reading
             if self._reading is not None:
                 await asyncio.shield(self._reading)
         return True
@@ -216,19 +222,18 @@ class Tee:
     def forget(self, queue: deque[ChatChunk]) -> None:
         """A branch was left."""
         self._queues = [other for other in self._queues if other is not queue]
+        self._lost = [other for other in self._lost if other is not queue]
         self.room.set()
         if not self._queues:
             self._leave()
 
     def forget_soon(self, queue: deque[ChatChunk]) -> None:
         """A branch was dropped, in whatever thread."""
-        reading = self._reading
-        if reading is None:
-            # Nobody waits: what is left is for the stream to do when it is dropped itself.
+        if self._loop is None:  # nobody has read, so there is nothing to leave
             self._queues = [other for other in self._queues if other is not queue]
             return
         with suppress(RuntimeError):  # the loop is closed, and its connections with it
-            reading.get_loop().call_soon_threadsafe(self.forget, queue)
+            self._loop.call_soon_threadsafe(self.forget, queue)
 
 
 def branch_off(

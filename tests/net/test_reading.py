@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from itertools import groupby, pairwise
 
 import anyio
@@ -12,6 +14,7 @@ import pytest
 from ernie_async import (
     AsyncClient,
     BlockedError,
+    ChatChunk,
     ChatStream,
     ConfigError,
     ConnectError,
@@ -88,6 +91,10 @@ async def test_a_partial_answer_has_only_what_was_handed_over(
         await anext(stream)
     assert caught.value.partial is not None
     assert caught.value.partial.text == "量"
+
+
+async def _text_of(chunks: AsyncIterator[ChatChunk]) -> str:
+    return "".join([part.text async for part in chunks])
 
 
 class TestCancel:
@@ -227,6 +234,43 @@ class TestTee:
             del branch
         branches.clear()
         await server.wait_idle(0.5, connections=True)
+
+    async def test_a_branch_that_is_dropped_is_not_waited_for(
+        self, server: MockErnie, client: AsyncClient
+    ) -> None:
+        server.script(reply("字" * 400))
+        fast, slow = client.stream("hi", timeouts=Timeouts(idle=30)).tee(2, ahead=20)
+        reading = asyncio.create_task(_text_of(fast))
+        await asyncio.sleep(0.1)
+        assert not reading.done()
+        del slow
+        assert await asyncio.wait_for(reading, 5) == "字" * 400
+
+    @pytest.mark.parametrize("n_read", [1, 2, 3])
+    async def test_after_some_steps_the_branches_have_the_rest(
+        self, server: MockErnie, client: AsyncClient, n_read: int
+    ) -> None:
+        end = b"data: [DONE]\n\n"
+        server.script(raw(chunk("床") + chunk("前") + chunk("明", finish_reason='"stop"') + end))
+        stream = client.stream("hi")
+        text = "".join([(await anext(stream)).text for _ in range(n_read)])
+        first, second = stream.tee(2)
+        assert await asyncio.gather(_text_of(first), _text_of(second)) == ["床前明"[n_read:]] * 2
+        assert (await stream.final()).text == "床前明"
+        assert text == "床前明"[:n_read]
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.12 has eager tasks")
+    @pytest.mark.parametrize("is_shared", [False, True])
+    async def test_in_a_loop_whose_tasks_are_eager(
+        self, server: MockErnie, client: AsyncClient, *, is_shared: bool
+    ) -> None:
+        if sys.version_info >= (3, 12):
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        server.script(reply("字" * 1000), reply(TEXT))
+        stream = client.stream("hi", coalesce=is_shared)
+        texts = await asyncio.gather(*map(_text_of, stream.tee(3)))
+        assert texts == ["字" * 1000] * 3
+        assert (await client.chat("hi")).text == TEXT
 
     async def test_every_branch_is_told_of_a_break(
         self, server: MockErnie, client: AsyncClient
