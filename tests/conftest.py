@@ -1,6 +1,7 @@
 """Fixtures for the whole tree."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import anyio
@@ -21,10 +22,17 @@ IMPATIENT = Timeouts(connect=2, first_event=1, idle=0.7)
 QUICK_RETRY = RetryPolicy(attempts=3, base_delay=0.001)
 
 
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - of 3.12
+    return loop
+
+
 @pytest.fixture
-def anyio_backend() -> str:
-    """Async tests run on asyncio, as aiohttp does."""
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """Async tests run on asyncio, as aiohttp does; if asked for, with tasks that begin at once."""
+    eager = os.environ.get("EAGER_TASKS") == "1"
+    return "asyncio", {"loop_factory": _eager_loop} if eager else {}
 
 
 @pytest.fixture

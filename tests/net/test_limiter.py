@@ -87,8 +87,8 @@ async def test_10000_waiters_with_half_of_them_cancelled_lose_no_permit() -> Non
     await asyncio.sleep(0)
     for task in tasks[::2]:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert served == 5000
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert served == ended.count(None) >= 5000
     assert peak == 7
     assert (limiter.in_flight, limiter.waiting) == (0, 0)
 
