@@ -480,7 +480,11 @@ class AsyncClient:
         return await self._desk.roster.drain(timeout)
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop. A closed client makes no more calls."""
+        """Close the connections of the running loop. A closed client makes no more calls.
+
+        A chat under way in this loop raises `DrainError`, a stream `InterruptedStreamError`.
+        """
+        await self._desk.roster.stop_here("the client was closed before this call was over")
         await self._desk.aclose()
 
     async def __aenter__(self) -> Self:

@@ -361,7 +361,7 @@ class BudgetError(ErnieError):
 
 
 class DrainError(ErnieError):
-    """The client is being drained: it takes no more calls, and this one was not over in time."""
+    """The client is drained or closed: it takes no more calls, or this one was not over in time."""
 
 
 class OutputError(ErnieError):

@@ -40,6 +40,14 @@ class DrainReport(NamedTuple):
     cancelled: tuple[str, ...]
 
 
+class _Waiting(NamedTuple):
+    """Somebody waits in `loop` until no call is left, in the loop `only` or in any."""
+
+    loop: asyncio.AbstractEventLoop
+    only: asyncio.AbstractEventLoop | None
+    is_empty: asyncio.Event
+
+
 class Roster:
     """Who is calling, and whether anybody may. Serves one client and those made of it."""
 
@@ -48,7 +56,7 @@ class Roster:
     def __init__(self) -> None:
         self._calls: dict[int, Stoppable] = {}
         self._is_draining = False
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._waiting: list[_Waiting] = []
 
     def __len__(self) -> int:
         """Calls under way."""
@@ -78,10 +86,14 @@ class Roster:
     def leave(self, call: Stoppable) -> None:
         """A call is over. May be said twice."""
         self._calls.pop(call.number, None)
-        if self._is_draining and not self._calls:
-            for loop, is_empty in self._waiting:
+        for loop, only, is_empty in self._waiting:
+            if not self._has_calls(only):
                 with suppress(RuntimeError):  # that loop was closed, so nobody waits there
                     loop.call_soon_threadsafe(is_empty.set)
+
+    def _has_calls(self, only: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether a call is under way, in one loop or in any."""
+        return any(only in (None, call.loop) for call in list(self._calls.values()))
 
     async def drain(self, seconds: float | None) -> DrainReport:
         """Let no call begin, and wait until all are over; stop those that are not in time.
@@ -107,14 +119,23 @@ class Roster:
         await self._wait_until_empty(STOP_SECONDS)
         return DrainReport(n_running - len(late), tuple(call.request_id for call in late))
 
-    async def _wait_until_empty(self, seconds: float | None) -> None:
-        is_empty = asyncio.Event()
-        mine = asyncio.get_running_loop(), is_empty
+    async def stop_here(self, reason: str) -> None:
+        """Stop the calls of the running loop; those of others go on."""
+        loop = asyncio.get_running_loop()
+        for call in list(self._calls.values()):
+            if call.loop is loop:
+                call.stop(reason)
+        await self._wait_until_empty(STOP_SECONDS, only=loop)
+
+    async def _wait_until_empty(
+        self, seconds: float | None, *, only: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        mine = _Waiting(asyncio.get_running_loop(), only, asyncio.Event())
         self._waiting.append(mine)
         try:
             async with asyncio.timeout(seconds):
-                if self._calls:
-                    await is_empty.wait()
+                if self._has_calls(only):
+                    await mine.is_empty.wait()
         except TimeoutError:
             pass  # and those are told below
         finally:

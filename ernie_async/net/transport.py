@@ -167,12 +167,14 @@ class Transport:
             is_once: Whether it must not be sent a second time.
 
         Raises:
+            ConfigError: The client is closed, or the session that it was given.
             ConnectError: No connection, or it broke before an answer began.
             DeadlineError: `connect` ran out.
         """
         is_home = self.is_home(path)
         url = self.base_url + path if path.startswith("/") else path
         told = {**self._headers, **headers} if is_home else headers
+        self._check_open()
         session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
         while True:
             reuse = [False]
@@ -193,6 +195,7 @@ class Transport:
                 failure = _translate(error, connect=connect)
                 was_stale = (
                     reuse[0]
+                    and not session.closed
                     and isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
                     and monotonic() - started < STALE_SECONDS
                 )
@@ -210,7 +213,6 @@ class Transport:
 
     async def _session(self) -> aiohttp.ClientSession:
         """The session of the running loop, opened at its first call."""
-        self._check_open()
         if self._given_session is not None:
             if self._given_session.closed:
                 raise ConfigError("the session given to this client is closed")

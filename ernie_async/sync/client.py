@@ -272,7 +272,8 @@ class Client:
     def close(self) -> None:
         """Close the connections and end the thread. A closed client makes no more calls.
 
-        Calls that other threads are waiting for are cancelled.
+        Calls that other threads are waiting for raise `DrainError`, streams
+        `InterruptedStreamError`.
         """
         self._thread.close(self._client.aclose)
 

@@ -1,12 +1,14 @@
 """A thread with an event loop of its own, for programs that have none."""
 
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from ernie_async.errors import ConfigError
+from ernie_async.errors import ConfigError, DrainError
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -17,13 +19,14 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """A thread with an event loop, started when it is first needed."""
+    """A thread with an event loop, started when it is first needed, and again in a fork."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._portal: BlockingPortal | None = None
-        self._stack = ExitStack()
         self._is_closed = False
+        self._lock = threading.Lock()
+        self._portal: Future[BlockingPortal] | None = None
+        self._ending: weakref.finalize[..., LoopThread] | None = None
+        _all.add(self)
 
     @property
     def is_running(self) -> bool:
@@ -31,37 +34,89 @@ class LoopThread:
         return self._portal is not None
 
     def run(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run a coroutine there, wait for it, and cancel it if the wait is broken off."""
+        """Run a coroutine there, wait for it, and cancel it if the wait is broken off.
+
+        Raises:
+            ConfigError: The client is closed.
+            DrainError: It was closed meanwhile.
+        """
         future = self._started().start_task_soon(function)
         try:
             return future.result()
+        except CancelledError:
+            if not self._is_closed:
+                raise
         finally:
             future.cancel()
+        raise DrainError("the client was closed before this call was over")
 
     def _started(self) -> "BlockingPortal":
         with self._lock:
             if self._is_closed:
                 raise ConfigError("this client is closed; make a new one")
             if self._portal is None:
-                # Imported here, since it takes 10 ms that the asynchronous client does not need.
-                from anyio.from_thread import start_blocking_portal
-
-                self._portal = self._stack.enter_context(start_blocking_portal())
+                self._portal = Future()
+                thread = threading.Thread(
+                    target=_serve, args=(self._portal,), name="ernie-async", daemon=True
+                )
+                thread.start()
                 # A client that nobody closed must not keep its thread, nor the interpreter.
-                weakref.finalize(self, _end, self._portal, self._stack)
-            return self._portal
+                self._ending = weakref.finalize(self, _end, self._portal, thread)
+            portal = self._portal
+        return portal.result()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
         """Run `last`, cancel whatever else still waits there, and end the thread."""
         with self._lock:
             self._is_closed = True
             portal, self._portal = self._portal, None
-        if portal is not None:
-            portal.call(last)
-            _end(portal, self._stack)
+        if portal is not None and self._ending is not None:
+            portal.result().call(last)
+            self._ending()
+
+    def begin_anew(self) -> None:
+        """Forget the thread, which a forked process has not, and who held the lock there."""
+        self._lock = threading.Lock()
+        if self._ending is not None:
+            self._ending.detach()
+        self._portal, self._ending = None, None
 
 
-def _end(portal: "BlockingPortal", stack: ExitStack) -> None:
+_all: "weakref.WeakSet[LoopThread]" = weakref.WeakSet()
+
+
+def _serve(started: "Future[BlockingPortal]") -> None:
+    # Imported here, since it takes 10 ms that the asynchronous client does not need.
+    import anyio
+    from anyio.from_thread import BlockingPortal
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            started.set_result(portal)
+            await portal.sleep_until_stopped()
+
+    try:
+        anyio.run(serve)
+    except BaseException as error:
+        if started.done():
+            raise
+        started.set_exception(error)
+
+
+def _end(portal: "Future[BlockingPortal]", thread: threading.Thread) -> None:
+    if threading.current_thread() is thread:
+        # The last who knew of the client was a call in this thread, which cannot wait for itself.
+        threading.Thread(target=_end, args=(portal, thread), daemon=True).start()
+        return
     with suppress(RuntimeError):  # it has ended already
-        portal.call(portal.stop, True)
-    stack.close()
+        portal.result().call(portal.result().stop, True)
+    thread.join()
+
+
+def _begin_anew() -> None:
+    for thread in _all:
+        thread.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -25,6 +25,7 @@ from ernie_async import (
     ConfigError,
     ConnectError,
     DeadlineError,
+    DrainError,
     ErnieError,
     RetryPolicy,
     Timeouts,
@@ -342,9 +343,11 @@ async def test_a_client_that_is_closed_while_it_reads_certificates_opens_no_sess
     call = asyncio.create_task(client.chat("hi"))
     await asyncio.sleep(0)
     await client.aclose()
-    with pytest.raises(ConfigError, match="closed"):
+    with pytest.raises(DrainError, match="closed"):
         await call
     assert not server.requests
+    with pytest.raises(ConfigError, match="closed"):
+        await client.chat("hi")
 
 
 @pytest.mark.anyio
