@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import os
 import pickle
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ernie_async import (
     ChatStream,
     Client,
     ConfigError,
+    DrainError,
     InterruptedStreamError,
     Limits,
     SyncChatStream,
@@ -128,7 +130,7 @@ def test_closing_does_not_wait_for_those_in_line(mock_ernie: MockErnie) -> None:
     client.close()
     thread.join(5)
     assert time.monotonic() - started < 2
-    assert len(errors) == 1
+    assert [type(error) for error in errors] == [DrainError]
     assert client.limiter is not None
     del stream
     gc.collect()
@@ -192,6 +194,59 @@ with Client("k", base_url={mock_ernie.base_url!r}) as client:
     assert time.monotonic() - started < 5
     anyio.run(lambda: mock_ernie.wait_idle(connections=True))
     assert mock_ernie.requests[0].ended == "client_gone"
+
+
+def test_a_client_that_is_dropped_as_its_call_is_broken_off_ends_its_thread(
+    mock_ernie: MockErnie,
+) -> None:
+    """The last who knows of it is the call, in the thread that is to be ended."""
+    mock_ernie.script(stall(before_headers=True))
+    program = f"""
+import os, signal, threading, time
+from ernie_async import Client
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+def ask():
+    client = Client("k", base_url={mock_ernie.base_url!r})
+    client.list_models()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        client.chat("hi")
+    except KeyboardInterrupt:
+        pass
+ask()
+deadline = time.monotonic() + 10
+while threading.active_count() > 1 and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(threading.active_count())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_has_a_thread_of_its_own(mock_ernie: MockErnie) -> None:
+    program = f"""
+import os
+from ernie_async import Client
+client = Client("k", base_url={mock_ernie.base_url!r})
+text = client.chat("hi").text
+child = os.fork()
+assert client.chat("hi").text == text
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    client.close()
+    print("both")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("both\n", "")
 
 
 def test_timeouts_hold(mock_ernie: MockErnie) -> None:

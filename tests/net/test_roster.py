@@ -152,3 +152,64 @@ def test_a_stream_of_a_closed_loop_does_not_hold_it_up(mock_ernie: MockErnie) ->
     asyncio.run(begin())
     report = asyncio.run(client.drain(timeout=0.05))
     assert len(report.cancelled) == 1
+
+
+@pytest.mark.anyio
+async def test_closing_stops_the_calls_of_its_loop(server: MockErnie) -> None:
+    client = AsyncClient("k", base_url=server.base_url)
+    await client.chat("warm")
+    server.script(stall(before_headers=True), stall(after_chunks=1), stall(after_chunks=1))
+    chat = asyncio.create_task(client.chat("hi"))
+    await asyncio.sleep(0.05)
+    waiting, resting = client.stream("hi"), client.stream("hi")
+    await anext(waiting)
+    await anext(resting)
+    reading = asyncio.create_task(anext(waiting))
+    await asyncio.sleep(0.05)
+    started = time.monotonic()
+    await client.aclose()
+    assert time.monotonic() - started < 0.5
+    with pytest.raises(DrainError, match="closed before this call was over") as caught:
+        await chat
+    assert len(caught.value.attempts) == 1
+    for ask in (reading, anext(resting)):
+        with pytest.raises(InterruptedStreamError, match="closed before") as broken:
+            await ask
+        assert broken.value.partial is not None
+    assert server.requests_made == 4
+    await server.wait_idle(connections=True)
+
+
+@pytest.mark.anyio
+async def test_a_client_that_was_closed_elsewhere_makes_no_more_calls(server: MockErnie) -> None:
+    client = AsyncClient("k", base_url=server.base_url)
+    await client.chat("hi")
+
+    async def close() -> None:
+        await client.aclose()
+
+    await asyncio.to_thread(asyncio.run, close())
+    with pytest.raises(ConfigError, match="closed"):
+        await client.chat("hi")
+    await client.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_stream_whose_loop_ends_is_over(server: MockErnie) -> None:
+    """The task that reads for all branches, or for all who share, is cancelled with its loop."""
+    server.default(stall(before_headers=True))
+    client = AsyncClient("k", base_url=server.base_url)
+    ended: list[object] = []
+    client = client.with_options(hooks=[ended.append])
+
+    async def leave() -> None:
+        branch, _ = client.stream("hi").tee(2)
+        shared = client.stream("hi", coalesce=True)
+        reading = [asyncio.create_task(anext(each)) for each in (branch, shared)]
+        await asyncio.sleep(0.1)
+        del reading
+
+    await asyncio.to_thread(asyncio.run, leave())
+    assert [type(record).__name__ for record in ended] == ["CallStarted"] * 2 + ["CallEnded"] * 2
+    assert await client.drain(0.1) == (0, ())
+    await client.aclose()
