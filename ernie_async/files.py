@@ -17,6 +17,7 @@ from ernie_async.net.files import FileSource, Progress, receive_into
 from ernie_async.net.transport import Reply
 from ernie_async.sansio.address import is_qianfan
 from ernie_async.sansio.files import (
+    MAX_ENVELOPE_BYTES,
     MAX_UPLOAD_BYTES,
     content_path,
     file_path,
@@ -179,7 +180,14 @@ class Files:
         async def receive(reply: Reply) -> Path:
             if reply.status != 200:
                 raise refusal(reply.status, await read_body(reply), reply.headers, utc_now=time())
-            return await receive_into(reply, path, on_progress)
+            begun = b""
+            while len(begun) <= MAX_ENVELOPE_BYTES and (
+                more := await reply.read(MAX_ENVELOPE_BYTES)
+            ):
+                begun += more
+            if is_refusal(begun):
+                raise refusal(reply.status, begun, reply.headers, utc_now=time())
+            return await receive_into(reply, path, on_progress, begun=begun)
 
         return await self._get(content_path(file_id), receive, options)
 

@@ -417,10 +417,17 @@ async def test_a_file_that_may_not_be_read_says_why(client, tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_an_error_in_place_of_a_file_is_an_error(server, client) -> None:
-    server.script(error_event("internal_error"), path="/content")
-    with pytest.raises(ServerError):
-        await client.with_options(retry=ONCE).files.content("file-1")
+async def test_an_error_in_place_of_a_file_is_an_error(server, client, tmp_path) -> None:
+    files, path = client.with_options(retry=ONCE).files, tmp_path / "a"
+    server.script(*[error_event("internal_error")] * 2, path="/content")
+    for ask in (files.content("file-1"), files.download("file-1", path)):
+        with pytest.raises(ServerError):
+            await ask
+    assert list(tmp_path.iterdir()) == []
+    envelope = b'{"error": {"code": "internal_error"}}'
+    for content in (envelope + b" and more", envelope + b" " * 20_000, b""):
+        server.script(raw(content, content_type="application/json"), path="/content")
+        assert (await files.download("file-1", path)).read_bytes() == content
 
 
 async def test_a_broken_download_begins_again_and_leaves_no_half(server, client, tmp_path) -> None:

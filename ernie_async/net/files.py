@@ -88,9 +88,19 @@ def _unreadable(path: Path, error: OSError) -> ConfigError:
 
 
 async def receive_into(
-    reply: Reply, path: str | os.PathLike[str], on_progress: Progress | None
+    reply: Reply,
+    path: str | os.PathLike[str],
+    on_progress: Progress | None,
+    *,
+    begun: bytes,
 ) -> Path:
     """Write the body of an answer into a file, which is there when it is whole.
+
+    Args:
+        reply: The answer.
+        path: Where to.
+        on_progress: Told of each piece.
+        begun: What was read of the body already.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -99,11 +109,12 @@ async def receive_into(
     length = reply.headers.get("Content-Length")
     total = int(length) if length is not None and length.isdecimal() else None
     target = Path(path)
-    file = await asyncio.to_thread(_open_beside, target)
+    file = await _opened(target)
     received = 0
     try:
         with file:
-            while piece := await reply.read(PIECE_BYTES):
+            while piece := begun or await reply.read(PIECE_BYTES):
+                begun = b""
                 await asyncio.to_thread(file.write, piece)
                 received += len(piece)
                 if on_progress is not None:
@@ -116,6 +127,21 @@ async def receive_into(
             raise _unwritable(target, error) from error
         raise
     return target
+
+
+async def _opened(target: Path) -> IO[bytes]:
+    opening = asyncio.get_running_loop().run_in_executor(None, _open_beside, target)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_discard)  # the thread opens it all the same
+        raise
+
+
+def _discard(opened: asyncio.Future[IO[bytes]]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        with opened.result() as file, suppress(OSError):
+            os.unlink(file.name)
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> Path:

@@ -13,7 +13,15 @@ from ernie_async.errors import ConfigError
 from ernie_async.sansio.refusals import holds_error
 from ernie_async.types.files import FilePage
 
-__all__ = ["MAX_UPLOAD_BYTES", "content_path", "file_path", "is_refusal", "list_path", "next_after"]
+__all__ = [
+    "MAX_ENVELOPE_BYTES",
+    "MAX_UPLOAD_BYTES",
+    "content_path",
+    "file_path",
+    "is_refusal",
+    "list_path",
+    "next_after",
+]
 
 # Source: cloud.baidu.com/doc/qianfan-api/s/9mi6szj38.
 MAX_UPLOAD_BYTES = 512 * 1024 * 1024
