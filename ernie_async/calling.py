@@ -270,6 +270,10 @@ def _what_is_shared(
     """What two calls must have in common to be one: what is sent, and how failures are met."""
     from ernie_async.sansio.single_flight import fingerprint  # most do not share
 
-    timeouts = options.get("timeouts", desk.timeouts)
     asked = fingerprint(body, options.get("extra_headers", {}))
-    return asked, timeouts, desk.retry, desk.resume, desk.content_filter, tuple(models)
+    patience = (
+        options.get("timeouts", desk.timeouts),
+        options.get("priority", "interactive"),
+        options.get("max_wait"),
+    )
+    return asked, patience, desk.retry, desk.resume, desk.content_filter, tuple(models)

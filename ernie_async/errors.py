@@ -69,7 +69,7 @@ RETRACT_FLAG = 4
 
 
 class FailedAttempt(NamedTuple):
-    """One request that failed, as the final error lists it.
+    """One request that failed, or a model that could not be asked, as the final error lists it.
 
     Attributes:
         error: The error's class and its short message.
@@ -96,10 +96,10 @@ class ErnieError(Exception):
     """Base of every error of this library.
 
     Attributes:
-        attempts: Every request that was made for this call and failed, oldest first; empty if
-            nothing was sent.
+        attempts: Every attempt of this call that failed, oldest first; empty if there was none,
+            since it ended in line or before.
         request_id: What to quote to the service's support: the service's own id, else the one we
-            sent as `X-Request-Id`; `None` if nothing was sent.
+            sent as `X-Request-Id`; `None` if there was no attempt.
     """
 
     def __init__(self, message: str) -> None:
@@ -118,7 +118,9 @@ class ErnieError(Exception):
         n_attempts = len(self.attempts)
         has_fallen_back = len({attempt.model for attempt in self.attempts}) > 1
         different = dict.fromkeys(
-            f"{attempt.model}: {attempt.error}" if has_fallen_back else attempt.error
+            f"{attempt.model}: {attempt.error}"
+            if has_fallen_back and attempt.model is not None
+            else attempt.error
             for attempt in self.attempts
         )
         if len(different) == 1:

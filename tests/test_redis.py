@@ -23,6 +23,7 @@ from ernie_async import (
     Client,
     ConfigError,
     DeadlineError,
+    Hedging,
     LimiterError,
     Limits,
     RetryPolicy,
@@ -30,7 +31,7 @@ from ernie_async import (
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.redis import RedisLimiter
 from ernie_async.sansio.rate_headers import RateHeaders
-from ernie_async.testing import MockErnie, reply
+from ernie_async.testing import MockErnie, reply, stall
 from tests.silent import silent_server
 from tests.valkey import own_port
 
@@ -689,3 +690,17 @@ async def test_without_the_package_the_extra_is_named() -> None:
     assert said.stderr.strip().endswith(
         "ImportError: limits in Redis need the package redis: pip install 'ernie-async[redis]'"
     )
+
+
+async def test_a_late_request_is_hedged(valkey: ValkeyServer, name: str, server: MockErnie) -> None:
+    limiter = RedisLimiter(valkey.connection_url, Limits(concurrency=2), name=name)
+    late = Hedging(after=0.05, share=1.0)
+    async with (
+        limiter,
+        AsyncClient("k", base_url=server.base_url, hedge=late, limits=limiter) as client,
+    ):
+        await client.chat("warm")
+        server.script(stall(before_headers=True), reply("好"))
+        assert (await client.chat("hi")).text == "好"
+        assert limiter.in_flight == 0
+    assert server.requests_made == 3

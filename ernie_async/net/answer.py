@@ -112,14 +112,17 @@ def _asking(
     call: Call, receive: Callable[[Reply], Awaitable[T]]
 ) -> Callable[[], Coroutine[Any, Any, T]]:
     """What makes one attempt, or two at a time if the first one is late."""
-    hedger = call.desk.hedger
-    if hedger is None or not call.request.messages:
-        return lambda: _answer_to(call, receive)
 
     def start(permit: AnyPermit | None) -> Coroutine[Any, Any, T]:
         return _answer_to(call, receive, permit, is_admitted=True)
 
-    return lambda: hedger.attempt(call, start, drop=lambda _: None)
+    def ask() -> Coroutine[Any, Any, T]:
+        hedger = call.desk.hedger  # of whichever client's model is asked
+        if hedger is None or not call.request.messages:
+            return _answer_to(call, receive)
+        return hedger.attempt(call, start, drop=lambda _: None)
+
+    return ask
 
 
 async def _answer_to(

@@ -65,6 +65,7 @@ class Call:
 
     __slots__ = (
         "_asked",
+        "_begun",
         "_guard",
         "_has_renewed",
         "_keys",
@@ -75,6 +76,7 @@ class Call:
         "_stop",
         "_stopped",
         "_token",
+        "_was_under_way",
         "charge",
         "desk",
         "ends_at",
@@ -111,6 +113,8 @@ class Call:
         self.sent: int = 0
         self._token: MaskedStr | None = None  # the header that a short-lived token became
         self._has_renewed = False
+        self._begun = 0  # attempts that waited for nothing of ours any more
+        self._was_under_way = False  # one of them was cancelled
         self._refusals = 0  # for want of quota
         self._refused_since = 0.0
         self._guard, self._keys = self._equipped()
@@ -173,7 +177,7 @@ class Call:
                 desk, request = ask()
                 self._turn_to(desk, request, error)
             except ConfigError as problem:  # this server does not take such a request
-                self.note_failure(problem)
+                self._log.skipped(problem, error)
             else:
                 return True
         return False
@@ -249,11 +253,11 @@ class Call:
         async def noted() -> T:
             guard, keys = self._guard, self._keys
             while True:
-                sent = self.sent
+                begun, sent = self._begun, self.sent
                 try:
                     answer = await attempt()
                 except ErnieError as error:
-                    self.note_failure(error)
+                    self.note_failure(error, has_begun=self._begun > begun)
                     guard.failed(error, was_sent=self.sent > sent)
                     # With another key or token, or in line until there is quota again: no failure
                     # of the service's, so it costs no attempt of the policy.
@@ -264,6 +268,7 @@ class Call:
                     ):
                         raise
                 except BaseException:
+                    self._was_under_way = self._begun > begun
                     guard.left(was_sent=self.sent > sent)
                     self.leave_key()
                     raise
@@ -342,8 +347,10 @@ class Call:
             max_wait=request.max_wait,
         )
         permit.on_wait = partial(self._log.queued, request)
-        await permit
-        self.queued += permit.waited
+        try:
+            await permit
+        finally:
+            self.queued += permit.waited
         return permit
 
     def learn(self, permit: AnyPermit, reply: Reply) -> None:
@@ -369,6 +376,7 @@ class Call:
         """Send the request once, and wait for the head of an answer."""
         if self.charge is not None:
             self.charge.send()
+        self._begun += 1
         request = self.request
         headers = {"X-Request-Id": request.request_id, **request.headers}
         if isinstance(request.body, bytes):
@@ -431,7 +439,7 @@ class Call:
             if self._stopped is None
             else DrainError(self._stopped)
         )
-        self.note_failure(failure)
+        self.note_failure(failure, has_begun=self._was_under_way)
         return failure
 
     def charge_with(self, usage: Usage) -> None:
@@ -482,9 +490,10 @@ class Call:
 
     def note_break(self, error: ErnieError) -> None:
         """Add an answer that broke after it had begun to the list of failed attempts."""
-        self.note_failure(error)
+        self.note_failure(error, has_begun=True)
         self._guard.broke(error)
 
-    def note_failure(self, error: ErnieError) -> None:
-        """Add to the list of failed attempts, which the error then carries."""
-        self._log.failed(error, self.request, self.desk.transport.base_url)
+    def note_failure(self, error: ErnieError, *, has_begun: bool) -> None:
+        """Add to the list of failed attempts, which the error then carries. See `CallLog`."""
+        base_url = self.desk.transport.base_url
+        self._log.failed(error, self.request, base_url, has_begun=has_begun)

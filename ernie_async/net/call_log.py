@@ -5,11 +5,9 @@ from typing import Literal
 
 from ernie_async.errors import (
     APIError,
-    CircuitOpenError,
     ConfigError,
     ErnieError,
     FailedAttempt,
-    NoKeyError,
     NotFoundError,
 )
 from ernie_async.net.admission import AnyPermit
@@ -31,9 +29,6 @@ from ernie_async.types.messages import Message
 from ernie_async.types.usage import Timing, Usage
 
 __all__ = ["CallLog"]
-
-# What is raised before a request goes.
-NOT_SENT = ConfigError | CircuitOpenError | NoKeyError
 
 
 class CallLog:
@@ -80,28 +75,41 @@ class CallLog:
         """It was told that a quota is spent."""
         tell(self._hooks, LimiterPaused(self._number, model, seconds, reason))
 
-    def failed(self, error: ErnieError, request: Request, base_url: str) -> None:
-        """Add to the list of failed attempts, which the error then carries."""
+    def failed(
+        self, error: ErnieError, request: Request, base_url: str, *, has_begun: bool
+    ) -> None:
+        """Add to the list of failed attempts, which the error then carries.
+
+        Args:
+            error: What happened.
+            request: What was asked.
+            base_url: Where it was asked.
+            has_begun: Whether there was an attempt at all: in line, there is none.
+        """
         if isinstance(error, NotFoundError) and error.code is None:
             # A bare 404 comes from a wrong base URL more often than not.
             path = request.path
             url = f"{base_url}{path}" if path.startswith("/") else path
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
-        if isinstance(error, NOT_SENT) or getattr(error, "clock", "") == "queue":
-            error.attempts = tuple(self.failures)
-            return
-        refusal = error if isinstance(error, APIError) else None
-        self.failures.append(
-            FailedAttempt(
-                error=brief(error),
-                status=None if refusal is None else refusal.status,
-                code=None if refusal is None else refusal.code,
-                waited=self._waited,
-                model=request.model,
+        if has_begun:
+            refusal = error if isinstance(error, APIError) else None
+            self.failures.append(
+                FailedAttempt(
+                    error=brief(error),
+                    status=None if refusal is None else refusal.status,
+                    code=None if refusal is None else refusal.code,
+                    waited=self._waited,
+                    model=request.model,
+                )
             )
-        )
         error.attempts = tuple(self.failures)
-        error.request_id = error.request_id or request.request_id
+        if error.attempts:
+            error.request_id = error.request_id or request.request_id
+
+    def skipped(self, problem: ConfigError, error: ErnieError) -> None:
+        """Another model was to be asked because of an error, and cannot be: the error lists it."""
+        self.failures.append(FailedAttempt(brief(problem), status=None, code=None, waited=0.0))
+        error.attempts = tuple(self.failures)
 
     def retries(self, error: ErnieError, attempt: int, delay: float) -> None:
         """It waits, and is sent again."""

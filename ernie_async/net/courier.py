@@ -130,8 +130,9 @@ class SharedPermit(Held, SharedTicket):
                 raise
         else:
             self._held.append(None)
-            self.waited = monotonic() - started
             return self
+        finally:
+            self.waited = monotonic() - started
         # Raised outside the handler: the cancellation inside is no news to the caller.
         raise _too_long(self._max_wait)
 

@@ -3,7 +3,7 @@
 All of it has to be told before the permit is released.
 """
 
-from ernie_async.errors import APIError, BudgetError, ConnectError, ErnieError
+from ernie_async.errors import APIError, BudgetError, ConnectError, DeadlineError, ErnieError
 from ernie_async.net.admission import AnyPermit
 from ernie_async.sansio.load import is_congestion, is_quota
 from ernie_async.types.usage import Usage
@@ -51,8 +51,12 @@ def tell_failure(permit: AnyPermit, error: ErnieError, *, max_retry_after: float
 
 def settle_failed(permit: AnyPermit, error: ErnieError) -> None:
     """Put back what a failed attempt did not use."""
-    never_sent = isinstance(error, ConnectError) and not error.was_sent
-    if never_sent or isinstance(error, BudgetError):
+    match error:
+        case ConnectError(was_sent=False) | DeadlineError(clock="connect") | BudgetError():
+            never_sent = True
+        case _:
+            never_sent = False
+    if never_sent:
         permit.give_back()
     elif isinstance(error, APIError):
         permit.settle(tokens=0)

@@ -160,8 +160,10 @@ class Gate:
                 self._pump()  # for whoever came by while the lock was held
             if is_granted:
                 return permit
-        await self._wait(permit, now)
-        permit.waited = monotonic() - now
+        try:
+            await self._wait(permit, now)
+        finally:
+            permit.waited = monotonic() - now
         return permit
 
     async def _wait(self, permit: Permit, now: float) -> None:

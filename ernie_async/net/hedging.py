@@ -20,6 +20,9 @@ __all__ = ["Hedger"]
 
 T = TypeVar("T")
 
+# So long a second request waits for room: a round trip to a limiter that processes share.
+ROOM_SECONDS = 0.05
+
 
 class Hedger:
     """Makes the attempts of a client that hedges. Copies of the client plan by themselves."""
@@ -58,7 +61,7 @@ class Hedger:
         began_again = began
         try:
             await asyncio.wait(tasks, timeout=delay)
-            if not first.done() and (room := await _room(call, self._plan)):
+            if not first.done() and (room := await _room(call, self._plan, first)):
                 began_again = monotonic()
                 tasks[asyncio.create_task(start(room[0]))] = room[0]
             winner = await _first_answer(call, list(tasks))
@@ -80,17 +83,24 @@ class Hedger:
         return answer
 
 
-async def _room(call: Call, plan: HedgePlan) -> tuple[AnyPermit | None] | None:
-    """A permit for one more request, if it can be had at once; `None` if not."""
+async def _room(
+    call: Call, plan: HedgePlan, first: asyncio.Task[Any]
+) -> tuple[AnyPermit | None] | None:
+    """A permit for one more request, if it can be had at once; `None` if not, or not needed."""
     if not plan.may_send():
         return None
     try:
-        # A permit that need not wait comes before the loop turns.
-        async with asyncio.timeout(0):
-            return (await call.admit(),)
+        async with asyncio.timeout(ROOM_SECONDS):
+            permit = await call.admit()
     except (TimeoutError, ErnieError):
         plan.give_back()
         return None
+    if not first.done():
+        return (permit,)
+    plan.give_back()
+    if permit is not None:
+        permit.give_back()
+    return None
 
 
 async def _first_answer(call: Call, tasks: list[asyncio.Task[T]]) -> asyncio.Task[T]:
@@ -105,7 +115,8 @@ async def _first_answer(call: Call, tasks: list[asyncio.Task[T]]) -> asyncio.Tas
             if error is None:
                 return task
             if task is not tasks[0] and isinstance(error, ErnieError):
-                call.note_failure(error)  # of the first one, whoever makes attempts takes note
+                # Of the first one, whoever makes attempts takes note.
+                call.note_failure(error, has_begun=True)
     return tasks[0]
 
 

@@ -327,7 +327,16 @@ def tell_content(
     """Tell those hooks that want to know what was asked and said; the log is told nothing."""
     for hook in hooks:
         if (listen := getattr(hook, "content", None)) is not None:
-            _safely("content", listen, call, messages, completion and completion())
+            _safely("content", _tell_content, listen, call, messages, completion)
+
+
+def _tell_content(
+    listen: Callable[..., None],
+    call: int,
+    messages: Sequence[Message],
+    completion: Callable[[], ChatCompletion] | None,
+) -> None:
+    listen(call, messages, completion and completion())
 
 
 def _safely(what: str, hook: Callable[..., Any], *told: Any) -> Any:

@@ -299,7 +299,7 @@ class ChunkSource:
                     continue  # this server does not take it so
                 except ErnieError as failure:
                     is_total = isinstance(failure, DeadlineError) and failure.clock == "total"
-                    if is_total or self.phase == "left":
+                    if is_total or self.phase == "left" or isinstance(failure, BudgetError):
                         raise
                     break
             if call.fallback and (chunks := await self._hand_over(error, call)) is not None:

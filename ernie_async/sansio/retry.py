@@ -48,8 +48,8 @@ class RetryPolicy:
     """How often, and how patiently, a failed call is tried again.
 
     The wait before attempt n + 1 is a random part of `min(max_delay, base_delay * 2**(n - 1))`
-    seconds ("full jitter"), eight times longer after a quota refusal, and never shorter than what
-    the service asked for in `Retry-After`.
+    seconds ("full jitter"), eight times longer after a quota refusal. What the service asked for in
+    `Retry-After` is waited for, and up to `base_delay` longer: it asked others for the same.
 
     Attributes:
         attempts: Requests in all, at least 1; 1 means no retry. Where limits are set, waiting for
@@ -107,7 +107,9 @@ class RetryPolicy:
         if asked is not None and asked > self.max_retry_after:
             return None
         is_quota = isinstance(error, RateLimitError) and asked is None
-        delay = max(asked or 0.0, chance.uniform(0.0, self._longest(attempt, is_quota=is_quota)))
+        delay = chance.uniform(0.0, self._longest(attempt, is_quota=is_quota))
+        if asked is not None:
+            delay = max(delay, asked + chance.uniform(0.0, self._longest(1, is_quota=False)))
         if self.time_budget is not None and elapsed + delay > self.time_budget:
             return None
         return delay

@@ -90,7 +90,7 @@ class Timing(NamedTuple):
     """Where the seconds of one call went, all attempts together.
 
     Attributes:
-        queued: Waiting for the limiter.
+        queued: Waiting in line: for the limiter, a key, or a circuit to close.
         first_token: From the start of the call to the first event of the answer; `None` for an
             answer that was not streamed, or a stream that has not begun.
         total: From the start of the call to its end; so far, while it runs.

@@ -204,3 +204,20 @@ def test_plain_client_counts_the_calls_of_its_thread(mock_ernie: MockErnie) -> N
                         pass
                     client.chat("hi")
         client.chat("hi")
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_may_not_be_resumed_any_more_says_so(server: MockErnie) -> None:
+    broken = 'retry: 500\n\ndata: {"choices": [{"delta": {"content": "床前"}}]}\n\n'
+    server.script(raw(broken.encode()), reply("好", usage=USAGE))
+    async with client_of(server, resume="continue", retry=RetryPolicy()) as client:
+        with pytest.raises(BudgetError) as caught:
+            async with client.budget(tokens=60):
+                stream = client.stream("hi")
+                await anext(stream)
+                reading = asyncio.create_task(stream.text())
+                await asyncio.sleep(0.05)
+                await client.chat("spends all")
+                await reading
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "床前"

@@ -12,6 +12,7 @@ from ernie_async import (
     Client,
     ConfigError,
     FellBack,
+    Hedging,
     InterruptedStreamError,
     Limits,
     NotFoundError,
@@ -255,3 +256,27 @@ async def test_quota_of_one_client_is_not_that_of_another(server: MockErnie) -> 
         with pytest.raises(QuotaError) as caught:
             await client.chat("hi")
     assert len(caught.value.attempts) == 2
+
+
+@pytest.mark.anyio
+async def test_a_model_that_cannot_be_asked_is_named(server: MockErnie) -> None:
+    server.script(refuse(500))
+    async with client_of(server, fallback=["without a price"]) as client:
+        with pytest.raises(ServerError, match="without a price") as caught:
+            async with client.budget(cost=1.0):
+                await client.chat("hi")
+    assert [attempt.model for attempt in caught.value.attempts] == ["a", None]
+    assert "ConfigError" in caught.value.attempts[1].error
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["chat", "stream"])
+async def test_each_client_hedges_for_itself(server: MockErnie, kind: str) -> None:
+    server.script(refuse(500), reply("好", first_ms=200))
+    patient, policy = AsyncClient("k", base_url=server.base_url), Hedging(after=0.05, share=1.0)
+    async with patient, client_of(server, hedge=policy, fallback=[(patient, "b")]) as client:
+        if kind == "chat":
+            await client.chat("hi")
+        else:
+            await client.stream("hi").text()
+    assert models(server) == ["a", "b"]

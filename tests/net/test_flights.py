@@ -11,8 +11,10 @@ from ernie_async import (
     BudgetError,
     CallEnded,
     Client,
+    DeadlineError,
     DrainError,
     InterruptedStreamError,
+    Limits,
     Record,
     RetryPolicy,
     ServerError,
@@ -290,3 +292,18 @@ async def test_a_thousand_at_once(server: MockErnie) -> None:
         assert set(texts) == {TEXT}
         assert server.requests_made == 1
         assert not kept(client)
+
+
+@pytest.mark.anyio
+async def test_who_has_less_patience_does_not_join(server: MockErnie) -> None:
+    async with client_of(server, limits=Limits(concurrency=1)) as client:
+        server.script(reply("好", first_ms=400))
+        before = asyncio.create_task(client.chat("before"))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(client.chat("hi", priority="batch"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(DeadlineError) as caught:
+            await client.chat("hi", max_wait=0.1)
+        assert caught.value.clock == "queue"
+        await before
+        await waiting

@@ -13,6 +13,7 @@ from ernie_async import (
     CallEnded,
     ConfigError,
     DeadlineError,
+    DrainError,
     ErnieError,
     Limiter,
     LimiterPaused,
@@ -26,8 +27,9 @@ from ernie_async import (
     RetryScheduled,
     Timeouts,
 )
-from ernie_async.testing import MockErnie, cut, error_event, refuse, reply
+from ernie_async.testing import MockErnie, cut, error_event, refuse, reply, stall
 from ernie_async.testing.script import Step
+from tests.silent import silent_server
 
 pytestmark = pytest.mark.anyio
 
@@ -332,3 +334,50 @@ async def test_any_limiter_will_do(server: MockErnie) -> None:
     assert (second["model"], second["account"]) == (None, first["account"])
     assert first["account"] == AsyncClient("secret")._desk.account != AsyncClient("x")._desk.account
     assert "secret" not in str(first["account"])
+
+
+async def test_a_request_that_was_never_sent_costs_nothing(server: MockErnie) -> None:
+    async with silent_server() as host:
+        limits = Limits(requests_per_minute=60, burst=5, tokens_per_minute=60_000)
+        async with AsyncClient(
+            "k",
+            base_url=f"https://{host}/v2",
+            limits=limits,
+            retry=RetryPolicy(attempts=1),
+            timeouts=Timeouts(connect=0.1),
+        ) as client:
+            before = standing(client)
+            with pytest.raises(DeadlineError) as caught:
+                await client.chat("hi", max_tokens=5000)
+            assert caught.value.clock == "connect"
+            after = standing(client)
+    assert (after.requests, after.tokens) == (before.requests, before.tokens)
+
+
+async def test_who_ends_in_line_made_no_attempt(
+    server: MockErnie, client: AsyncClient, records: list[Record]
+) -> None:
+    server.script(stall(before_headers=True))
+    async with AsyncClient(
+        "k", base_url=server.base_url, limits=Limits(concurrency=1), hooks=[records.append]
+    ) as client:
+        ahead = asyncio.create_task(client.chat("ahead"))
+        await asyncio.sleep(0.05)
+        short = Timeouts(total=0.1)
+        for ask in (client.chat("hi", timeouts=short), client.chat("hi", max_wait=0.1)):
+            with pytest.raises(DeadlineError) as caught:
+                await ask
+            assert (caught.value.attempts, caught.value.request_id) == ((), None)
+        for ended in of_kind(records, CallEnded):
+            assert isinstance(ended, CallEnded)
+            assert (ended.timing.attempts, round(ended.timing.queued, 1)) == (0, 0.1)
+        drained = asyncio.create_task(client.chat("hi"))
+        await asyncio.sleep(0)
+        await client.drain(0)
+        with pytest.raises(DrainError) as stopped:
+            await drained
+        assert stopped.value.attempts == ()
+        with pytest.raises(DrainError) as stopped:
+            await ahead
+        assert len(stopped.value.attempts) == 1
+    assert server.requests_made == 1
