@@ -1,7 +1,8 @@
 """Short-lived tokens: fetched when they are needed, one request at a time, ahead of their end.
 
 When to ask is decided in `sansio.iam`; here it is only waited for. Not a task of any caller: a
-caller that is cancelled leaves the others what they wait for, and the last one ends it.
+caller that is cancelled leaves the others what they wait for, and the last one ends it. While the
+old token is good, nobody waits for the new one.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class IamTokens:
     async def header(self, *, connect: float | None) -> MaskedStr:
         """The value of the `Authorization` header, waiting for a token if there is none.
 
-        A token that nears its end is renewed by one call, while the others go on with it.
+        A token that nears its end is renewed meanwhile; all calls go on with it.
 
         Args:
             connect: Seconds to connect to the IAM service.
@@ -72,14 +73,8 @@ class IamTokens:
             now >= max(token.renew_at, self._not_before)
             and asyncio.get_running_loop() not in self._fetches
         ):
-            # Also if this call has no time to wait for it: the old one is still good.
             self._not_before = now + PAUSE_SECONDS
-            try:
-                token = await self._fetched(connect)
-            except ErnieError:
-                pass
-            else:
-                self._not_before = 0.0
+            self._begin(asyncio.get_running_loop(), connect)
         return token.header()
 
     def forget(self, header: MaskedStr) -> None:
@@ -89,9 +84,7 @@ class IamTokens:
 
     async def _fetched(self, connect: float | None) -> BearerToken:
         loop = asyncio.get_running_loop()
-        fetch = self._fetches.get(loop)
-        if fetch is None:
-            fetch = self._fetches[loop] = _Fetch(loop.create_task(self._fetch(connect)))
+        fetch = self._fetches.get(loop) or self._begin(loop, connect)
         fetch.n_waiting += 1
         try:
             await asyncio.wait((fetch.task,))
@@ -108,6 +101,11 @@ class IamTokens:
             return told
         raise copy.copy(told)  # each waiter notes its own attempts on its own error
 
+    def _begin(self, loop: asyncio.AbstractEventLoop, connect: float | None) -> _Fetch:
+        fetch = self._fetches[loop] = _Fetch(loop.create_task(self._fetch(connect)))
+        fetch.task.add_done_callback(lambda _: self._end(loop, fetch))
+        return fetch
+
     def _end(self, loop: asyncio.AbstractEventLoop, fetch: _Fetch) -> None:
         fetch.task.cancel()  # does nothing if it is over
         if self._fetches.get(loop) is fetch:
@@ -123,7 +121,7 @@ class IamTokens:
                 reply = await self._transport.open(
                     "GET", asked.path, body=None, headers=asked.headers, connect=connect
                 )
-                self._token = read_token(
+                token = read_token(
                     reply.status,
                     reply.headers,
                     await read_body(reply),
@@ -131,7 +129,8 @@ class IamTokens:
                     utc_now=time(),
                     chance=_chance,
                 )
-                return self._token
+                self._token, self._not_before = token, 0.0
+                return token
         except ConnectError as error:
             # What the caller wanted was not sent, whatever became of the request for a token.
             failure = ConnectError(f"no token from the IAM service: {error.message}")
@@ -152,6 +151,7 @@ class IamTokens:
         fetch = self._fetches.pop(asyncio.get_running_loop(), None)
         if fetch is not None:
             fetch.task.cancel()
+            await asyncio.wait([fetch.task])
         await self._transport.aclose()
 
     def __repr__(self) -> str:

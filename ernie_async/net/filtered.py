@@ -117,7 +117,8 @@ class FilteredSource(ChunkSource):
         """
         screen = self._screen
         if self.phase == "new":
-            await judge_prompt(self._content_filter, self._request.messages, self._desk.hooks)
+            prompt = self._request.messages
+            await self._unless_left(judge_prompt(self._content_filter, prompt, self._desk.hooks))
         while True:
             if screen.is_judging:
                 await self._unless_left(screen.settle())

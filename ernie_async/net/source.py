@@ -420,7 +420,7 @@ class ChunkSource:
         if self._call is None or self._timing is not None:
             return
         told = self.came.usage
-        usage = self.usage if self.came.chunks or self._desk.hooks else told
+        usage = self.usage if self.came.chunks else told
         if told is not None:
             self._desk.output.note(told.completion_tokens)
             if not self.resumes:

@@ -14,7 +14,6 @@ from ernie_async import (
     AuthError,
     Client,
     ConnectError,
-    DeadlineError,
     ErnieError,
     IamKeys,
     Limits,
@@ -101,9 +100,7 @@ async def test_another_refusal_with_401_renews_nothing(office: MockErnie) -> Non
     assert n_fetches(office) == 1
 
 
-async def test_renewal_comes_ahead_of_the_end_and_only_one_call_waits_for_it(
-    office: MockErnie,
-) -> None:
+async def test_renewal_comes_ahead_of_the_end_and_once(office: MockErnie) -> None:
     async with client_of(office) as client:
         office.tokens.seconds = 0.5
         await client.chat("hi")
@@ -128,9 +125,7 @@ async def test_a_token_that_is_still_good_is_used_while_no_other_can_be_had(
     assert n_fetches(office) == 2  # the failed one is not repeated at every call
 
 
-async def test_calls_without_the_time_to_renew_a_good_token_do_not_fail_in_turn(
-    office: MockErnie,
-) -> None:
+async def test_no_call_waits_for_another_token_while_it_has_a_good_one(office: MockErnie) -> None:
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -141,9 +136,7 @@ async def test_calls_without_the_time_to_renew_a_good_token_do_not_fail_in_turn(
         tokens = client._desk.key
         tokens._token.renew_at = 0.0
         tokens._transport.base_url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
-        hasty = client.with_options(timeouts=Timeouts(total=0.2))
-        with pytest.raises(DeadlineError):
-            await hasty.chat("hi")
+        hasty = client.with_options(timeouts=Timeouts(total=0.5))
         for _ in range(3):
             assert (await hasty.chat("hi")).text
 

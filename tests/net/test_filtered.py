@@ -420,6 +420,19 @@ def checker(
 
 
 class TestChecker:
+    async def test_a_stream_that_is_closed_while_its_prompt_is_judged_is_never_asked(
+        self, server: MockErnie
+    ) -> None:
+        judged = ContentFilter(checkers=[checker(seconds=0.3)], channels={"prompt", "content"})
+        async with AsyncClient("k", base_url=server.base_url, content_filter=judged) as client:
+            stream = client.stream("你好吗。")
+            reading = asyncio.create_task(anext(stream))
+            await asyncio.sleep(0.05)
+            await stream.aclose()
+            with pytest.raises(InterruptedStreamError, match="closed"):
+                await reading
+        assert server.requests_made == 0
+
     @pytest.mark.parametrize("is_stream", [True, False])
     @pytest.mark.parametrize(
         ("action", "shown"),

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from ernie_async import (
+    APIError,
     AsyncClient,
     CallEnded,
     ChatChunk,
@@ -444,3 +445,17 @@ def test_a_stream_that_outlives_its_loop_gives_its_permit_back(mock_ernie: MockE
     gc.collect()
     assert client.limiter is not None
     assert client.limiter.in_flight == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("step", [refuse(401), refuse(500)])
+async def test_a_stream_that_had_no_answer_used_nothing(server: MockErnie, step: Step) -> None:
+    records: list[Record] = []
+    server.script(step)
+    async with AsyncClient(
+        "k", base_url=server.base_url, hooks=[records.append], retry=RetryPolicy(attempts=1)
+    ) as client:
+        with pytest.raises(APIError):
+            await client.stream("hi").text()
+    assert isinstance(records[-1], CallEnded)
+    assert records[-1].usage is None
