@@ -14,7 +14,7 @@ from ernie_async.net.answer import fetch, get_answer
 from ernie_async.net.body import read_body
 from ernie_async.net.desk import Desk
 from ernie_async.net.files import FileSource, Progress, receive_into
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 from ernie_async.sansio.address import is_qianfan
 from ernie_async.sansio.files import (
     MAX_ENVELOPE_BYTES,

@@ -17,7 +17,7 @@ from ernie_async.net.answer import fetch, get_answer
 from ernie_async.net.body import read_body
 from ernie_async.net.desk import Desk
 from ernie_async.net.files import write_whole
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 from ernie_async.options import ImageOptions
 from ernie_async.sansio.images import (
     EDIT_PATH,

@@ -51,6 +51,8 @@ FLOORS: list[tuple[str, list[str]]] = [
 ONLY = {
     "aiohttp": [
         "net/transport.py",
+        "net/reply.py",
+        "net/http_errors.py",
         "settings.py",
         "client.py",
         "testing/cassette.py",

@@ -15,7 +15,7 @@ from ernie_async.errors import ConfigError, DeadlineError, ErnieError
 from ernie_async.net.answer import fetch
 from ernie_async.net.body import read_body
 from ernie_async.net.desk import Desk
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 from ernie_async.sansio.chat_request import json_body
 from ernie_async.sansio.images import generation_path
 from ernie_async.sansio.rate_headers import read_rate_headers

@@ -14,7 +14,7 @@ from ernie_async.net.call import Call
 from ernie_async.net.deadline import Deadline
 from ernie_async.net.desk import Desk
 from ernie_async.net.feedback import settle_failed, tell_success
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 from ernie_async.sansio.rest import Request, read_answer
 from ernie_async.types.completion import AnswerHead, ChatCompletion
 from ernie_async.types.usage import Usage, tokens_used

@@ -14,7 +14,7 @@ from ernie_async.net.call import Call
 from ernie_async.net.deadline import Deadline
 from ernie_async.net.feedback import settle_failed
 from ernie_async.net.hooks import HeartbeatSeen, tell
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 from ernie_async.net.watch import Watch
 from ernie_async.sansio.chunk_reader import ChunkReader
 from ernie_async.sansio.event_ids import EventLedger

@@ -1,7 +1,7 @@
 """A whole body, within a bound. Knows nothing of what it says."""
 
 from ernie_async.errors import DecodeError
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 
 __all__ = ["read_body"]
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ernie_async.errors import (
     APIError,
@@ -27,8 +27,7 @@ from ernie_async.net.desk import Desk
 from ernie_async.net.feedback import tell_failure
 from ernie_async.net.guard import Guard
 from ernie_async.net.hooks import brief, headers_of, is_heard
-from ernie_async.net.key_pool import KeyUse
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
 from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.fallback import falls_back
@@ -39,6 +38,9 @@ from ernie_async.sansio.rest import Request, Ways
 from ernie_async.sansio.retry import RetryPolicy, may_pass
 from ernie_async.types.completion import AnswerHead, ChatCompletion
 from ernie_async.types.usage import Timing, Usage
+
+if TYPE_CHECKING:
+    from ernie_async.net.key_use import KeyUse
 
 __all__ = ["Call"]
 
@@ -130,7 +132,7 @@ class Call:
         """Its attempts that failed so far."""
         return tuple(self._log.failures)
 
-    def _equipped(self) -> tuple[Guard, KeyUse | None]:
+    def _equipped(self) -> "tuple[Guard, KeyUse | None]":
         """What goes with the requests of `desk`: a guard, and the keys of its pool, if any."""
         desk, request = self.desk, self.request
         is_home = desk.transport.is_home(request.path)
@@ -150,6 +152,8 @@ class Call:
         )
         if desk.pool is None or not is_home:
             return guard, None
+        from ernie_async.net.key_use import KeyUse  # most clients have one key
+
         return guard, KeyUse(desk.pool, guard, request.model, request.user)
 
     def answer_of(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:

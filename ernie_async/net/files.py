@@ -14,7 +14,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 from ernie_async.errors import ConfigError, ErnieError
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 
 __all__ = ["FileSource", "Progress", "receive_into", "write_whole"]
 

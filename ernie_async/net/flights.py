@@ -15,9 +15,9 @@ from ernie_async.net.budget import budgets_of
 from ernie_async.net.deadline import Deadline
 from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import StreamResumed
+from ernie_async.net.reply import BusyError
 from ernie_async.net.source import WITH_PARTIAL, ChunkSource
 from ernie_async.net.tee import ChunkBranch, Tee
-from ernie_async.net.transport import BusyError
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request

@@ -26,7 +26,7 @@ from ernie_async.net.call import Call
 from ernie_async.net.deadline import Deadline
 from ernie_async.net.desk import Desk, Hedger
 from ernie_async.net.hooks import StreamResumed, brief, tell
-from ernie_async.net.transport import BusyError
+from ernie_async.net.reply import BusyError
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.budget import Charge
 from ernie_async.sansio.event_ids import EventLedger

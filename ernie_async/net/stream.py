@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 from ernie_async.errors import ErnieError
 from ernie_async.net.desk import Desk
 from ernie_async.net.hooks import StreamResumed
+from ernie_async.net.reply import BusyError
 from ernie_async.net.source import ChunkSource
 from ernie_async.net.tee import ChunkBranch, TextDeltas, ToolCallEvents, branch_off
-from ernie_async.net.transport import BusyError
 from ernie_async.sansio.read_buffer import ReadGauge
 from ernie_async.sansio.rest import Request
 from ernie_async.types.chunk import ChatChunk

@@ -1,7 +1,6 @@
-"""The one `ClientSession` of each event loop, and aiohttp's errors made into ours.
+"""The one `ClientSession` of each event loop: how a request goes out, and its answer begins.
 
-The only file that speaks HTTP outwards. Knows no retry, no limit and no JSON. An error of aiohttp
-is never chained: it holds the request's headers, the credential among them.
+The only file that speaks HTTP outwards. Knows no retry, no limit and no JSON.
 """
 
 import asyncio
@@ -9,7 +8,6 @@ import io
 import os
 import socket
 import ssl
-import textwrap
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextvars import ContextVar
@@ -22,14 +20,13 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
-from ernie_async.errors import ConfigError, ConnectError, DeadlineError, ErnieError
+from ernie_async.errors import ConfigError
+from ernie_async.net.http_errors import HTTP_ERRORS, translate
+from ernie_async.net.reply import Reply
 from ernie_async.sansio.address import origin
 from ernie_async.sansio.rest import Body
 
-__all__ = ["BusyError", "Reply", "Transport"]
-
-# What aiohttp and the loop raise when a connection fails.
-HTTP_ERRORS = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+__all__ = ["Transport"]
 
 # Longer than most pauses of a conversation, shorter than most servers' own limit (60 s and more).
 KEEP_ALIVE_SECONDS = 30.0
@@ -152,7 +149,7 @@ class Transport:
         headers: Mapping[str, str],
         connect: float | None,
         is_once: bool = False,
-    ) -> "Reply":
+    ) -> Reply:
         """Send a request and wait for the head of its answer, whatever its status.
 
         A connection that was kept alive may have died unnoticed. If it breaks within a second and
@@ -192,7 +189,7 @@ class Transport:
                     read_bufsize=BUFFER_BYTES,
                 )
             except HTTP_ERRORS as error:
-                failure = _translate(error, connect=connect)
+                failure = translate(error, connect=connect)
                 was_stale = (
                     reuse[0]
                     and not session.closed
@@ -249,124 +246,6 @@ class Transport:
             await lifetime.aclose()
 
 
-class BusyError(RuntimeError):
-    """Two tasks read the same stream at once. The first one goes on; the second has to wait."""
-
-    def __init__(self) -> None:
-        super().__init__("another task is waiting for this stream's next chunk; tee serves several")
-
-
-class Reply:
-    """An answer whose head has come, and whose body is being read.
-
-    Attributes:
-        status: The HTTP status.
-        headers: The headers; names in any case.
-    """
-
-    __slots__ = ("_content", "_failure", "_response", "headers", "loop", "status")
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._content = response.content
-        self._failure: ErnieError | None = None
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.status: int = response.status
-        self.headers: Mapping[str, str] = response.headers
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether the whole body was read; its connection is back in the pool then."""
-        return self._content.at_eof()
-
-    async def read(self, most: int) -> bytes:
-        """Wait for bytes of the body; nothing at its end.
-
-        Args:
-            most: Bytes to return at most, however many are here.
-
-        Raises:
-            BusyError: Another task is reading.
-            ConnectError: The body was cut. What came before the cut is returned first.
-            ErnieError: What `fail` was given.
-        """
-        if self._failure is not None:
-            raise self._failure
-        try:
-            return await self._content.read(most)
-        except HTTP_ERRORS as error:
-            # A `DeadlineError` of `fail` is an `OSError` too.
-            failure = error if isinstance(error, ErnieError) else _translate(error)
-            # aiohttp's frames hold a future that holds the error. Left so, this circle would keep
-            # the frames of all callers, on Python 3.12 and newer, and a dropped stream among them.
-            error.__traceback__ = None
-        except RuntimeError as error:
-            if str(error) != "Connection closed.":
-                raise BusyError from None  # of aiohttp, since two tasks read at once
-            failure = ConnectError("the connection was closed")
-        # The reader would tell of the end alone, with what came before it still in its buffer.
-        self._content.set_exception(None)  # type: ignore[arg-type]
-        if rest := self._content.read_nowait():
-            # Its frames refer back here; so kept, the cycle would hold a dropped stream open.
-            self._failure = failure.with_traceback(None)
-            return rest
-        try:
-            raise failure
-        finally:
-            del failure  # for the same reason: its traceback holds this frame
-
-    def read_whole(self, most: int) -> bytes | None:
-        """The rest of the body if all of it is here; `None` if some has yet to come, or never will.
-
-        Short answers come in one packet, and two coroutines less are needed to take it.
-
-        Args:
-            most: Bytes to return at most; what is left is for `read`.
-        """
-        content = self._content
-        is_here = content.is_eof() and content.exception() is None
-        return content.read_nowait(most) if is_here else None
-
-    async def pile_up(self, seconds: float, most: int) -> bytes:
-        """Let packets pile up in the system, and take what came; nothing also after a failure.
-
-        Args:
-            seconds: To take no notice of the connection, which is what saves work.
-            most: Bytes to return at most.
-        """
-        connection = self._response.connection
-        protocol = None if connection is None else connection.protocol
-        if protocol is None:  # the body is over
-            return b""
-        protocol.pause_reading()
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            protocol.resume_reading()
-        await asyncio.sleep(0)  # the loop looks,
-        await asyncio.sleep(0)  # and reads
-        if self._failure is not None or self._content.exception() is not None:
-            return b""
-        return self._content.read_nowait(most)
-
-    @property
-    def arrived(self) -> int:
-        """Bytes of the body that have come so far, read or not."""
-        return self._content.total_bytes
-
-    def fail(self, error: ErnieError) -> None:
-        """Have `read` raise this error, also where a task waits in it right now."""
-        self._content.set_exception(error)
-
-    def close(self) -> None:
-        """Close the connection, unless the body was read to its end."""
-        if self._content.at_eof():  # it is back in the pool
-            return
-        self._response.close()
-        if self.loop.is_closed() and (connection := self._response.connection) is not None:
-            connection.release()  # closed with its loop, but aiohttp would still miss it
-
-
 def _payload(body: Body | None) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
     """What to give aiohttp to send it once."""
     if callable(body):
@@ -390,49 +269,6 @@ async def _close_with_loop(session: aiohttp.ClientSession) -> AsyncGenerator[Non
         yield
     finally:
         await session.close()
-
-
-def _translate(error: BaseException, *, connect: float | None = None) -> ErnieError:
-    """Make an error of aiohttp into ours, free of what must not be seen.
-
-    Only an `OSError` below it is chained, since that holds nothing but its number and text.
-    """
-    if isinstance(error, asyncio.TimeoutError):
-        return DeadlineError(
-            f"no connection within {connect:g} s (Timeouts.connect)"
-            if connect is not None
-            else "the connection timed out",
-            clock="connect",
-            seconds=connect or 0.0,
-        )
-    cause = getattr(error, "os_error", error if isinstance(error, OSError) else None)
-    match error:
-        case aiohttp.ClientProxyConnectionError():
-            text = "cannot connect to the proxy"
-        case aiohttp.ClientHttpProxyError():
-            text = f"the proxy refused with status {error.status}"
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            why = getattr(cause, "verify_message", None) or getattr(cause, "reason", None)
-            text = f"cannot connect to {error.host}:{error.port}: TLS failed: {why or 'no reason'}"
-        case aiohttp.ClientConnectorError():
-            text = f"cannot connect to {error.host}:{error.port}"
-        case aiohttp.ServerDisconnectedError():
-            text = "the server closed the connection without an answer"
-        case aiohttp.ClientResponseError():
-            # aiohttp repeats what came, however long it is.
-            text = f"the answer is not valid HTTP: {textwrap.shorten(error.message, 200)}"
-        case aiohttp.ClientPayloadError():
-            text = "the answer's body was cut"
-        case _:
-            text = f"the connection broke ({type(error).__name__})"
-    never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError)
-    if not isinstance(cause, OSError) or cause.errno is None or isinstance(cause, ssl.SSLError):
-        return ConnectError(text, was_sent=not never_sent)
-    # Made anew from its number, since the one at hand may hold more than that.
-    reason = os.strerror(cause.errno) if cause.errno > 0 else "host not found"
-    failure = ConnectError(f"{text}: {reason}", was_sent=not never_sent)
-    failure.__cause__ = OSError(cause.errno, reason)
-    return failure
 
 
 def _read_certificates(ca_file: str | os.PathLike[str]) -> ssl.SSLContext:

@@ -5,7 +5,7 @@ from time import monotonic
 
 from ernie_async.errors import DeadlineError
 from ernie_async.net.call import Call
-from ernie_async.net.transport import Reply
+from ernie_async.net.reply import Reply
 
 __all__ = ["Watch"]
 
