@@ -113,14 +113,15 @@ def _asking(
 ) -> Callable[[], Coroutine[Any, Any, T]]:
     """What makes one attempt, or two at a time if the first one is late."""
 
-    def start(permit: AnyPermit | None) -> Coroutine[Any, Any, T]:
-        return _answer_to(call, receive, permit, is_admitted=True)
-
     def ask() -> Coroutine[Any, Any, T]:
         hedger = call.desk.hedger  # of whichever client's model is asked
         if hedger is None or not call.request.messages:
             return _answer_to(call, receive)
-        return hedger.attempt(call, start, drop=lambda _: None)
+        return hedger.attempt(
+            call,
+            lambda permit: _answer_to(call, receive, permit, is_admitted=True),
+            drop=lambda _: None,
+        )
 
     return ask
 
