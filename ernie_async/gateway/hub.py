@@ -7,8 +7,8 @@ neither a framework nor who may ask what.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from time import time
 from typing import Any
 
@@ -17,6 +17,7 @@ from ernie_async.gateway.live import LiveStream, StreamLimits
 from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, OnSettled, Production
 from ernie_async.gateway.shelf import Shelf
 from ernie_async.gateway.stores import MemoryStore, Store, StreamRecord
+from ernie_async.gateway.whole import WholeAnswers
 from ernie_async.net.filtered import ChunkScreen
 from ernie_async.net.hooks import Hook
 from ernie_async.net.stream import ChatStream
@@ -41,6 +42,9 @@ REACH_SECONDS = 1.0
 
 # Who starts a stream needs a moment to come and see it.
 FIRST_VIEWER_SECONDS = 10.0
+
+# What is stopped needs a moment to let go of the model.
+STOP_SECONDS = 1.0
 
 
 class StreamHub:
@@ -79,6 +83,7 @@ class StreamHub:
         self._hooks = tuple(hooks)
         self._shelf = Shelf(retention=limits.retention, max_bytes=limits.kept_bytes)
         self._running: dict[asyncio.Task[None], Production] = {}
+        self._whole = WholeAnswers()
         self._chores: set[asyncio.Task[None]] = set()
         self._n_starting = 0
         self._lock = asyncio.Lock()  # one at a time opens the store, or follows a stream
@@ -87,7 +92,7 @@ class StreamHub:
     @property
     def n_running(self) -> int:
         """Answers under way that this process asked for."""
-        return len(self._running)
+        return len(self._running) + len(self._whole)
 
     @property
     def n_viewers(self) -> int:
@@ -179,7 +184,7 @@ class StreamHub:
         if self.is_draining:
             raise GatewayError(SHUTTING_DOWN)
         if self.n_running + self._n_starting >= self.limits.streams:
-            raise GatewayError.overloaded("the gateway has all the streams that it may have")
+            raise GatewayError.overloaded("the gateway has all the answers that it may have")
 
     def _stream(self, record: StreamRecord, *, linger: float | None) -> LiveStream:
         return LiveStream(record, self.limits, heartbeat=self.heartbeat, linger=linger)
@@ -233,6 +238,19 @@ class StreamHub:
             stream.expect_viewers(at_least=LOOK_SECONDS)
         elif not stream.viewers:
             production.stop("disconnected")
+
+    @asynccontextmanager
+    async def answer_whole(self) -> AsyncIterator[None]:
+        """An answer that comes in one piece is under way as long as this is not left.
+
+        It is counted with the streams, and `drain` waits for it.
+
+        Raises:
+            GatewayError: There is no room, or it was stopped.
+        """
+        self._check_room()
+        async with self._whole.under_way():
+            yield
 
     async def open(
         self, stream_id: str, *, tenant: str | None = None, cursor: Cursor | None = None
@@ -327,22 +345,25 @@ class StreamHub:
             timeout: Seconds.
         """
         self.is_draining = True
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+        await self._wait_for_running(timeout)
         for production in self._running.values():
             production.stop("shutting_down")
-        if self._running:
-            await asyncio.wait(self._running, timeout=1.0)
+        self._whole.stop()
+        await self._wait_for_running(STOP_SECONDS)
         # Who watches another process's stream comes back to another process.
         for stream in self._shelf:
             stream.close_viewers()
+
+    async def _wait_for_running(self, seconds: float) -> None:
+        if running := [*self._running, *self._whole]:
+            await asyncio.wait(running, timeout=seconds)
 
     async def aclose(self) -> None:
         """Stop everything, and leave nothing behind."""
         await self.drain(0.0)
         for task in self._running:
             task.cancel()
-        while tasks := [*self._running, *self._chores]:
+        while tasks := [*self._running, *self._whole, *self._chores]:
             await asyncio.wait(tasks)
         self._shelf.clear()
         if self._is_open:
