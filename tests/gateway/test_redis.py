@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 
 from ernie_async import AsyncClient
-from ernie_async.gateway import StreamHub, StreamLimits
+from ernie_async.gateway import MemoryStore, StreamHub, StreamLimits
 from ernie_async.testing import MockErnie, reply, stall
 
 from .conftest import running, until
@@ -119,6 +119,32 @@ async def test_two_starts_with_one_key_in_two_processes_are_one(two, upstream: M
         assert sorted(status for status, _ in answers) == [200, 200, 200, 201]
     await until(lambda: not any(g.hub.n_running for g in two))
     assert upstream.requests_made == 20
+
+
+async def test_key_of_a_start_that_was_left_is_of_a_stream_that_is_written(
+    url: str, upstream: MockErnie
+) -> None:
+    hub = StreamHub(RedisStore(url, lease=1))
+    async with AsyncClient("k", base_url=upstream.base_url) as client:
+        for n in range(60):
+            start = hub.start(lambda: client.stream("hi"), key=f"left-{n}")
+            leaving = asyncio.create_task(start)
+            await asyncio.sleep(n % 20 / 10_000)
+            leaving.cancel()
+            stream = await hub.start(lambda: client.stream("hi"), key=f"left-{n}")
+            await until(lambda stream=stream: stream.log.is_over)
+            assert stream.log.status == "done"
+    await hub.aclose()
+
+
+async def test_only_its_holder_gives_a_key_back(url: str) -> None:
+    for store in (RedisStore(url), MemoryStore()):
+        assert await store.claim("back", "st_1", keep=9) == "st_1"
+        await store.unclaim("back", "st_2")
+        assert await store.claim("back", "st_2", keep=9) == "st_1"
+        await store.unclaim("back", "st_1")
+        assert await store.claim("back", "st_2", keep=9) == "st_2"
+        await store.aclose()
 
 
 @pytest.mark.parametrize("policy", ["cancel", "linger:1"])
