@@ -183,6 +183,22 @@ async def test_answers_come_whole(
     await until(lambda: "summary: 一句话" in service.log)
 
 
+@pytest.mark.parametrize("path", ["/sse", "/text", "/summary"])
+async def test_what_is_no_question_is_refused(
+    service: Service, mock: MockErnie, http: aiohttp.ClientSession, path: str
+) -> None:
+    n_before, n_logged = len(mock.requests), len(service.log)
+    refused = {400, 422} if service.name == "fastapi" else {400}
+    bodies = [b"", b"{", b"[]", b'"question"', b"\xff", b"{}"]
+    bodies += [b'{"question": ""}', b'{"question": " "}', b'{"question": 5}']
+    for body in bodies:
+        headers = {"Content-Type": "application/json"}
+        async with http.post(service.url + path, data=body, headers=headers) as response:
+            assert response.status in refused, (body, await response.text())
+    assert "Traceback" not in service.log[n_logged:]
+    assert len(mock.requests) == n_before
+
+
 async def test_an_answer_that_breaks_never_looks_whole(
     service: Service, mock: MockErnie, http: aiohttp.ClientSession
 ) -> None:
@@ -329,6 +345,8 @@ async def test_workers_share_one_quota(examples: Path, http: aiohttp.ClientSessi
                     ) as response:
                         return (await response.json())["worker"]
 
+                async with http.post(f"{service.url}/chat", data=b"{") as response:
+                    assert response.status == 400
                 workers: Counter[int] = Counter()
                 with anyio.fail_after(20):
                     while workers.total() < n or len(workers) < 2:

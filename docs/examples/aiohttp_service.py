@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 
 from aiohttp import web
-from answers import LIMITS, UNBUFFERED, events, pieces, summarize
+from answers import LIMITS, UNBUFFERED, events, pieces, question_in, summarize
 
 from ernie_async import AsyncClient
 
@@ -25,7 +25,10 @@ async def drain(app: web.Application) -> None:
 
 
 async def question_of(request: web.Request) -> str:
-    return (await request.json())["question"]
+    try:
+        return question_in(await request.read())
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
 
 
 async def send(

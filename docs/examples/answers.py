@@ -13,6 +13,14 @@ def event(name: str, **data: object) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
+def question_in(body: bytes) -> str:
+    """The question in a request's body; `ValueError` if there is none."""
+    match json.loads(body):
+        case {"question": str(question)} if question.strip():
+            return question
+    raise ValueError('expected {"question": "..."}')
+
+
 async def events(client: AsyncClient, question: str) -> AsyncGenerator[str]:
     """An answer as server-sent events: `message`s, then one `done` or one `error`."""
     try:

@@ -25,7 +25,7 @@ async def client_of(request: Request) -> AsyncClient:
 
 app = FastAPI(lifespan=lifespan)
 Ernie = Annotated[AsyncClient, Depends(client_of)]
-Question = Annotated[str, Body(embed=True)]
+Question = Annotated[str, Body(embed=True, pattern=r"\S")]
 
 
 @app.post("/sse")

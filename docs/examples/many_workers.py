@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
+from answers import question_in
 from draining import drain_at_sigterm
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -30,7 +32,10 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, AsyncClient]]:
 
 
 async def chat(request: Request) -> JSONResponse:
-    question = (await request.json())["question"]
+    try:
+        question = question_in(await request.body())
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
     answer = await request.state.client.chat(question)
     return JSONResponse({"text": answer.text, "worker": os.getpid()})
 

@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from answers import LIMITS, UNBUFFERED, events, pieces, summarize
+from answers import LIMITS, UNBUFFERED, events, pieces, question_in, summarize
 from draining import drain_at_sigterm
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -22,7 +23,10 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, AsyncClient]]:
 
 
 async def question_of(request: Request) -> str:
-    return (await request.json())["question"]
+    try:
+        return question_in(await request.body())
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
 
 
 async def sse(request: Request) -> StreamingResponse:

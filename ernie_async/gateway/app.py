@@ -5,7 +5,7 @@ What an answer is, is decided in `desk` and `hub`; who gets in, in `guard`.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import cache, cached_property
 from pathlib import Path
 from secrets import token_urlsafe
@@ -132,7 +132,7 @@ async def aiohttp_sse(
         return web.Response(status=204)  # what stops a browser from coming back again
     http = f"{request.version.major}.{request.version.minor}"
     response = web.StreamResponse(headers=sse_headers(stream, http=http))
-    with stream.view(cursor) as viewer:
+    with suppress(ConnectionError), stream.view(cursor) as viewer:  # the client may leave
         await response.prepare(request)
         async with aclosing(frames(viewer, framing or event_framing(stream))) as pieces:
             async for piece in pieces:

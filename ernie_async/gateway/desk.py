@@ -150,27 +150,33 @@ class GatewayDesk:
         permit = await self._admit(ask, tenant)
         request = ask.request.model_copy(update={"stream_options": None})
         started, usage = monotonic(), self._prompt_usage(request)
-        ending: Ending = "disconnected"
+        ending: Ending | None = None
         try:
-            answer = await self._whole.chat(request)
+            async with self.hub.answer_whole():
+                ending = "disconnected"
+                answer = await self._whole.chat(request)
             ending, usage = "done", answer.usage
             return answer
         except ErnieError as error:
-            ending = "filtered" if fault_of(error).code == "content_filter" else "error"
+            if ending is not None:
+                ending = "filtered" if fault_of(error).code == "content_filter" else "error"
             raise
         finally:
-            permit.settle(tokens=usage.total_tokens)
-            permit.release()
-            ended = StreamEnded.of(
-                usage,
-                started=started,
-                stream_id="",
-                tenant=tenant,
-                model=request.model or "",
-                ending=ending,
-                first_token=None,
-            )
-            ended.tell(self._on_end)
+            if ending is None:  # there was no room for it
+                permit.give_back()
+            else:
+                permit.settle(tokens=usage.total_tokens)
+                permit.release()
+                ended = StreamEnded.of(
+                    usage,
+                    started=started,
+                    stream_id="",
+                    tenant=tenant,
+                    model=request.model or "",
+                    ending=ending,
+                    first_token=None,
+                )
+                ended.tell(self._on_end)
 
     def _prompt_usage(self, request: ChatRequest) -> Usage:
         n_tokens = self.client.estimate_tokens(request)

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from ernie_async.errors import ErnieError
 from ernie_async.gateway.socket import refuse_socket
 from ernie_async.gateway.tenants import Tenants
-from ernie_async.sansio.relay import Fault, GatewayError, fault_of
+from ernie_async.sansio.relay import OUR_MISTAKE, Fault, GatewayError, fault_of
 
 __all__ = ["Guard", "json_answer"]
 
@@ -84,11 +84,11 @@ class Guard:
             allow = error.headers.get("Allow")
         except ErnieError as error:
             fault = fault_of(error)
-        except Exception:  # our own mistake: it is in the log, and no stranger's business
+        except Exception:
             if request.writer.output_size:
                 raise  # some of an answer is sent, and no other may come behind it
             logger.exception("a request to the gateway failed")
-            fault = Fault(502, "upstream_error", "the gateway failed")
+            fault = OUR_MISTAKE
         if request.method == "GET" and web.WebSocketResponse().can_prepare(request).ok:
             return await refuse_socket(request, fault)
         answer = self._refuse(fault)

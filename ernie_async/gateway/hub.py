@@ -7,16 +7,17 @@ neither a framework nor who may ask what.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from ernie_async.errors import ConfigError
 from ernie_async.gateway.live import LiveStream, StreamLimits
 from ernie_async.gateway.production import SHUTTING_DOWN, OnEnd, OnSettled, Production
 from ernie_async.gateway.shelf import Shelf
 from ernie_async.gateway.stores import MemoryStore, Store, StreamRecord
+from ernie_async.gateway.whole import WholeAnswers
 from ernie_async.net.filtered import ChunkScreen
 from ernie_async.net.hooks import Hook
 from ernie_async.net.stream import ChatStream
@@ -26,6 +27,8 @@ from ernie_async.sansio.relay import Fault, GatewayError
 from ernie_async.sansio.replay import Cursor
 
 __all__ = ["StreamHub"]
+
+T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("ernie_async")
 
@@ -41,6 +44,9 @@ REACH_SECONDS = 1.0
 
 # Who starts a stream needs a moment to come and see it.
 FIRST_VIEWER_SECONDS = 10.0
+
+# What is stopped needs a moment to let go of the model.
+STOP_SECONDS = 1.0
 
 
 class StreamHub:
@@ -79,7 +85,8 @@ class StreamHub:
         self._hooks = tuple(hooks)
         self._shelf = Shelf(retention=limits.retention, max_bytes=limits.kept_bytes)
         self._running: dict[asyncio.Task[None], Production] = {}
-        self._chores: set[asyncio.Task[None]] = set()
+        self._whole = WholeAnswers()
+        self._chores: set[asyncio.Task[Any]] = set()
         self._n_starting = 0
         self._lock = asyncio.Lock()  # one at a time opens the store, or follows a stream
         self._is_open = False
@@ -87,7 +94,7 @@ class StreamHub:
     @property
     def n_running(self) -> int:
         """Answers under way that this process asked for."""
-        return len(self._running)
+        return len(self._running) + len(self._whole)
 
     @property
     def n_viewers(self) -> int:
@@ -125,7 +132,7 @@ class StreamHub:
             content_filter: What must not be shown of it. In mode `live`, text is shown at once, and
                 what is found is taken back.
             on_disconnect: What to do when nobody reads it: `cancel`, `linger:SECONDS`, `finish`.
-            key: Two starts of a tenant with the same key are one.
+            key: Two starts of a tenant with the same key are one, as long as that is kept.
             fingerprint: Of the request: a key may not be used for another one.
             on_settled: Told once: what it came to, or `None` if nothing was started.
 
@@ -137,41 +144,61 @@ class StreamHub:
             GatewayError: The key was used for another request, or there is no room.
             ErnieError: `open_stream` failed.
         """
-        stream: LiveStream | None = None
-        is_begun = False
         try:
             self._check_room()
             linger = read_policy(on_disconnect)
             if content_filter is not None:
                 _check_filter(content_filter)
             upstream = open_stream()
-            record = StreamRecord(
-                stream_id=f"st_{secrets.token_urlsafe(16)}",
-                epoch=secrets.token_hex(4),
-                tenant=tenant,
-                model=model,
-                created=int(time()),
-                fingerprint=fingerprint,
-            )
-            stream = self._stream(record, linger=linger)
-            self._shelf.add(stream)  # before its key is taken: who finds it by that finds it here
-            self._n_starting += 1
-            try:
-                held = await self._register(stream, key)
-            finally:
-                self._n_starting -= 1
+        except BaseException:
+            if on_settled is not None:
+                on_settled(None)
+            raise
+        record = StreamRecord(
+            stream_id=f"st_{secrets.token_urlsafe(16)}",
+            epoch=secrets.token_hex(4),
+            tenant=tenant,
+            model=model,
+            created=int(time()),
+            fingerprint=fingerprint,
+        )
+        production = Production(
+            self._stream(record, linger=linger),
+            upstream,
+            self._store,
+            screen=None if content_filter is None else ChunkScreen(content_filter, self._hooks),
+            on_end=self._on_end if on_settled is None else (*self._on_end, on_settled),
+        )
+        self._n_starting += 1
+        beginning = self._begin(production, key, on_settled)
+        if key is None:
+            return await beginning
+        # Whoever asks with the same key waits for this stream, so it begins even if who asked
+        # first has left.
+        return await asyncio.shield(self._do(beginning))
+
+    async def _begin(
+        self, production: Production, key: str | None, on_settled: OnSettled | None
+    ) -> LiveStream:
+        """Begin a stream; return the one that was started with the same key before, if any."""
+        stream = production.stream
+        is_begun = False
+        self._shelf.add(stream)  # before its key is taken: who finds it by that finds it here
+        try:
+            held = await self._register(stream, key)
             # Nothing is awaited from here on: who is cancelled leaves a whole stream, or none.
-            is_begun = held is stream
-            if is_begun:
-                told = self._on_end if on_settled is None else (*self._on_end, on_settled)
-                screen = (
-                    None if content_filter is None else ChunkScreen(content_filter, self._hooks)
-                )
-                self._produce(Production(stream, upstream, self._store, screen=screen, on_end=told))
+            if held is stream:
+                if self.is_draining:
+                    raise GatewayError(SHUTTING_DOWN)
+                self._produce(production)
+                is_begun = True
             return held
         finally:
+            self._n_starting -= 1
             if not is_begun:
-                self._withdraw(stream)
+                self._shelf.forget(stream.stream_id)
+                stream.close_viewers()
+                self._do(self._withdraw(stream.record, key))
                 if on_settled is not None:
                     on_settled(None)
 
@@ -179,30 +206,35 @@ class StreamHub:
         if self.is_draining:
             raise GatewayError(SHUTTING_DOWN)
         if self.n_running + self._n_starting >= self.limits.streams:
-            raise GatewayError.overloaded("the gateway has all the streams that it may have")
+            raise GatewayError.overloaded("the gateway has all the answers that it may have")
 
     def _stream(self, record: StreamRecord, *, linger: float | None) -> LiveStream:
         return LiveStream(record, self.limits, heartbeat=self.heartbeat, linger=linger)
 
-    def _withdraw(self, stream: LiveStream | None) -> None:
-        """It is not begun after all."""
-        if stream is not None:
-            self._shelf.forget(stream.stream_id)
-            stream.close_viewers()
-            self._do(self._store.finish(stream.stream_id))
+    async def _withdraw(self, record: StreamRecord, key: str | None) -> None:
+        """It is not begun after all: whoever asks with its key may begin."""
+        try:
+            await self._store.finish(record.stream_id)
+            if key is not None:
+                await self._store.unclaim(_claim_name(record, key), record.stream_id)
+        except Exception:  # who asked for the stream has left, or was told why it did not begin
+            logger.exception("the gateway could not withdraw a stream")
 
     async def _register(self, stream: LiveStream, key: str | None) -> LiveStream:
-        """Make a stream known; return the one that was started with the same key before, if any."""
+        """Make a stream known; return the one that has its key, if any."""
         await self.ready()
         record, keep = stream.record, self.limits.life + self.limits.retention
         await self._store.begin(record, keep=keep)
         if key is None:
             return stream
-        name = f"{record.tenant}\0{key}"
-        holder = await self._store.claim(name, record.stream_id, keep=keep)
-        if holder == record.stream_id:
-            return stream
-        held = await self.open(holder, tenant=record.tenant)
+        name = _claim_name(record, key)
+        while True:
+            holder = await self._store.claim(name, record.stream_id, keep=keep)
+            if holder == record.stream_id:
+                return stream
+            if (held := await self._find(holder)) is not None:
+                break
+            await self._store.unclaim(name, holder)  # which is kept no longer
         if held.record.fingerprint != record.fingerprint:
             message = "Idempotency-Key: it was used for another request"
             raise GatewayError(Fault(409, "conflict", message))
@@ -234,6 +266,19 @@ class StreamHub:
         elif not stream.viewers:
             production.stop("disconnected")
 
+    @asynccontextmanager
+    async def answer_whole(self) -> AsyncIterator[None]:
+        """An answer that comes in one piece is under way as long as this is not left.
+
+        It is counted with the streams, and `drain` waits for it.
+
+        Raises:
+            GatewayError: There is no room, or it was stopped.
+        """
+        self._check_room()
+        async with self._whole.under_way():
+            yield
+
     async def open(
         self, stream_id: str, *, tenant: str | None = None, cursor: Cursor | None = None
     ) -> LiveStream:
@@ -248,12 +293,15 @@ class StreamHub:
             GatewayError: There is none, or it is somebody else's.
         """
         await self.ready()
-        stream = self._shelf.get(stream_id) or await self._follow(stream_id)
+        stream = await self._find(stream_id)
         if stream is None or tenant not in {None, stream.record.tenant}:
             raise GatewayError.unknown_stream()
         if cursor is not None:
             await self._reach(stream, cursor)
         return stream
+
+    async def _find(self, stream_id: str) -> LiveStream | None:
+        return self._shelf.get(stream_id) or await self._follow(stream_id)
 
     @staticmethod
     async def _reach(stream: LiveStream, cursor: Cursor) -> None:
@@ -327,22 +375,25 @@ class StreamHub:
             timeout: Seconds.
         """
         self.is_draining = True
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+        await self._wait_for_running(timeout)
         for production in self._running.values():
             production.stop("shutting_down")
-        if self._running:
-            await asyncio.wait(self._running, timeout=1.0)
+        self._whole.stop()
+        await self._wait_for_running(STOP_SECONDS)
         # Who watches another process's stream comes back to another process.
         for stream in self._shelf:
             stream.close_viewers()
+
+    async def _wait_for_running(self, seconds: float) -> None:
+        if running := [*self._running, *self._whole]:
+            await asyncio.wait(running, timeout=seconds)
 
     async def aclose(self) -> None:
         """Stop everything, and leave nothing behind."""
         await self.drain(0.0)
         for task in self._running:
             task.cancel()
-        while tasks := [*self._running, *self._chores]:
+        while tasks := [*self._running, *self._whole, *self._chores]:
             await asyncio.wait(tasks)
         self._shelf.clear()
         if self._is_open:
@@ -360,10 +411,15 @@ class StreamHub:
                     await self._store.open(self._stop_here)
                     self._is_open = True
 
-    def _do(self, chore: Coroutine[Any, Any, None]) -> None:
+    def _do(self, chore: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
+
+
+def _claim_name(record: StreamRecord, key: str) -> str:
+    return f"{record.tenant}\0{key}"
 
 
 def _check_filter(content_filter: ContentFilter) -> None:

@@ -80,7 +80,7 @@ class LiveStream:
             max_bytes=limits.window_bytes,
         )
         self.viewers: set[Viewer] = set()
-        self.on_abandoned: Callable[[LiveStream], None] | None = None
+        self.on_abandoned: Callable[[LiveStream], object] | None = None
         self.is_closing: bool = False
         self.n_lagged = 0
         self._linger = linger

@@ -16,7 +16,7 @@ from ernie_async.gateway.stores import Store
 from ernie_async.net.filtered import ChunkScreen
 from ernie_async.net.stream import ChatStream
 from ernie_async.sansio.filter_values import Channel, TextMatch
-from ernie_async.sansio.relay import ChunkRelay, Fault, fault_of, usage_payload
+from ernie_async.sansio.relay import OUR_MISTAKE, ChunkRelay, Fault, fault_of, usage_payload
 from ernie_async.sansio.taken_back import ShownText
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.prices import standard_prices
@@ -144,7 +144,7 @@ class Production:
             self._say("error", Fault(504, "upstream_timeout", took).payload)
         except Exception:  # our own mistake: it is in the log, and its viewers get an end
             logger.exception("a stream of the gateway failed")
-            self._say("error", Fault(502, "upstream_error", "the gateway failed").payload)
+            self._say("error", OUR_MISTAKE.payload)
         await self._store.finish(stream.stream_id)
 
     async def _read(self) -> None:

@@ -34,6 +34,11 @@ BATCH_SECONDS = 0.04
 COMMAND_SECONDS = 5.0
 RECONNECT_SECONDS = 0.5
 
+# Looking and deleting are one step, as somebody else may take the key in between.
+UNCLAIM = """
+if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end
+"""
+
 PRODUCER_LOST = Fault(502, "producer_lost", "the process that wrote it is gone", retryable=True)
 
 
@@ -116,6 +121,10 @@ class RedisStore(Store):
         # With GET and NX in one command, the value that was there before comes back.
         held = await self._redis.set(name, stream_id, nx=True, get=True, px=_ms(keep))
         return stream_id if held is None else held.decode()
+
+    async def unclaim(self, key: str, stream_id: str) -> None:
+        """Give a key back, if this stream has it."""
+        await self._redis.eval(UNCLAIM, 1, f"{self._prefix}:claim:{key}", stream_id)
 
     async def begin(self, record: StreamRecord, *, keep: float) -> None:
         """A stream of this process begins."""

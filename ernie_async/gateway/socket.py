@@ -4,6 +4,7 @@ A stream that was started here can be gone on with over server-sent events, and 
 """
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -13,10 +14,12 @@ from pydantic_core import from_json, to_json
 from ernie_async.errors import ConfigError, ErnieError
 from ernie_async.gateway.desk import GatewayDesk
 from ernie_async.gateway.live import LiveStream
-from ernie_async.sansio.relay import Fault, GatewayError, fault_of
+from ernie_async.sansio.relay import OUR_MISTAKE, Fault, GatewayError, fault_of
 from ernie_async.sansio.replay import Cursor, StreamEvent, format_id, read_cursor
 
 __all__ = ["ChatSocket", "refuse_socket"]
+
+logger: logging.Logger = logging.getLogger("ernie_async")
 
 AUTH_SECONDS = 5.0
 GOODBYE_SECONDS = 1.0
@@ -149,7 +152,7 @@ class ChatSocket:
         elif kind.startswith("chat."):
             try:
                 await self._chat(kind, told)
-            except ErnieError as error:
+            except Exception as error:  # noqa: BLE001 - it is told and logged
                 await self._refuse(told.get("id"), error)
         else:
             raise _GoodbyeError(PROTOCOL_ERROR, "no such type of frame")
@@ -182,7 +185,7 @@ class ChatSocket:
         try:
             try:
                 stream, cursor = await open_chat(told)
-            except ErnieError as error:
+            except Exception as error:  # noqa: BLE001 - it is told and logged
                 await self._refuse(chat, error)
             else:
                 await self._show(chat, stream, cursor)
@@ -227,13 +230,19 @@ class ChatSocket:
             last = StreamEvent(log.last_seq, kind, log.end or {})
             await self._send(frame(chat, log.epoch, last))
 
-    async def _refuse(self, chat: object, error: ErnieError) -> None:
-        told = fault_of(error).payload
-        await self._send({"type": "chat.error", "id": chat, "eid": None, **told})
+    async def _refuse(self, chat: object, error: Exception) -> None:
+        if isinstance(error, ErnieError):
+            fault = fault_of(error)
+        else:
+            logger.error("a chat of the gateway failed", exc_info=error)
+            fault = OUR_MISTAKE
+        await self._send({"type": "chat.error", "id": chat, "eid": None, **fault.payload})
 
     async def _send(self, told: dict[str, Any]) -> None:
         async with asyncio.timeout(self._desk.settings.limits.send):
-            await self._socket.send_frame(to_json(told), web.WSMsgType.TEXT)
+            # A client may send numbers that no JSON can say again, such as 1e999.
+            data = to_json(told, inf_nan_mode="null")
+            await self._socket.send_frame(data, web.WSMsgType.TEXT)
 
 
 def frame(chat: str, epoch: str, event: StreamEvent) -> dict[str, Any]:
@@ -247,7 +256,7 @@ def frame(chat: str, epoch: str, event: StreamEvent) -> dict[str, Any]:
 def _read(data: str) -> dict[str, Any]:
     told = None
     with suppress(ValueError):
-        told = from_json(data)
+        told = from_json(data, allow_inf_nan=False)
     if not isinstance(told, dict) or not isinstance(told.get("type"), str):
         raise _GoodbyeError(PROTOCOL_ERROR, "expected JSON with a type")
     return told

@@ -51,6 +51,10 @@ class Store:
         """
         raise NotImplementedError
 
+    async def unclaim(self, key: str, stream_id: str) -> None:
+        """Give a key back, if this stream has it."""
+        raise NotImplementedError
+
     async def begin(self, record: StreamRecord, *, keep: float) -> None:
         """A stream of this process begins; all of it is kept for so many seconds."""
 
@@ -96,3 +100,8 @@ class MemoryStore(Store):
         while self._claims and next(iter(self._claims.values()))[1] < now:
             self._claims.pop(next(iter(self._claims)))
         return self._claims.setdefault(key, (stream_id, now + keep))[0]
+
+    async def unclaim(self, key: str, stream_id: str) -> None:
+        """Give a key back, if this stream has it."""
+        if key in self._claims and self._claims[key][0] == stream_id:
+            del self._claims[key]

@@ -136,6 +136,8 @@ class FilterPart:
         if not is_over:
             certain = bisect_left(begins, last)
             base = base_of(chars[certain]) if certain < len(chars) else ""
+            if is_extending(base):
+                base = ""  # marks are sorted: one to come may stand before it
             chars = chars[:certain] + base
             if not base and matcher.may_begin_with_mark:
                 decided = last

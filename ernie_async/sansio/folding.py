@@ -7,7 +7,8 @@ character) are left out, as are zero-width characters.
 
 Where a cluster begins depends on nothing that follows, and what follows can only be more of the
 last cluster. What that cluster folds to may change, but not its base, the first character of the
-decomposed form. That is all one needs to fold a text that comes in pieces.
+decomposed form, unless that is a mark: marks are sorted. That is all one needs to fold a text that
+comes in pieces.
 """
 
 import re
@@ -141,7 +142,7 @@ class _Table(dict[int, str]):
     def __missing__(self, code: int) -> str:
         character = chr(code)
         folded = self._cluster(character)
-        if len(folded) != 1 or is_extending(character):
+        if len(folded) != 1 or is_extending(character) or is_extending(folded):
             folded = LOOK
         if len(self) < MOST_REMEMBERED:
             self[code] = folded

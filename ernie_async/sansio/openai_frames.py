@@ -43,7 +43,9 @@ class ChunkFrames:
         self._has_usage = has_usage
         self._is_retracted = False
         mark = to_json("\0")
-        self._before, self._behind = to_json(self._chunk({"content": "\0"})).split(mark)
+        # The last one is the text: a model may have any name.
+        chunk = to_json(self._chunk({"content": "\0"}))
+        self._before, _, self._behind = chunk.rpartition(mark)
 
     def encode(self, events: Iterable[StreamEvent]) -> bytes:
         """Write events."""

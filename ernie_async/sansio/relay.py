@@ -25,7 +25,7 @@ from ernie_async.types.completion import CLOSE_FLAG
 from ernie_async.types.tools import ToolCallDelta
 from ernie_async.types.usage import Usage
 
-__all__ = ["ChunkRelay", "Fault", "GatewayError", "fault_of", "usage_payload"]
+__all__ = ["OUR_MISTAKE", "ChunkRelay", "Fault", "GatewayError", "fault_of", "usage_payload"]
 
 Told = tuple[str, dict[str, Any]]
 
@@ -51,6 +51,10 @@ class Fault(NamedTuple):
     def payload(self) -> dict[str, Any]:
         """What the `error` event says."""
         return {"code": self.code, "message": self.message, "retryable": self.retryable}
+
+
+OUR_MISTAKE = Fault(502, "upstream_error", "the gateway failed")
+"""Of any other exception, which is in the log and no stranger's business."""
 
 
 class GatewayError(ErnieError):

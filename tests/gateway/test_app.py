@@ -558,7 +558,7 @@ def test_settings_that_cannot_be_right() -> None:
 
 
 async def test_connections_reset_at_random_points_leave_nothing(
-    serve: Serve, upstream: MockErnie
+    serve: Serve, upstream: MockErnie, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.default(reply(TEXT, chunk_ms=4))
     async with serve(GatewaySettings(tenants=())) as gateway:
@@ -584,3 +584,4 @@ async def test_connections_reset_at_random_points_leave_nothing(
         await until(lambda: len(asyncio.all_tasks()) - upstream.open_connections <= before, 5)
         streams = [ended.stream_id for ended in gateway.ended if ended.stream_id]
         assert len(streams) == len(set(streams)) > 50
+    assert "Traceback" not in caplog.text

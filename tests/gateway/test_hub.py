@@ -7,6 +7,7 @@ import pytest
 
 from ernie_async import AsyncClient, ConfigError
 from ernie_async.gateway import GatewayError, MemoryStore, StreamHub, StreamLimits
+from ernie_async.gateway.stores import StreamRecord
 from ernie_async.sansio.replay import Cursor
 from ernie_async.testing import MockErnie, reply, stall
 
@@ -151,6 +152,110 @@ async def test_nothing_is_left_of_a_start_that_is_cancelled_at_once(
     # One that never ran took nothing.
     assert len(settled) == 15
     assert hub.n_running == 0
+
+
+class ForgetfulStore(MemoryStore):
+    """Loses the answer to its first claim."""
+
+    n_claims = 0
+
+    async def claim(self, key: str, stream_id: str, *, keep: float) -> str:
+        holder = await super().claim(key, stream_id, keep=keep)
+        self.n_claims += 1
+        if self.n_claims == 1:
+            raise ConnectionResetError
+        return holder
+
+
+async def test_key_of_a_start_that_failed_is_free(client: AsyncClient, upstream: MockErnie) -> None:
+    hub = StreamHub(ForgetfulStore())
+    with pytest.raises(ConnectionResetError):
+        await hub.start(lambda: client.stream("hi"), key="k")
+    await asyncio.sleep(0.01)
+    stream = await hub.start(lambda: client.stream("hi"), key="k")
+    assert (await read(stream))[1] == "done"
+    assert await hub.start(lambda: client.stream("hi"), key="k") is stream
+    assert upstream.requests_made == 1
+    await hub.aclose()
+
+
+async def test_key_of_an_answer_that_is_kept_no_longer_starts_anew(
+    client: AsyncClient, upstream: MockErnie
+) -> None:
+    hub = StreamHub(limits=StreamLimits(retention=0.05))
+    first = await hub.start(lambda: client.stream("hi"), key="k")
+    await read(first)
+    await until(lambda: hub.n_kept == 0)
+    starts = [hub.start(lambda: client.stream("hi"), key="k") for _ in range(3)]
+    streams = await asyncio.gather(*starts)
+    assert first not in streams
+    assert len(set(streams)) == 1
+    assert (await read(streams[0]))[1] == "done"
+    assert upstream.requests_made == 2
+    await hub.aclose()
+
+
+class SlowStore(MemoryStore):
+    """Takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def begin(self, record: StreamRecord, *, keep: float) -> None:
+        self.is_asked.set()
+        await self.may_go_on.wait()
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_start_that_is_too_slow_for_the_drain_is_refused(
+    client: AsyncClient, upstream: MockErnie, key: str | None
+) -> None:
+    store, settled = SlowStore(), []
+    hub = StreamHub(store)
+    start = hub.start(lambda: client.stream("hi"), key=key, on_settled=settled.append)
+    starting = asyncio.create_task(start)
+    await store.is_asked.wait()
+    await hub.drain(0.1)
+    store.may_go_on.set()
+    with pytest.raises(GatewayError) as refused:
+        await starting
+    assert refused.value.fault.code == "shutting_down"
+    assert settled == [None]
+    await hub.aclose()
+    assert upstream.requests_made == hub.n_kept == 0
+
+
+class SlowClaims(MemoryStore):
+    """Who gets a key is told late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_claimed, self.may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def claim(self, key: str, stream_id: str, *, keep: float) -> str:
+        holder = await super().claim(key, stream_id, keep=keep)
+        if holder == stream_id:
+            self.is_claimed.set()
+            await self.may_go_on.wait()
+        return holder
+
+
+async def test_start_with_a_key_goes_on_without_who_asked_first(
+    client: AsyncClient, upstream: MockErnie
+) -> None:
+    store = SlowClaims()
+    hub = StreamHub(store)
+    leaving = asyncio.create_task(hub.start(lambda: client.stream("hi"), key="k"))
+    await store.is_claimed.wait()
+    stream = await hub.start(lambda: client.stream("hi"), key="k")
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert leaving.cancelled()
+    store.may_go_on.set()
+    assert (await read(stream))[1] == "done"
+    assert upstream.requests_made == 1
+    await hub.aclose()
 
 
 async def test_everything_is_stopped_and_told(client: AsyncClient, upstream: MockErnie) -> None:

