@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
 
 from ernie_async.client import AsyncClient
+from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook
@@ -74,7 +75,11 @@ I = TypeVar("I")  # noqa: E741 - an item
 class Client:
     """`AsyncClient` for programs without an event loop: the same arguments, verbs and errors.
 
-    Use it in `with`, or call `close` at the end. The thread is started by the first call.
+    All but `session`, which belongs to one event loop. Use it in `with`, or call `close` at the
+    end. The thread is started by the first call.
+
+    Raises:
+        ConfigError: As for `AsyncClient`, or a session is given.
     """
 
     def __init__(
@@ -102,6 +107,11 @@ class Client:
         content_filter: ContentFilter | None = None,
         **unknown: Never,
     ) -> None:
+        if "session" in unknown:
+            raise ConfigError(
+                "session: a Client has an event loop of its own, and a session works in the one "
+                "that it was made in; leave it out, or use AsyncClient"
+            )
         # As `AsyncClient` does it.
         api_key = ApiKey(api_key) if isinstance(api_key, str) else api_key
         proxy = None if proxy is None else MaskedStr(proxy)
