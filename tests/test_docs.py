@@ -203,6 +203,17 @@ def run_script(code: str, folder: Path, warnings: str = "error") -> str:
     return done.stdout
 
 
+def test_pages_say_what_their_programs_need() -> None:
+    project = tomllib.loads(page_text("pyproject.toml"))["project"]
+    ours = {re.match(r"[\w-]+", needed)[0] for needed in project["dependencies"]}  # type: ignore[index]
+    ours |= {"ernie_async", "pytest", *sys.stdlib_module_names}
+    for block in PYTHON:
+        imported = re.findall(r"^ *(?:import|from) (\w+)", block.code, re.MULTILINE)
+        for library in set(imported) - ours:
+            told = re.search(rf"pip install [^`\n]*{library}", page_text(block.page))
+            assert told, f"{block_id(block)}: say how {library} is installed"
+
+
 def test_fragments_are_python() -> None:
     # What needs a framework of bots is tested where the framework is, in `tests/bots`.
     fragments = [block for block in BLOCKS if block.language == "py"]
