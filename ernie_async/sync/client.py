@@ -7,6 +7,7 @@ No second implementation: every verb is handed to the asynchronous client throug
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
 
 from ernie_async.client import AsyncClient
@@ -148,7 +149,11 @@ class Client:
         """Ask, and read the answer while it is being written. See `AsyncClient.stream`."""
         return SyncChatStream(self._client.stream(messages, **options), self._thread)
 
-    def parse(self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]) -> T:
+    @overload
+    def parse(self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]) -> T: ...
+    @overload
+    def parse(self, messages: Prompt, into: UnionType, **options: Unpack[ParseOptions]) -> Any: ...
+    def parse(self, messages: Prompt, into: Any, **options: Unpack[ParseOptions]) -> Any:
         """Ask, and return the answer as a value of a type. See `AsyncClient.parse`."""
         return self._thread.run(lambda: self._client.parse(messages, into, **options))
 
@@ -160,8 +165,12 @@ class Client:
     def stream_parse(
         self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]
     ) -> SyncParsedStream[T, T]: ...
+    @overload
     def stream_parse(
-        self, messages: Prompt, into: type[Any], **options: Unpack[ParseOptions]
+        self, messages: Prompt, into: UnionType, **options: Unpack[ParseOptions]
+    ) -> SyncParsedStream[Any, Any]: ...
+    def stream_parse(
+        self, messages: Prompt, into: Any, **options: Unpack[ParseOptions]
     ) -> SyncParsedStream[Any, Any]:
         """Ask, and read the answer as a value of a type while it is being written.
 
