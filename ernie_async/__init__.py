@@ -4,7 +4,7 @@
 import asyncio
 from ernie_async import AsyncClient
 
-async def main():
+async def main() -> None:
     async with AsyncClient() as client:  # the key from QIANFAN_API_KEY
         async for chunk in client.stream("解释量子纠缠现象"):
             print(chunk.text, end="", flush=True)

@@ -26,6 +26,7 @@ from ernie_async.cli_endpoints import embed, files, image, models, print_json, r
 from ernie_async.cli_offline import cancel, fetch, status, submit
 from ernie_async.cli_serve import serve
 from ernie_async.cli_service import OFFLINE_CHUNK_MS, STDIN, Service, Whole, connected
+from ernie_async.cli_stdin import read_stdin
 from ernie_async.cli_terminal import note, printable
 from ernie_async.errors import ConfigError, ErnieError
 from ernie_async.media import image_part
@@ -41,6 +42,10 @@ BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE ended
 EPILOGUE = (
     "Exit codes: 0 all is well; 1 the service or the network failed; 2 wrong usage or settings; "
     "130 Ctrl-C; 141 nobody reads the output any more."
+)
+SERVER_EPILOGUE = (
+    "Exit codes: 0 stopped, by Ctrl-C too; 1 it cannot listen, or the network failed; "
+    "2 wrong usage or settings."
 )
 
 # A program that starts this one may leave standard input open and never write to it. Beside a
@@ -89,7 +94,7 @@ def chat(
     system: str | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
-    max_tokens: Annotated[int | None, Whole] = None,
+    max_tokens: Annotated[int | None, Whole, Parameter(validator=Number(gte=1))] = None,
     seed: Annotated[int | None, Whole] = None,
     image: list[str] | None = None,
     schema: Path | None = None,
@@ -182,8 +187,9 @@ def read_schema(path: Path) -> dict[str, Any]:
     return schema
 
 
-for _command in (embed, rerank, image, models, serve):
+for _command in (embed, rerank, image, models):
     app.command(_command)
+app.command(serve, help_epilogue=SERVER_EPILOGUE)
 app.command(files)
 for _lane_command in (submit, status, fetch, cancel):
     batch.command(_lane_command)
@@ -220,13 +226,16 @@ def doctor(
             remedy = f" - {finding.remedy}" if finding.remedy else ""
             print(printable(f"{finding.state:4} {finding.check:10} {finding.text}{remedy}"))
 
-    is_embedded = service.offline or service.local or service.local_model is not None
-    credential = find_credential("none" if is_embedded else None)
-    if credential.state == "fail":
+    is_local = service.local or service.local_model is not None
+    embedded = "--offline" if service.offline else "--local" if is_local else None
+    if embedded is None and (credential := find_credential("")).state == "fail":
         tell(credential)
     try:
         with connected(service) as (runner, client):
-            tell(credential)
+            if embedded is None:
+                tell(find_credential(client.base_url))
+            else:
+                tell(Finding("credential", "ok", f"none is needed with {embedded}"))
             tell(Finding("base URL", "ok", client.base_url))
             asked = client if model is None else client.with_options(model=model)
             runner.run(examine(asked, asked.model or "", asks=chat, tell=tell))
@@ -242,7 +251,7 @@ def doctor(
     return 0 if is_well else FAILED
 
 
-@app.command
+@app.command(help_epilogue=SERVER_EPILOGUE)
 def mock(
     *,
     port: Annotated[int, Whole, Parameter(validator=Number(gte=0, lte=65535))] = 0,
@@ -290,7 +299,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # for terminals without Chinese
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="strict")  # else half characters would travel on
+        # What is piped is UTF-8, unless it is said to be something else; what is typed is not.
+        is_named = sys.stdin.isatty() or os.environ.get("PYTHONIOENCODING")
+        encoding = sys.stdin.encoding if is_named else "utf-8"
+        sys.stdin.reconfigure(encoding=encoding, errors="strict")  # no half characters travel on
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     if sys.stdout is None:
@@ -368,13 +380,7 @@ def read_prompt(prompt: str | None) -> str | None:
         if parts and not begins_soon():
             note("standard input is open but silent: going on without it; `-` would wait for it")
         else:
-            try:
-                parts.append(sys.stdin.read().rstrip("\r\n"))
-            except ValueError as error:
-                raise ConfigError(
-                    f"standard input is not text in {sys.stdin.encoding}; convert it first, for "
-                    "example with iconv -f GBK -t UTF-8"
-                ) from error
+            parts.append(read_stdin().rstrip("\r\n"))
     text = "\n\n".join(part for part in parts if part)
     if not text.strip():
         raise ConfigError(

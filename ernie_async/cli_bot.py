@@ -22,6 +22,7 @@ from ernie_async.bots.platforms import Platform
 from ernie_async.bots.transport import Mode
 from ernie_async.cli_service import Service, connected
 from ernie_async.cli_terminal import note, printable
+from ernie_async.errors import ConfigError
 
 __all__ = ["bot"]
 
@@ -141,6 +142,8 @@ def terminal(
         flood: Let the platform refuse the third call for so many seconds.
         service: Whom to ask.
     """
+    if not prompt.strip():
+        raise ConfigError('no prompt: give one, as in ernie-async bot terminal "你好"')
     limits = platform(platform_name)
     if limit is not None:
         limits = replace(limits, limit=limit)

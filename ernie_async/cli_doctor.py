@@ -17,7 +17,7 @@ from ernie_async.client import AsyncClient
 from ernie_async.errors import AuthError, ConfigError, ErnieError, NotFoundError
 from ernie_async.net.transport import Transport
 from ernie_async.sansio.address import find_proxy, is_qianfan
-from ernie_async.sansio.auth import ApiKey, from_env
+from ernie_async.sansio.auth import KEY_PAGE, ApiKey, from_env
 
 __all__ = ["Finding", "examine", "find_credential"]
 
@@ -40,10 +40,10 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def find_credential(given: str | None) -> Finding:
-    """Which credential would be used; `given` stands for the environment."""
+def find_credential(base_url: str) -> Finding:
+    """Which credential would be used, and whether it can be one for this address."""
     try:
-        key = from_env(os.environ) if given is None else ApiKey(given, source="--offline")
+        key = from_env(os.environ)
     except ConfigError as error:
         text, _, remedy = error.message.partition("; ")
         return Finding("credential", "fail", text, remedy)
@@ -52,8 +52,12 @@ def find_credential(given: str | None) -> Finding:
     if not isinstance(key, ApiKey):
         text = f"IAM key pair from {key.source}; short-lived tokens come from {key.iam_url}"
         return Finding("credential", "ok", text)
-    kind = "an API key" if key.is_baidu else "a key that is not of Baidu's form (bce-v3/...)"
-    return Finding("credential", "ok", f"{kind}, from {key.source}")
+    if key.is_baidu:
+        return Finding("credential", "ok", f"an API key, from {key.source}")
+    text = f"a key that is not of Baidu's form (bce-v3/...), from {key.source}"
+    if is_qianfan(base_url):
+        return Finding("credential", "warn", text, f"create one at {KEY_PAGE}")
+    return Finding("credential", "ok", text)
 
 
 async def examine(

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ernie_async.cli_service import STDIN, Service, Whole, connected
+from ernie_async.cli_stdin import read_stdin
 from ernie_async.cli_terminal import note, printable
 from ernie_async.errors import ConfigError
 from ernie_async.options import EmbedOptions, ImageOptions, RerankOptions
@@ -57,11 +58,7 @@ def given_texts(arguments: tuple[str, ...]) -> list[str]:
         return list(arguments)
     if sys.stdin is None or sys.stdin.isatty():
         raise ConfigError("no text: give some as arguments, or one a line on standard input")
-    try:
-        lines = sys.stdin.read().splitlines()
-    except ValueError as error:
-        raise ConfigError(f"standard input is not text in {sys.stdin.encoding}") from error
-    return [line for line in lines if line.strip()]
+    return [line for line in read_stdin().splitlines() if line.strip()]
 
 
 def embed(
@@ -190,9 +187,11 @@ def check_places(paths: list[Path], *, overwrite: bool) -> None:
     """Refuse to draw what could not be saved: it would be paid for.
 
     Raises:
-        ConfigError: A file is there already, or its folder is not.
+        ConfigError: A file or folder is there already, or its folder is not.
     """
     for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"--output: {path} is a folder; name a file in it")
         if path.exists() and not overwrite:
             raise ConfigError(f"--output: {path} exists; --overwrite replaces it")
         if not path.absolute().parent.is_dir():

@@ -7,6 +7,7 @@ nothing. Reads the environment once, when it is made; opens nothing before the f
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
 
 import aiohttp
@@ -207,12 +208,21 @@ class AsyncClient:
             *ask_chat(self._desk, messages, options, model=self._model, is_stream=True)
         )
 
-    async def parse(self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]) -> T:
+    @overload
+    async def parse(
+        self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]
+    ) -> T: ...
+    @overload
+    async def parse(
+        self, messages: Prompt, into: UnionType, **options: Unpack[ParseOptions]
+    ) -> Any: ...
+    async def parse(self, messages: Prompt, into: Any, **options: Unpack[ParseOptions]) -> Any:
         """Ask, and return the answer as a value of a type.
 
         Args:
             messages: Text, a conversation, or a `ChatRequest`.
-            into: A pydantic model, or any type that pydantic knows, such as `list[Invoice]`.
+            into: A pydantic model, or any type that pydantic knows, such as `list[Invoice]` or
+                `Invoice | None`.
             **options: See `ParseOptions`.
 
         Raises:
@@ -231,8 +241,12 @@ class AsyncClient:
     def stream_parse(
         self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]
     ) -> "ParsedStream[T, T]": ...
+    @overload
     def stream_parse(
-        self, messages: Prompt, into: type[Any], **options: Unpack[ParseOptions]
+        self, messages: Prompt, into: UnionType, **options: Unpack[ParseOptions]
+    ) -> "ParsedStream[Any, Any]": ...
+    def stream_parse(
+        self, messages: Prompt, into: Any, **options: Unpack[ParseOptions]
     ) -> "ParsedStream[Any, Any]":
         """Ask, and read the answer as a value of a type while it is being written. Not awaited.
 

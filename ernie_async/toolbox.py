@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeVar, Unpack, overload
 
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError, ToolLoopError
@@ -242,7 +242,7 @@ class Toolbox:
                 request, call_options = conversation.next_request()
                 answer = await client.chat(request, **call_options)
                 conversation.note(answer)
-                if not await conversation.go_on(answer):
+                if not await conversation.go_on():
                     return conversation.run(answer)
 
     def stream(
@@ -263,15 +263,28 @@ class Toolbox:
         Args:
             calls: What the model asks for.
             round: For the hooks.
+
+        Raises:
+            ConfigError: A call has no id, so that no result can belong to it.
         """
+        calls = list(calls)
+        for n, call in enumerate(calls):
+            if not call.id:
+                raise ConfigError(
+                    f"calls.{n}: expected an id, got ''; give it one, there and in the message "
+                    "that asks for it"
+                )
         room = asyncio.Semaphore(self._concurrency)
 
         async def one(call: ToolCall) -> Message:
             async with room:
                 return tool_result(call.id, await self._call(call, round))
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(call)) for call in calls]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(call)) for call in calls]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # callers look for an error, not for a group
         return [task.result() for task in tasks]
 
     async def _call(self, call: ToolCall, round: int) -> str:  # noqa: A002
@@ -282,7 +295,7 @@ class Toolbox:
         try:
             return await self._result(call)
         except _ToolError as failure:
-            error = str(failure)
+            error = _whole_characters(str(failure))
             return to_json({"error": error}).decode()
         except asyncio.CancelledError:
             error = "cancelled"
@@ -340,6 +353,7 @@ class _Conversation:
         self.messages: list[Message] = list(self._request.messages)
         self.rounds: int = 0
         self.usage: Usage | None = None
+        self._calls: list[ToolCall] = []  # of the last answer
         self._started: float | None = None
 
     def next_request(self) -> tuple[ChatRequest, ChatOptions]:
@@ -363,17 +377,22 @@ class _Conversation:
         return self._request.model_copy(update=changes), options
 
     def note(self, answer: ChatCompletion) -> None:
-        """Add an answer, once."""
+        """Add an answer, once; a call that came without an id gets one."""
         self.usage = answer.usage if self.usage is None else self.usage.plus(answer.usage)
-        message = answer.message
+        message, self._calls = answer.message, answer.tool_calls
+        if not all(call.id for call in self._calls):
+            self._calls = [
+                call if call.id else call.model_copy(update={"id": f"call_{self.rounds}_{n}"})
+                for n, call in enumerate(self._calls)
+            ]
+            message = message.model_copy(update={"tool_calls": self._calls})
         if message.content or message.tool_calls:
             self.messages.append(Message.model_validate(message))
 
-    async def go_on(self, answer: ChatCompletion) -> bool:
-        """Call what the answer wants called; say whether there is something to ask."""
-        calls = answer.tool_calls
-        self.messages += await self._box.answer(calls, round=self.rounds)
-        return bool(calls)
+    async def go_on(self) -> bool:
+        """Call what the last answer wants called; say whether there is something to ask."""
+        self.messages += await self._box.answer(self._calls, round=self.rounds)
+        return bool(self._calls)
 
     def run(self, answer: ChatCompletion) -> ToolRun:
         return ToolRun(answer, self.messages, self.rounds, self.usage or answer.usage)
@@ -434,7 +453,7 @@ class ToolStream:
                 if self._answer is None:
                     self._answer = await self._stream.final()
                     conversation.note(self._answer)
-                if await conversation.go_on(self._answer):
+                if await conversation.go_on():
                     self._stream = self._answer = None
                 else:
                     self._run = conversation.run(self._answer)
@@ -483,15 +502,28 @@ async def _called(function: Callable[..., Any], arguments: dict[str, Any]) -> An
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, str) and value:
-        return value
     try:
+        if isinstance(value, str) and value:
+            value.encode()  # half a character could not be sent
+            return value
         if isinstance(value, BaseModel):
             return value.model_dump_json()
         return to_json(value).decode()
-    except (PydanticSerializationError, UnicodeError) as error:
-        raise _ToolError(f"the result cannot be written as JSON: {error}") from None
+    except Exception as error:  # noqa: BLE001 - whatever the code of the value raises
+        raise _ToolError(f"the result cannot be written as JSON: {_text_of(error)}") from None
 
 
 def _brief(error: BaseException) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {error}", MOST_CHARACTERS)
+    return textwrap.shorten(f"{type(error).__name__}: {_text_of(error)}", MOST_CHARACTERS)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - its own code; a traceback says the same
+        return "<exception str() failed>"
+
+
+def _whole_characters(text: str) -> str:
+    """The text with halves of characters written out, which could not be sent."""
+    return text.encode(errors="backslashreplace").decode()

@@ -314,6 +314,9 @@ def test_without_a_key_the_ways_without_one_are_named(call) -> None:
         ("chat --temperature 5 --offline a", "temperature: expected"),
         ("chat --seed 1.5 --offline a", "--seed"),
         ("chat --timeout 0 a", "--timeout"),
+        ("chat --max-tokens 0 --offline a", "--max-tokens"),
+        ("chat --offline --model \udcff a", "model: expected text that can be written as UTF-8"),
+        ("image --offline -o . a", "--output: . is a folder"),
         ("chat two words", "quotes"),
         ("chat", "no prompt"),
         ("chat --base-url ftp://x a", "base_url"),
@@ -344,6 +347,25 @@ def test_standard_input_that_is_no_text(run) -> None:
     code, _, errors = run("chat", "--offline", stdin=b"\xff\xfe\x00", PYTHONIOENCODING="utf-8")
     assert code == 2
     assert errors.startswith("ernie-async: standard input is not text in utf-8; convert it")
+
+
+def test_standard_input_is_utf_8_wherever_the_command_runs(run) -> None:
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    code, out, errors = run("chat", "--offline", "--json", stdin="你好", **locale)
+    assert code == 0, errors
+    assert json.loads(out)["choices"][0]["message"]["content"].endswith("你好")
+    assert run("embed", "--offline", stdin="你好", **locale)[0] == 0
+
+
+@pytest.mark.parametrize("command", [("chat", "hi"), ("embed",)])
+def test_standard_input_without_an_end_is_left(env, command: tuple[str, ...]) -> None:
+    with open("/dev/zero", "rb") as endless:
+        done = subprocess.run(
+            [*COMMAND, *command, "--offline"],
+            stdin=endless, capture_output=True, timeout=SECONDS, check=False, env=env,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"standard input has more than 16,000,000 characters; " in done.stderr
 
 
 def test_output_that_cannot_be_written() -> None:
@@ -467,6 +489,22 @@ def test_offline_says_that_its_answers_are_canned(run) -> None:
     assert errors == "ernie-async: --offline: the answers are canned; no model is asked\n"
 
 
+def test_offline_repeats_no_more_of_a_prompt_than_one_can_wait_for(call) -> None:
+    began = time.monotonic()
+    code, out, _ = call("chat", "--offline", "字" * 50_000)
+    assert code == 0
+    assert out.endswith(f"You said (the first 200 of 50000 characters): {'字' * 200}\n")
+    assert time.monotonic() - began < 10
+
+
+def test_a_quota_is_explained_without_python(call) -> None:
+    with MockErnie() as server:
+        server.default(refuse(429, "rpm_rate_limit_exceeded", retry_after=0))
+        code, _, errors = call("chat", "--base-url", server.base_url, "问")
+    assert code == 1
+    assert "Send fewer requests per minute, or raise the quota in the console; in a prog" in errors
+
+
 def test_models_are_one_on_a_line(mock_ernie: MockErnie, call) -> None:
     code, out, errors = call("models", "--base-url", mock_ernie.base_url)
     assert (code, errors) == (0, "")
@@ -490,6 +528,19 @@ async def test_mock_serves_until_it_is_told_to_end(env) -> None:
         out, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, out) == (0, b"")
     assert f"chat --base-url {base_url}" in errors.decode()
+
+
+@pytest.mark.parametrize("command", ["mock", "serve"])
+def test_servers_end_well_with_ctrl_c_and_their_help_says_so(env, capsys, command: str) -> None:
+    more = ["--offline", "--port", "0"] if command == "serve" else []
+    with started(command, *more, env=env) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0
+    assert main([command, "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Exit codes: 0 stopped, by Ctrl-C too;" in out
+    assert "130" not in out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["chat", "--help"], ["chat", "x", "-h"]])
@@ -745,6 +796,23 @@ def test_doctor_says_which_credential_it_found(
     assert code == 0
     assert text in found["credential"]["text"]
     assert "planted" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("arguments", [["--offline"], ["--local"]])
+def test_doctor_needs_no_credential_for_what_is_embedded(call, arguments: list[str]) -> None:
+    if "--local" in arguments:
+        pytest.importorskip("xllamacpp")
+    _, found = findings(call, *arguments)
+    assert found["credential"]["text"] == f"none is needed with {arguments[0]}"
+
+
+@pytest.mark.parametrize(("key", "state"), [("k", "warn"), (PLANTED, "ok")])
+def test_doctor_doubts_a_key_that_qianfan_does_not_make(monkeypatch, key: str, state: str) -> None:
+    monkeypatch.setenv("QIANFAN_API_KEY", key)
+    finding = cli_doctor.find_credential("https://qianfan.baidubce.com/v2")
+    assert finding.state == state
+    assert ("create one at https://console" in finding.remedy) == (state == "warn")
+    assert cli_doctor.find_credential("http://127.0.0.1:1/v2").state == "ok"
 
 
 def test_doctor_makes_a_token_of_iam_keys(call, monkeypatch) -> None:

@@ -61,3 +61,10 @@ def test_an_unknown_platform_is_refused(ask) -> None:
     code, _, err = ask("--platform", "icq")
     assert code == 2
     assert "expected one of telegram, discord" in err
+
+
+@pytest.mark.parametrize("prompt", ["", "   "])
+def test_a_message_without_words_is_refused(monkeypatch, capsys, prompt: str) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    assert main(["bot", "terminal", prompt, "--offline"]) == 2
+    assert 'no prompt: give one, as in ernie-async bot terminal "你好"\n' in capsys.readouterr().err

@@ -203,6 +203,32 @@ def run_script(code: str, folder: Path, warnings: str = "error") -> str:
     return done.stdout
 
 
+def test_pages_say_what_their_programs_need() -> None:
+    project = tomllib.loads(page_text("pyproject.toml"))["project"]
+    ours = {re.match(r"[\w-]+", needed)[0] for needed in project["dependencies"]}  # type: ignore[index]
+    ours |= {"ernie_async", "pytest", *sys.stdlib_module_names}
+    for block in PYTHON:
+        imported = re.findall(r"^ *(?:import|from) (\w+)", block.code, re.MULTILINE)
+        for library in set(imported) - ours:
+            told = re.search(rf"pip install [^`\n]*{library}", page_text(block.page))
+            assert told, f"{block_id(block)}: say how {library} is installed"
+
+
+@pytest.mark.slow
+def test_programs_pass_a_strict_type_checker(tmp_path: Path) -> None:
+    for block in PYTHON:
+        program = tmp_path / f"{re.sub(r'[/.-]', '_', block.page)}_{block.line}.py"
+        program.write_text("\n" * (block.line - 1) + block.code, encoding="utf-8")
+    # Without a library of `OPTIONAL`, what comes from it may be anything.
+    command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports"]
+    command += ["--config-file=", "--cache-dir", str(ROOT / ".mypy_cache/docs")]
+    done = subprocess.run(
+        [*command, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_fragments_are_python() -> None:
     # What needs a framework of bots is tested where the framework is, in `tests/bots`.
     fragments = [block for block in BLOCKS if block.language == "py"]

@@ -57,6 +57,11 @@ def test_both_clients_have_the_same_verbs_and_signatures() -> None:
     assert parsed == {n for n in vars(SyncParsedStream) if not n.startswith("_")} - {"close"}
 
 
+def test_a_session_of_the_caller_s_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"session: a Client has an event loop of its own.*Async"):
+        Client("k", session=None)
+
+
 def test_chat_stream_and_models(mock_ernie: MockErnie) -> None:
     threads_before = threading.active_count()
     mock_ernie.script(reply("你好"), reply("再见"))

@@ -11,9 +11,10 @@ import pytest
 from pydantic import BeforeValidator
 
 from ernie_async import AsyncClient, ConfigError, InterruptedStreamError, ServerError, ToolLoopError
-from ernie_async.testing import MockErnie, cut, refuse, reply
+from ernie_async.testing import MockErnie, cut, raw, refuse, reply
 from ernie_async.testing.script import Reply
 from ernie_async.toolbox import Toolbox, ToolEnded, ToolStarted
+from ernie_async.types.tools import FunctionCall, ToolCall
 
 pytestmark = pytest.mark.anyio
 
@@ -114,6 +115,22 @@ async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: A
     def odd() -> object:
         return object()
 
+    @box.tool
+    def half() -> str:
+        return "x\ud83dy"
+
+    @box.tool
+    def says_half() -> None:
+        raise ValueError("bad \ud83d")
+
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    @box.tool
+    def is_mute() -> None:
+        raise MuteError
+
     def refuse_all(value: object) -> int:
         raise RuntimeError("no validator")
 
@@ -129,6 +146,9 @@ async def test_what_goes_wrong_is_told_to_the_model(server: MockErnie, client: A
         ("cancels_itself", {}, "cancelled"),
         ("gives_up", {}, "TimeoutError: of its own"),
         ("odd", {}, "cannot be written as JSON"),
+        ("half", {}, "cannot be written as JSON"),
+        ("says_half", {}, "ValueError: bad \\ud83d"),
+        ("is_mute", {}, "MuteError: <exception str() failed>"),
         ("checks", {"number": 1}, "RuntimeError: no validator"),
         ("add", {"a": "x"}, "wrong arguments: a: Input should be a valid integer"),
         ("add", {"a": 1, "b": 2, "c": 3}, "wrong arguments: c: Extra inputs"),
@@ -154,6 +174,53 @@ async def test_results_become_text(
     server.script(asks(("give", "")), reply("好"))
     await Toolbox([named("give", lambda: value)]).run(client, "hi")
     assert results(server) == [told]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("sent", [{}, {"id": None}, {"id": ""}])
+async def test_a_call_without_an_id_gets_one(
+    server: MockErnie, client: AsyncClient, sent: dict[str, Any], streams: bool
+) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
+    named_call = {**call, "id": "theirs"}
+    calls = [{"index": n, **each} for n, each in enumerate([{**call, **sent}, named_call])]
+    if streams:
+        choice: dict[str, Any] = {"index": 0, "delta": {"tool_calls": calls}}
+    else:
+        choice = {"index": 0, "message": {"role": "assistant", "tool_calls": calls}}
+    body = json.dumps({"id": "a", "choices": [{**choice, "finish_reason": "tool_calls"}]})
+    if streams:
+        asked = raw(f"data: {body}\n\ndata: [DONE]\n\n".encode())
+    else:
+        asked = raw(body.encode(), content_type="application/json")
+    server.script(asked, asked, reply("好"))
+    box, begun = Toolbox([add], hooks=[lambda record: begun.append(record.call.id)]), list[str]()
+    run = await (box.stream(client, "hi").final() if streams else box.run(client, "hi"))
+    assert run.text == "好"
+    ids = ["call_1_0", "theirs", "call_2_0", "theirs"]
+    messages = server.requests[-1].json["messages"]
+    assert [call["id"] for turn in messages for call in turn.get("tool_calls", ())] == ids
+    assert [turn["tool_call_id"] for turn in messages if turn["role"] == "tool"] == ids
+    assert set(begun) == set(ids)
+
+
+async def test_what_a_function_may_not_raise_is_raised_alone() -> None:
+    class Odd(BaseException):
+        pass
+
+    @Toolbox().tool
+    async def breaks() -> None:
+        raise Odd
+
+    calls = [ToolCall(id=name, function=FunctionCall(name="breaks")) for name in "ab"]
+    with pytest.raises(Odd):
+        await Toolbox([breaks]).answer(calls)
+
+
+async def test_a_call_without_an_id_cannot_be_answered() -> None:
+    calls = [ToolCall(id="", function=FunctionCall(name="add"))]
+    with pytest.raises(ConfigError, match=r"calls\.0: .* id"):
+        await Toolbox([add]).answer(calls)
 
 
 def named(name: str, function: Any) -> Any:

@@ -173,10 +173,15 @@ class Memory:
                 same one.
 
         Raises:
+            ConfigError: It says nothing.
             MessageTooLongError: It does not fit even without any history; nothing was asked.
             BusyError: There is an answer under way, and no waiting for it.
             StoppedError: The answer was stopped, or is not wanted any more.
         """
+        if not content or (isinstance(content, str) and content.isspace()):
+            raise ConfigError(
+                f"content: expected text or parts, got {content!r}; leave out such messages"
+            )
         async with self.turns.one(_text(key)):
             turn = Turn(self, new := user(content), model)
             fixed = [*self._instructions(), new]

@@ -147,7 +147,8 @@ class ChatResponder:
 
         Returns:
             The model's answer; `None` if there is none: a word of command, a limit, a failure that
-            the user was told of, an answer that was stopped.
+            the user was told of, an answer that was stopped, a message with neither text nor
+            picture, such as a sticker.
 
         Raises:
             UndeliveredError: The platform did not take it, or not all of it.
@@ -225,7 +226,7 @@ class ChatResponder:
     async def _content(
         self, transport: Transport, text: str, images: Sequence[bytes | str] | None
     ) -> Content | None:
-        """What the user says; `None` if it cannot be seen, and the user is told."""
+        """What the user says; `None` if that is nothing, or cannot be seen, which is told."""
         try:
             if images is None:
                 images = await transport.attempt(transport.images())
@@ -234,7 +235,7 @@ class ChatResponder:
             logger.warning("a picture cannot be shown to the model: %s", error)
             await self._say(transport, self._wording.bad_picture)
             return None
-        return [*parts, TextPart(text=text or PICTURE_QUESTION)] if parts else text
+        return [*parts, TextPart(text=text or PICTURE_QUESTION)] if parts else text or None
 
     def _sender(self, transport: Transport) -> StreamSender:
         return StreamSender(

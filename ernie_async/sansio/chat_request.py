@@ -179,9 +179,11 @@ def _explain(findings: Sequence[ErrorDetails], *, has_hints: bool) -> list[str]:
             expected[field], came[field] = [f"no such field{hint}"], ""
         else:
             # A union reports each of its members.
-            expected.setdefault(field, []).append(
-                _allowed(finding["loc"]) or _plain(finding["msg"])
-            )
+            if finding["type"] == "string_unicode":
+                allowed: str | None = "expected text that can be written as UTF-8"
+            else:
+                allowed = _allowed(finding["loc"])
+            expected.setdefault(field, []).append(allowed or _plain(finding["msg"]))
             came[field] = f", got {shorten(finding['input'])}"
     # Of the members of a union, the one with the longest path got furthest, so it is meant.
     furthest = [

@@ -40,15 +40,15 @@ class Meaning(NamedTuple):
 
 _WAIT_RPM = Meaning(
     RateLimitError,
-    "Send fewer requests per minute: set limits=Limits(requests_per_minute=...) to the quota that "
-    "the console shows, or raise the quota there.",
-    "降低每分钟请求数：按控制台显示的配额设置 limits=Limits(requests_per_minute=...)，或在控制台提升配额。",
+    "Send fewer requests per minute, or raise the quota in the console; in a program, "
+    "limits=Limits(requests_per_minute=...) keeps to it.",
+    "降低每分钟请求数，或在控制台提升配额；在程序里可按配额设置 limits=Limits(requests_per_minute=...)。",
 )
 _WAIT_TPM = Meaning(
     RateLimitError,
-    "Use fewer tokens per minute: set limits=Limits(tokens_per_minute=...) to the quota that the "
-    "console shows, shorten prompts, or raise the quota.",
-    "降低每分钟 token 用量：按控制台显示的配额设置 limits=Limits(tokens_per_minute=...)，缩短提示词，或提升配额。",
+    "Use fewer tokens per minute: shorten prompts, or raise the quota in the console; in a program, "
+    "limits=Limits(tokens_per_minute=...) keeps to it.",
+    "降低每分钟 token 用量：缩短提示词，或在控制台提升配额；在程序里可按配额设置 limits=Limits(tokens_per_minute=...)。",
 )
 _OVERLOAD = Meaning(
     ServerError,

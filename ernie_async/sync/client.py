@@ -7,9 +7,11 @@ No second implementation: every verb is handed to the asynchronous client throug
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
 
 from ernie_async.client import AsyncClient
+from ernie_async.errors import ConfigError
 from ernie_async.net.admission import AnyLimiter
 from ernie_async.net.budget import Budget
 from ernie_async.net.hooks import Hook
@@ -74,7 +76,11 @@ I = TypeVar("I")  # noqa: E741 - an item
 class Client:
     """`AsyncClient` for programs without an event loop: the same arguments, verbs and errors.
 
-    Use it in `with`, or call `close` at the end. The thread is started by the first call.
+    All but `session`, which belongs to one event loop. Use it in `with`, or call `close` at the
+    end. The thread is started by the first call.
+
+    Raises:
+        ConfigError: As for `AsyncClient`, or a session is given.
     """
 
     def __init__(
@@ -102,6 +108,11 @@ class Client:
         content_filter: ContentFilter | None = None,
         **unknown: Never,
     ) -> None:
+        if "session" in unknown:
+            raise ConfigError(
+                "session: a Client has an event loop of its own, and a session works in the one "
+                "that it was made in; leave it out, or use AsyncClient"
+            )
         # As `AsyncClient` does it.
         api_key = ApiKey(api_key) if isinstance(api_key, str) else api_key
         proxy = None if proxy is None else MaskedStr(proxy)
@@ -138,7 +149,11 @@ class Client:
         """Ask, and read the answer while it is being written. See `AsyncClient.stream`."""
         return SyncChatStream(self._client.stream(messages, **options), self._thread)
 
-    def parse(self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]) -> T:
+    @overload
+    def parse(self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]) -> T: ...
+    @overload
+    def parse(self, messages: Prompt, into: UnionType, **options: Unpack[ParseOptions]) -> Any: ...
+    def parse(self, messages: Prompt, into: Any, **options: Unpack[ParseOptions]) -> Any:
         """Ask, and return the answer as a value of a type. See `AsyncClient.parse`."""
         return self._thread.run(lambda: self._client.parse(messages, into, **options))
 
@@ -150,8 +165,12 @@ class Client:
     def stream_parse(
         self, messages: Prompt, into: type[T], **options: Unpack[ParseOptions]
     ) -> SyncParsedStream[T, T]: ...
+    @overload
     def stream_parse(
-        self, messages: Prompt, into: type[Any], **options: Unpack[ParseOptions]
+        self, messages: Prompt, into: UnionType, **options: Unpack[ParseOptions]
+    ) -> SyncParsedStream[Any, Any]: ...
+    def stream_parse(
+        self, messages: Prompt, into: Any, **options: Unpack[ParseOptions]
     ) -> SyncParsedStream[Any, Any]:
         """Ask, and read the answer as a value of a type while it is being written.
 

@@ -21,6 +21,9 @@ CODES = {
 }
 """The usual code of a status; other 4xx are taken for 400, and 5xx for internal_error."""
 
+# Characters of a prompt: at a typing pace, nobody waits for more.
+ECHOED = 200
+
 MESSAGES = {
     "account_overdue": "Access denied due to overdue account",
     "cluster_rate_limit_exceeded": "request limit by resouce cluster reached",  # spelled so there
@@ -232,8 +235,10 @@ def message_text(message: Mapping[str, Any]) -> str:
 def canned_reply(request: Mapping[str, Any], *, chunk_ms: float) -> Reply:
     """What the mock says when nobody told it what to say."""
     asked = [message_text(m) for m in request["messages"] if m.get("role") == "user"]
+    said = asked[-1] if asked else ""
+    part = f" (the first {ECHOED} of {len(said)} characters)" if len(said) > ECHOED else ""
     return Reply(
         "这是模拟服务器的固定回答，没有模型参与。 This is a canned answer from a mock server; "
-        f"no model was asked. 你说的是 You said: {asked[-1] if asked else ''}",
+        f"no model was asked. 你说的是 You said{part}: {said[:ECHOED]}",
         chunk_ms=chunk_ms,
     )

@@ -73,9 +73,9 @@ class MockErnie(InThread):
     """A server that speaks Qianfan V2: chat as JSON and SSE, and the endpoints around it.
 
     Enter it with `async with`, and it runs in the same event loop; or with `with`, and it runs in
-    a thread with a loop of its own. Without a script it repeats what it was told, and says that
-    the answer is canned. Vectors, rankings and pictures
-    are made from what was asked, and files are kept as long as it runs.
+    a thread with a loop of its own. Without a script it repeats the beginning of what it was told,
+    and says that the answer is canned. Vectors, rankings and pictures are made from what was asked,
+    and files are kept as long as it runs.
 
     Args:
         port: TCP port; 0 takes a free one.

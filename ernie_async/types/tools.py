@@ -87,9 +87,13 @@ class FunctionCall(AnswerModel):
 
 
 class ToolCall(AnswerModel):
-    """A call the model asks for. Answer it with `tool_result(call.id, ...)`."""
+    """A call the model asks for. Answer it with `tool_result(call.id, ...)`.
 
-    id: str
+    Attributes:
+        id: Empty if the server gave none; a `Toolbox` then gives one.
+    """
+
+    id: str = ""
     type: str = "function"
     function: FunctionCall
 

@@ -165,6 +165,14 @@ async def test_a_message_that_cannot_fit_is_refused_before_any_call() -> None:
         Memory(window=100, max_tokens=100)
 
 
+@pytest.mark.parametrize("content", ["", "  ", []])
+async def test_a_message_that_says_nothing_is_refused(content: Any) -> None:
+    memory = Memory(MemoryStore())
+    with pytest.raises(ConfigError, match="content: expected text or parts, got"):
+        async with memory.turn(KEY, content):
+            pytest.fail("not reached")
+
+
 async def test_what_is_left_out_is_forgotten_or_summarised() -> None:
     asked: list[list[Message]] = []
 

@@ -292,6 +292,17 @@ async def test_pictures_are_shown_to_the_model(client: AsyncClient, server: Mock
     assert shown(other).startswith("这张图片无法识别")
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+async def test_a_message_with_nothing_to_read_is_not_answered(
+    client: AsyncClient, server: MockErnie, text: str
+) -> None:
+    chat = chat_of()
+    responder = ChatResponder(client, memory=MemoryStore())
+    assert await responder.reply(chat, user=7, text=text) is None
+    assert (shown(chat), server.requests) == ("", [])
+    assert await responder.memory.export(("fake", 1, 7)) == []
+
+
 async def test_a_missing_key_is_one_warning_and_a_friendly_sentence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

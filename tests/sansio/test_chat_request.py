@@ -271,6 +271,7 @@ def test_value_out_of_range_is_refused_with_the_range(
         ({"metadata": dict.fromkeys(map(str, range(17)), "")}, "metadata: expected at", "..."),
         ({"metadata": {"k": 5}}, "metadata.k: expected a string", "got 5"),
         ({"model": ""}, "model: expected text at least 1 long", "got ''"),
+        ({"model": "\ud83d"}, "model: expected text that can be written as UTF-8", "ud83d'"),
         ({"stop": ["a", 5]}, "stop.1: expected a string", "got 5"),
         ({"response_format": {"type": "xml"}},
          "response_format.type: expected 'text', 'json_object' or 'json_schema'", "got 'xml'"),

@@ -228,3 +228,6 @@ def test_the_canned_reply_says_so_and_repeats_the_last_words_of_the_user() -> No
     assert "固定回答" in text
     assert "canned" in text
     assert text.endswith("看图")
+    messages[-1]["content"] = "长" * 201
+    text = canned_reply({"model": "m", "messages": messages}, chunk_ms=0).text or ""
+    assert text.endswith(f"You said (the first 200 of 201 characters): {'长' * 200}")

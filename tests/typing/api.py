@@ -160,6 +160,14 @@ async def structured(client: AsyncClient, plain: Client) -> None:
     assert_type(plain.parse("...", into=Invoice), Invoice)
     for invoice in plain.stream_parse("...", into=list[Invoice]):
         assert_type(invoice, Invoice)
+    # What comes of a union is no more than `Any` to some checkers, so a name says it.
+    perhaps: Invoice | None = await client.parse("...", into=Invoice | None)
+    perhaps = plain.parse("...", into=Invoice | None)
+    async for perhaps in client.stream_parse("...", into=Invoice | None):
+        print(perhaps)
+    for perhaps in plain.stream_parse("...", into=Invoice | None):
+        print(perhaps)
+    plain.parse("...", into="Invoice")  # type: ignore[call-overload]  # pyright: ignore
 
 
 def without_await() -> None:
