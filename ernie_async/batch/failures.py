@@ -18,7 +18,7 @@ from ernie_async.errors import (
 )
 from ernie_async.sansio.load import OVERLOAD
 
-__all__ = ["code_of", "hopeless", "may_be_billed", "was_refused"]
+__all__ = ["code_of", "hopeless", "may_be_billed", "was_refused", "was_unreached"]
 
 # With these a service says that it did not even begin.
 REFUSING = {429, 503, 529}
@@ -58,11 +58,16 @@ def may_be_billed(error: ErnieError) -> bool:
             return False
 
 
+def was_unreached(error: ErnieError) -> bool:
+    """Whether there was no connection, so that any other line would have met the same."""
+    return isinstance(error, ConnectError | DeadlineError) and not may_be_billed(error)
+
+
 def was_refused(error: ErnieError) -> bool:
     """Whether the service cannot have worked on the request."""
     match error:
-        case ConnectError() | DeadlineError():
-            return not may_be_billed(error)
+        case _ if was_unreached(error):
+            return True
         case RateLimitError() | NoKeyError():
             return True
         case ServerError(status=status, code=code):

@@ -7,7 +7,7 @@ line is decided here; files and screens are unknown.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from time import monotonic, time
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ernie_async.batch.answers import Answer
 from ernie_async.batch.asking import Asker, Need
 from ernie_async.batch.attempts import AnyAttempts
-from ernie_async.batch.failures import code_of, may_be_billed, was_refused
+from ernie_async.batch.failures import code_of, may_be_billed, was_refused, was_unreached
 from ernie_async.batch.journal import Journal
 from ernie_async.batch.lines import Fault, Line
 from ernie_async.batch.progress import Gauges, Progress, WaitingFor
@@ -36,6 +36,9 @@ CAUTIOUS = 8
 # A line that is refused for want of quota is given up after so many seconds, if the run has no
 # deadline.
 QUOTA_PATIENCE = 600.0
+
+# A server that answered before may be out of reach for so many seconds; then the run stops.
+OUTAGE_PATIENCE = 600.0
 
 # Items that bring no work are read in a row before others have a turn.
 ITEMS_IN_A_ROW = 64
@@ -76,6 +79,8 @@ class Job:
     need: Need
     attempts: int = 0
     refused_since: float | None = None
+    unreached_since: float | None = None
+    unreached: int = 0
     errors: list[Attempt] = field(default_factory=list)
 
 
@@ -397,7 +402,26 @@ class Flow:
                 return None
             # Else the limiters let nobody pass for a while.
             return error.retry_after if isinstance(error, NoKeyError) else 0.0
+        if was_unreached(error):
+            return self._delay_unreached(job, error, now)
+        job.unreached_since, job.unreached = None, 0
         return self._rules.retry.delay(error, job.attempts, 0.0, self._chance)
+
+    def _delay_unreached(self, job: Job, error: ErnieError, now: float) -> float:
+        """Seconds until the server is looked for again, at no attempt; else the run stops."""
+        job.attempts -= 1
+        job.unreached += 1
+        if job.unreached_since is None:
+            job.unreached_since = now
+        is_over = (
+            now - job.unreached_since > OUTAGE_PATIENCE
+            if self._has_succeeded
+            else job.unreached >= self._rules.retry.attempts
+        )
+        if is_over:
+            self.stop("errors", BatchError(f"out of reach: {error.message}", "errors"))
+        tireless = replace(self._rules.retry, attempts=job.unreached + 1, time_budget=None)
+        return tireless.delay(error, job.unreached, 0.0, self._chance) or 0.0
 
     def _is_too_long(self, error: ErnieError) -> bool:
         asked = error.retry_after if isinstance(error, APIError) else None
