@@ -6,6 +6,7 @@ import random
 import sys
 from pathlib import Path
 from time import monotonic
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -32,6 +33,12 @@ QUICK = RetryPolicy(base_delay=0.01, max_delay=0.02, max_retry_after=300)
 async def client(server: MockErnie):
     async with AsyncClient("k", base_url=server.base_url, timeouts=Timeouts(total=5)) as client:
         yield client
+
+
+def port_of(server: MockErnie) -> int:
+    port = urlsplit(server.base_url).port
+    assert port is not None
+    return port
 
 
 @pytest.fixture
@@ -184,6 +191,37 @@ async def test_wrong_key_stops_after_about_twenty_calls(source, out) -> None:
         assert server.requests_made <= 30
     assert (report.exit_code, report.reason) == (77, "auth")
     assert read_jsonl(out) == []
+
+
+async def test_a_server_that_is_out_of_reach_makes_no_dead_letters(source, out, err) -> None:
+    write_input(source, 300)
+    async with MockErnie() as gone:
+        port = port_of(gone)
+    async with AsyncClient("k", base_url=gone.base_url) as client:
+        runner = BatchRunner(client, retry=QUICK)
+        report = await runner.run_file(source, out)
+        assert (report.exit_code, report.ok, report.failed) == (69, 0, 0)
+        assert "out of reach: cannot connect" in report.message
+        assert read_jsonl(err) == []
+        async with MockErnie(port=port):
+            report = await runner.run_file(source, out)
+    assert (report.exit_code, report.ok) == (0, 300)
+
+
+async def test_an_outage_costs_no_line(source, out) -> None:
+    write_input(source, 300)
+    async with MockErnie() as server:
+        server.default(reply("好", first_ms=5))
+        client = AsyncClient("k", base_url=server.base_url)
+        running = asyncio.create_task(
+            BatchRunner(client, retry=QUICK, concurrency=8).run_file(source, out)
+        )
+        while server.requests_made < 30:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)  # in which any line would use up its attempts
+    async with MockErnie(port=port_of(server)), client:
+        report = await running
+    assert (report.exit_code, report.ok, report.failed) == (0, 300, 0)
 
 
 async def test_max_errors_stops(client, server, source, out) -> None:
