@@ -57,6 +57,11 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def own_bytes() -> int:
+    """Resident bytes of its own: files that it has mapped come and go as the kernel likes."""
+    return _status("RssAnon")
+
+
 class _MallocInfo(ctypes.Structure):
     """`struct mallinfo2` of malloc.h, glibc 2.33 and newer."""
 
@@ -88,10 +93,14 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("this kernel does not say how much memory a process had at most")
+    raise RuntimeError(f"this kernel does not say {name} of a process")
 
 
 def cpu_model() -> str:

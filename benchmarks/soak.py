@@ -41,7 +41,7 @@ from benchmarks.machine import (
     describe,
     malloc_bytes,
     open_descriptors,
-    resident_bytes,
+    own_bytes,
 )
 from ernie_async import AsyncClient, Limits, Record, ResumePolicy, Timeouts
 
@@ -111,7 +111,7 @@ class Sample:
 
     Attributes:
         seconds: Since the beginning.
-        resident: Bytes.
+        own: Resident bytes, apart from mapped files.
         handed_out: Bytes of C's malloc, which has the larger pieces; 0 where it does not say.
         blocks: Smaller pieces, of Python's own allocator: of a leak, each object is one.
         tasks: Of the loop.
@@ -120,7 +120,7 @@ class Sample:
     """
 
     seconds: float
-    resident: int
+    own: int
     handed_out: int
     blocks: int
     tasks: int
@@ -133,7 +133,7 @@ class Sample:
         tasks = len(asyncio.all_tasks())
         return cls(
             time.monotonic() - began,
-            resident_bytes(),
+            own_bytes(),
             malloc_bytes(),
             sys.getallocatedblocks(),
             tasks,
@@ -269,7 +269,7 @@ async def run(port: int, plan: Plan) -> tuple[list[Sample], Tally]:
 def show(sample: Sample, tally: Tally) -> None:
     cells = (
         f"{sample.seconds / 60:.1f}",
-        f"{sample.resident / 2**20:.2f}",
+        f"{sample.own / 2**20:.2f}",
         f"{sample.handed_out / 2**20:.2f}",
         f"{sample.blocks:,}",
         sample.tasks,
@@ -284,7 +284,7 @@ def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bo
     """Print what it comes to; whether all is well."""
     first, *held, last = samples
     steady = held[int(len(held) * WARM_UP) :]
-    grows, error = slope([(s.seconds / 60, s.resident / 1000) for s in steady])
+    grows, error = slope([(s.seconds / 60, s.own / 1000) for s in steady])
     given, given_error = slope([(s.seconds / 60, s.handed_out / 1000) for s in steady])
     taken, taken_error = slope([(s.seconds / 60, s.blocks) for s in steady])
     left = [
