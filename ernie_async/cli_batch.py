@@ -7,7 +7,7 @@ import asyncio
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from json import loads
@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 from cyclopts.validators import Number
 
 from ernie_async.cli_endpoints import print_json
@@ -34,7 +34,7 @@ from ernie_async.errors import ConfigError, ErnieError
 if TYPE_CHECKING:
     from ernie_async.batch import BatchReport, BatchRunner, FileOptions
 
-__all__ = ["Reading", "batch"]
+__all__ = ["Reading", "Source", "batch"]
 
 FAILED, INTERNAL = 1, 70
 
@@ -174,6 +174,15 @@ class Engine:
             raise ConfigError(f"--engine ray: {error}") from error
 
 
+def read_source(_: Any, tokens: Sequence[Token]) -> Path:
+    """An input; `-` is standard input."""
+    word = tokens[0].value
+    return Path("-" if word == STDIN else word)
+
+
+Source = Annotated[Path, Parameter(converter=read_source)]
+
+
 @contextmanager
 def signals(tell: Callable[[str], object]) -> Iterator[None]:
     """Have Ctrl-C and the polite kill told, instead of obeyed."""
@@ -192,7 +201,7 @@ def signals(tell: Callable[[str], object]) -> Iterator[None]:
 
 @batch.command
 def run(
-    source: Path,
+    source: Source,
     /,
     *,
     output: Annotated[str, Parameter(alias="-o")],
@@ -228,7 +237,7 @@ def run(
 
     Args:
         source: JSON Lines in the form of OpenAI's batch files, or with prompt or messages; CSV;
-            Parquet.
+            Parquet; - for standard input.
         output: Where results go; - for standard output.
         reading: How the input is read.
         concurrency: Calls at once: a number, or auto, or auto:4..128 to find it out within bounds.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from ernie_async.cli_batch import FAILED, Reading
+from ernie_async.cli_batch import FAILED, Reading, Source
 from ernie_async.cli_endpoints import print_json
 from ernie_async.cli_service import Service, Whole, connected
 from ernie_async.cli_terminal import note, printable
@@ -55,7 +55,7 @@ def ask_of_parts(
 
 
 def submit(
-    source: Path,
+    source: Source,
     /,
     *,
     output: Output,
@@ -103,7 +103,7 @@ def status(
 
 
 def fetch(
-    source: Path,
+    source: Source,
     /,
     *,
     output: Output,

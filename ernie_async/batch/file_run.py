@@ -24,7 +24,16 @@ from ernie_async.batch.checkpoint import (
 )
 from ernie_async.batch.flow import Item
 from ernie_async.batch.ids import Ids, State
-from ernie_async.batch.inputs import InputKind, count_lines, kind_of, read_ahead, read_lines
+from ernie_async.batch.inputs import (
+    InputKind,
+    check_input,
+    count_lines,
+    is_once,
+    is_same,
+    kind_of,
+    read_ahead,
+    read_lines,
+)
 from ernie_async.batch.journal import Journal, journal_path, named_by, read_journal
 from ernie_async.batch.lines import Fault, Line, LineReader, duplicate, fault_of, shard_of
 from ernie_async.batch.lock import OutputLock
@@ -43,7 +52,7 @@ class FileRun:
     """One run from file to file.
 
     Args:
-        source: The input.
+        source: The input; `-` for standard input.
         out: The results; `None` for standard output, which has no checkpoint.
         options: See `FileOptions`.
         models: The model of lines that name none, by path.
@@ -76,7 +85,11 @@ class FileRun:
         self._order: Order[BatchResult] = Order(options.order_window)
         self._results: AppendFile | None = None
         self._letters: AppendFile | None = None
-        if out is not None and out.exists() and source.exists() and out.samefile(source):
+        twice = [] if not options.strict else ["strict"]
+        twice += [] if options.on_changed != "rerun" else ["on_changed=rerun"]
+        check_input(source, self._kind, twice)
+        self._is_once = is_once(source)
+        if out is not None and is_same(source, out):
             raise ConfigError(f"output: {out} is the input")
         if out is None and (options.only_failed or options.delivery == "at-most-once"):
             raise ConfigError("standard output has no checkpoint, which this needs")
@@ -92,8 +105,9 @@ class FileRun:
             ConfigError: The options do not fit what is there.
         """
         out, err = self.out, self.err
-        with failing_for("input"):
-            self.source.open("rb").close()
+        if not self._is_once:
+            with failing_for("input"):
+                self.source.open("rb").close()
         if self.options.strict:
             await asyncio.to_thread(self._check_strictly)
         async with AsyncExitStack() as stack:
@@ -250,7 +264,7 @@ class FileRun:
 
     async def count(self, progress: Progress) -> None:
         """Guess the lines of the input, in a thread, until all are read."""
-        if self.options.shard is not None or self.options.only_failed:
+        if self._is_once or self.options.shard is not None or self.options.only_failed:
             return
         is_over = Event()
         try:

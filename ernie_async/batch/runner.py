@@ -188,7 +188,8 @@ class BatchRunner:
         """Ask for each line of a file, and write what comes. Goes on where an earlier run ended.
 
         Args:
-            source: JSON Lines, CSV or Parquet.
+            source: JSON Lines, CSV or Parquet; `-` for standard input. That, and a pipe, is read
+                only once.
             output: Where results go; `-` for standard output, without a checkpoint.
             options: See `FileOptions`.
             on_progress: Called in the event loop, five times a second, with the fields of the

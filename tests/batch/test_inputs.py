@@ -1,6 +1,7 @@
 """Inputs, read piece by piece."""
 
 import asyncio
+import threading
 import tracemalloc
 
 import pytest
@@ -86,3 +87,27 @@ async def test_reading_ahead_gives_the_same_and_ends_when_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.anyio
+async def test_no_item_waits_for_the_next_one_and_few_are_taken_in_advance() -> None:
+    taken, go_on = [], threading.Event()
+
+    def slow():
+        for n in range(1000):
+            taken.append(n)
+            yield n
+            if n == 2:
+                assert go_on.wait(5)
+
+    found = []
+    async with asyncio.timeout(5):
+        async for item in read_ahead(slow()):
+            found.append(item)
+            if item == 2:
+                assert taken == [0, 1, 2]
+                go_on.set()
+            if item == 3:
+                await asyncio.sleep(0.05)
+                assert len(taken) <= 3 + 66
+    assert found == list(range(1000))
