@@ -1,6 +1,7 @@
 """Where lines come from: JSON Lines, CSV and Parquet, read piece by piece; and any iterator.
 
-Reads files and never a whole one; also pipes and standard input, which can be read once. What a line means is decided in `lines`.
+Reads files and never a whole one; also pipes and standard input, which can be read once. What a
+line means is decided in `lines`.
 """
 
 import asyncio
