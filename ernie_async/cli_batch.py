@@ -45,8 +45,9 @@ batch: App = App(
     help="Many prompts from file to file: resumable, within limits and budget.",
     help_epilogue=(
         "Exit codes: 0 every line succeeded; 1 some have failed, see the dead letters; 2 wrong "
-        "usage; 65 bad input or output; 66 no input; 69 too many errors; 70 a bug; 73 output "
-        "locked; 74 disk; 75 budget or deadline; 77 key or model refused; 130, 143 interrupted. "
+        "usage; 65 bad input or output; 66 no input; 69 too many errors, or no connection; 70 a "
+        "bug; 73 output locked; 74 disk; 75 budget or deadline; 77 key or model refused; 130, 143 "
+        "interrupted. "
         "The same command goes on after 66, 69, 70, 73, 74, 75, 130 and 143."
     ),
 )
