@@ -116,6 +116,7 @@ def test_dry_run_asks_nothing(call, source, out, server) -> None:
         (["run", "BAD", "-o", "OUT", "--strict"], 65, "line 1: invalid_json"),
         (["run", "IN", "-o", "BAD"], 65, "--repair"),
         (["run", "IN", "-o", "NO/out"], 73, "No such file"),
+        (["run", "IN", "-o", "DIR"], 73, "is a directory"),
         (["run", "IN", "-o", "OUT", "--max-total-tokens", "1"], 75, "budget"),
         (["run", "IN", "-o", "OUT", "--max-cost", "0.0001"], 75, "has no price"),
     ],
@@ -123,11 +124,20 @@ def test_dry_run_asks_nothing(call, source, out, server) -> None:
 def test_exit_codes(call, source, out, tmp_path, arguments, code, word) -> None:
     bad = tmp_path / "bad.jsonl"
     write_lines(bad, [b"broken"])
-    places = {"IN": source, "OUT": out, "BAD": bad, "NO": tmp_path / "no"}
+    places = {"IN": source, "OUT": out, "BAD": bad, "NO": tmp_path / "no", "DIR": tmp_path}
     given = [str(places.get(word, word)).replace("NO/", f"{tmp_path}/no/") for word in arguments]
     found, _, err = call(*given)
     assert found == code
     assert word in err
+
+
+def test_parquet_without_its_extra_is_wrong_usage(call, source, out, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "ernie_async.batch.parquet", raising=False)
+    monkeypatch.delattr("ernie_async.batch.parquet", raising=False)
+    code, _, err = call("run", source, "-o", out, "--kind", "parquet")
+    assert (code, "ernie-async[parquet]" in err) == (2, True)
+    assert not out.exists()
 
 
 def test_set_gives_fields_that_lines_lack(call, source, out, server) -> None:

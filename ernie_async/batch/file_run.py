@@ -112,6 +112,8 @@ class FileRun:
             await asyncio.to_thread(self._check_strictly)
         async with AsyncExitStack() as stack:
             if out is not None and err is not None:
+                if out.is_dir():
+                    raise BatchError(f"output: {out} is a directory; name a file", "locked")
                 with failing_for("locked"):
                     lock = OutputLock(out.with_name(f"{out.name}.lock"))
                 stack.callback(lock.release)

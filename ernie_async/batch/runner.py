@@ -197,6 +197,7 @@ class BatchRunner:
 
         Raises:
             BatchError: The run could not begin: output locked or damaged, input missing or bad.
+            BrokenPipeError: The output is a pipe, and nobody reads it any more.
             ConfigError: Options that make no sense.
         """
         run = self._file_run(source, output, options)
@@ -217,7 +218,10 @@ class BatchRunner:
                 is_cancelled = isinstance(error, asyncio.CancelledError)
                 self._report(run, flow, began, "cancelled" if is_cancelled else "internal")
                 raise
-        return self._report(run, flow, began, run.why(flow.reason, flow.progress.failed))
+        report = self._report(run, flow, began, run.why(flow.reason, flow.progress.failed))
+        if isinstance(flow.failure, BrokenPipeError):
+            raise flow.failure
+        return report
 
     async def estimate_file(
         self,

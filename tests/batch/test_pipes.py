@@ -24,12 +24,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such pipes")
 LINES = 3000  # more than a pipe holds
 
 
-def start(server: MockErnie, command: str, *more: object) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "ernie_async", "batch", command, *map(str, more)]
+def start(server: MockErnie, *command: object, out: int | None = None) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-m", "ernie_async", "batch", *map(str, command)]
     environment = {name: v for name, v in os.environ.items() if not name.startswith("QIANFAN_")}
     environment |= {"QIANFAN_API_KEY": "k", "no_proxy": "*", "QIANFAN_BASE_URL": server.base_url}
     return subprocess.Popen(
-        arguments, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        arguments, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE
     )
 
 
@@ -184,3 +184,16 @@ def test_a_pipe_that_nobody_writes_to_holds_up_no_signal(server, fifo, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 143
     process.communicate()
+
+
+def test_an_output_that_nobody_reads_any_more_ends_the_run_in_silence(server, tmp_path) -> None:
+    source = write_input(tmp_path / "in.jsonl", LINES)
+    given = ("run", source, "-o", "-", "--progress", "none")
+    with start(server, *given, out=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, told.count(b"\n")) == (141, 1), told  # there is no checkpoint
+    assert server.requests_made < LINES
