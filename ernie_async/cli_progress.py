@@ -130,6 +130,7 @@ def show_estimate(told: "Estimate", currency: str) -> None:
 def show_report(report: "BatchReport", currency: str) -> None:
     """How a run ended, on standard error."""
     from ernie_async.batch.progress import duration  # a wing
+    from ernie_async.batch.summary import undone_text
 
     told = report.summary
     tokens = f"{report.tokens_in:,} in, {report.tokens_out:,} out"
@@ -138,7 +139,7 @@ def show_report(report: "BatchReport", currency: str) -> None:
         ("succeeded", f"{report.ok:,}"),
         ("failed", f"{report.failed:,}"),
         ("done before", f"{report.skipped:,}"),
-        ("not done", f"{report.undone:,}"),
+        ("not done", undone_text(report)),
         ("tried again", f"{told['retried']:,}"),
         ("tokens", tokens),
         ("time", duration(told["elapsed_s"])),

@@ -5,7 +5,7 @@ from html import escape
 from itertools import pairwise
 
 from ernie_async.batch.progress import duration
-from ernie_async.batch.summary import BatchReport
+from ernie_async.batch.summary import BatchReport, undone_text
 
 __all__ = ["render_page"]
 
@@ -33,7 +33,7 @@ def render_page(report: BatchReport, currency: str = "¥") -> str:
         "lines that succeeded": f"{report.ok:,}",
         "lines that failed": f"{report.failed:,}",
         "lines done before": f"{report.skipped:,}",
-        "lines not done": f"{report.undone:,}",
+        "lines not done": undone_text(report),
         "attempts made again": f"{told['retried']:,}",
         "tokens": f"{report.tokens_in:,} in, {report.tokens_out:,} out",
         "cost": "" if report.cost is None else f"{currency}{report.cost:,.4f}",

@@ -12,7 +12,7 @@ from ernie_async.batch.records import iso
 from ernie_async.batch.stopping import EXIT_CODES, StopReason
 from ernie_async.batch.writing import replacing
 
-__all__ = ["BatchReport", "make_report", "summary_path", "write_summary"]
+__all__ = ["BatchReport", "make_report", "summary_path", "undone_text", "write_summary"]
 
 # What a run that is begun again goes on with.
 NOT_RESUMABLE = {"finished", "failures", "invalid_input"}
@@ -96,6 +96,16 @@ def make_report(
     return BatchReport(
         **own, summary=summary, samples=progress.samples, histogram=dict(progress.histogram)
     )
+
+
+def undone_text(report: BatchReport) -> str:
+    """How many lines remain to be done, for people; of those that were not read, as it is known."""
+    total, done = report.summary["total"], report.summary["done"]
+    if total is None:
+        return f"at least {report.undone:,}"
+    if total - done <= report.undone:
+        return f"{report.undone:,}"
+    return f"about {total - done:,}"  # empty lines were counted
 
 
 def summary_path(out: Path) -> Path:

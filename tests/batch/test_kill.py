@@ -23,7 +23,9 @@ LINES = int(os.environ.get("BATCH_LINES", "400"))
 CONCURRENCY = 16
 
 
-def start(server: MockErnie, source: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+def start(
+    server: MockErnie, source: Path, out: Path, *more: str, err: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "ernie_async", "batch", "run", str(source), "-o", str(out)]
     command += ["--base-url", server.base_url, "--concurrency", str(CONCURRENCY)]
     command += ["--progress", "none", *more]
@@ -32,7 +34,7 @@ def start(server: MockErnie, source: Path, out: Path, *more: str) -> subprocess.
         command,
         env={**environment, "QIANFAN_API_KEY": "k", "no_proxy": "*"},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=err,
     )
 
 
@@ -125,3 +127,22 @@ def test_signals(tmp_path, number, code) -> None:
         time.sleep(0.1)
         process.send_signal(getattr(signal, number))
         assert process.wait(20) == code
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize(("more", "word"), [((), "about"), (("--shard", "0/1"), "at least")])
+def test_what_a_signal_leaves_is_counted_as_far_as_it_is_known(tmp_path, more, word) -> None:
+    import signal
+
+    source, out = write_input(tmp_path / "in.jsonl", 300), tmp_path / "out.jsonl"
+    with MockErnie() as server:
+        server.default(reply("好", first_ms=50))
+        process = start(server, source, out, *more, err=subprocess.PIPE)
+        while server.requests_made < 40:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=20)[1].decode()
+    n_left = int(told.split(f"not done: {word} ")[1].split(";")[0])
+    left = 300 - sum(len(ids(path)) for path in tmp_path.glob("out*.jsonl"))
+    assert n_left == left if word == "about" else 0 < n_left < left
