@@ -201,6 +201,8 @@ class LineReader:
         raise BadLineError("neither body nor messages nor prompt")
 
     def _asking(self, text: str) -> dict[str, Any]:
+        if not text:
+            raise BadLineError("prompt: must not be empty")
         path = find_path(self.url)
         if path == EMBEDDINGS_PATH:
             return {"input": [text]}

@@ -132,6 +132,21 @@ def test_a_prompt_that_is_no_text_is_told_as_such() -> None:
     assert found.message == "prompt: expected text, got 5"
 
 
+@pytest.mark.parametrize(
+    ("fields", "settings"),
+    [
+        ({"prompt": ""}, {}),
+        ({"prompt": ""}, {"url": "/v2/embeddings"}),
+        ({"text": ""}, {"template": "{text}"}),
+    ],
+)
+def test_a_prompt_that_is_empty_asks_nothing(fields, settings) -> None:
+    found = read(fields, **settings)
+    assert isinstance(found, Fault)
+    assert found.code == "invalid_request"
+    assert found.message.endswith("prompt: must not be empty")
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="template"):
         LineReader(template="{")
