@@ -187,6 +187,13 @@ def test_shards_are_merged(call, source, tmp_path, server) -> None:
     assert (code, told.endswith("1 missing\n")) == (1, True)
     code, _, err = call("merge", *outputs, "-o", merged)
     assert (code, f"{merged}: it exists" in err) == (1, True)
+    assert "remove it, or name another output" in err
+    merged.unlink()
+    code, _, err = call("merge", *outputs, "-o", merged)
+    assert (code, "all.errors.jsonl: it exists" in err) == (1, True)
+    for left in (merged, tmp_path / "all.errors.jsonl"):
+        left.write_bytes(b"")
+    assert call("merge", *outputs, "-o", merged)[0] == 0
     code, _, err = call("merge", *outputs, tmp_path / "no.jsonl", "-o", tmp_path / "5.jsonl")
     assert (code, f"{tmp_path / 'no.jsonl'}: no such file" in err) == (1, True)
     assert not (tmp_path / "5.jsonl").exists()

@@ -61,7 +61,7 @@ async def merge(
     Args:
         outputs: The results of each machine. The dead letters of one of them may be among them, as
             `out-*.jsonl` names them, too.
-        out: The file to write; it must not exist.
+        out: The file to write; neither it nor its dead letters may hold anything.
         source: The input of all, to see what is missing.
         kind: What it holds; `None` to go by its name.
         reader: Reads it as the runs did.
@@ -77,8 +77,8 @@ async def merge(
     results = [path for path in outputs if path not in letters]
     pairs = [(path, is_error) for r in results for path, is_error in ((r, 0), (errors_path(r), 1))]
     for path in (out, errors_path(out)):
-        if path.exists():
-            raise FileExistsError(17, "it exists", str(path))
+        if path.exists() and path.stat().st_size:
+            raise FileExistsError(17, "it exists; remove it, or name another output", str(path))
     for path in results:
         if not path.exists() and not errors_path(path).exists():
             raise FileNotFoundError(2, "no such file", str(path))
