@@ -255,7 +255,7 @@ def run(
         only_failed: Do the lines again that failed, and nothing else.
         strict: Look through the whole input first; stop at the first bad line.
         fresh: Refuse to go on with an output.
-        repair: Move lines of the output that cannot be read aside.
+        repair: Move lines of earlier runs aside that cannot be read, or are there twice.
         on_changed: If a line that is done now asks something else: error, keep or rerun.
         delivery: at-least-once; or at-most-once: what was under way at a crash is not asked again.
         fsync: When lines are safe from a loss of power: interval, always or never.

@@ -5,6 +5,7 @@ Knows files, and nothing of calls.
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -18,10 +19,10 @@ __all__ = [
     "Before",
     "drop_lines",
     "errors_path",
-    "is_unreadable",
     "mend_tail",
     "read_back",
     "read_records",
+    "repair",
     "rotate",
     "rotated",
     "torn_path",
@@ -128,10 +129,14 @@ def read_back(out: Path, err: Path, *, only_failed: bool = False) -> Before:
         OSError: A file cannot be read.
     """
     before = Before()
-    for record, _ in read_records(out):
+    for number, (record, _) in enumerate(read_records(out), 1):
         name = record.custom_id
-        if name is None or not before.ids.note(name, State.DONE, record.key):
-            raise BatchError(f"{out}: custom_id {name!r} is there twice", "damaged")
+        if name is None:
+            reason = f"line {number}: no custom_id; --repair moves it aside"
+            raise BatchError(f"{out}: {reason}", "damaged")
+        if not before.ids.note(name, State.DONE, record.key):
+            reason = f"custom_id {name!r} is there twice; --repair moves the later one aside"
+            raise BatchError(f"{out}: {reason}", "damaged")
         before.ok += 1
         before.cost += record.cost
         before.tokens += record.tokens
@@ -149,13 +154,30 @@ def read_back(out: Path, err: Path, *, only_failed: bool = False) -> Before:
     return before
 
 
-def is_unreadable(raw: bytes) -> bool:
-    """Whether a line of an output is none."""
+def repair(out: Path, err: Path) -> None:
+    """Move lines of output files aside that `read_back` would not take.
+
+    Args:
+        out: The results.
+        err: The dead letters.
+    """
+    with closing(Ids()) as seen:
+
+        def is_no_result(raw: bytes) -> bool:
+            record = _record_of(raw)
+            name = None if record is None else record.custom_id
+            return name is None or not seen.note(name, State.DONE)
+
+        drop_lines(out, is_no_result, aside=torn_path(out))
+    for path in [*rotated(err), err]:
+        drop_lines(path, lambda raw: _record_of(raw) is None, aside=torn_path(path))
+
+
+def _record_of(raw: bytes) -> Record | None:
     try:
-        read_record(raw)
+        return read_record(raw)
     except ValueError:
-        return True
-    return False
+        return None
 
 
 def drop_lines(
@@ -165,22 +187,20 @@ def drop_lines(
 
     Args:
         path: The file.
-        is_dropped: Says which.
+        is_dropped: Says which; asked once for each line, in their order.
         aside: Where they are moved to; `None` for nowhere.
     """
-    dropped = 0
-    if not any(map(is_dropped, whole_lines(path))):
-        return dropped
+    dropped = bytes(map(is_dropped, whole_lines(path)))  # a byte for each line
+    if not any(dropped):
+        return 0
     with replacing(path) as kept:
-        for raw in whole_lines(path):
-            if not is_dropped(raw):
+        for raw, goes in zip(whole_lines(path), dropped, strict=True):
+            if not goes:
                 kept.write(raw)
-                continue
-            dropped += 1
-            if aside is not None:
+            elif aside is not None:
                 with aside.open("ab") as file:
                     file.write(raw)
-    return dropped
+    return sum(dropped)
 
 
 def rotated(err: Path) -> list[Path]:

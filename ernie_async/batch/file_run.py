@@ -15,10 +15,10 @@ from ernie_async.batch.checkpoint import (
     Before,
     drop_lines,
     errors_path,
-    is_unreadable,
     mend_tail,
     read_back,
     read_records,
+    repair,
     rotate,
     torn_path,
 )
@@ -150,10 +150,12 @@ class FileRun:
         options = self.options
         if options.fresh and out.exists() and out.stat().st_size:
             raise ConfigError(f"--fresh: {out} is not empty")
-        for path in (out, err, journal_path(out)):
+        started = journal_path(out)
+        for path in (out, err, started):
             mend_tail(path)
-            if options.repair and path in {out, err}:
-                drop_lines(path, is_unreadable, aside=torn_path(path))
+        if options.repair:
+            repair(out, err)
+            drop_lines(started, lambda raw: not named_by(raw), aside=torn_path(started))
         if options.only_failed:
             if options.delivery == "at-most-once":
                 self._forget_failed(out, err)
@@ -165,7 +167,7 @@ class FileRun:
                 self.look_back()
             self.reader.notes.clear()
         if options.delivery == "at-most-once":
-            for name, is_begun in read_journal(journal_path(out)):
+            for name, is_begun in read_journal(started):
                 if not is_begun:
                     self.before.ids.forget_start(name)
                 elif options.only_failed:

@@ -70,7 +70,8 @@ def read_journal(path: Path) -> Iterator[tuple[str, bool]]:
             try:
                 yield _read_entry(raw)
             except ValueError as error:
-                raise BatchError(f"{path}: line {number}: {error}", "damaged") from error
+                reason = f"{path}: line {number}: {error}; --repair moves it aside"
+                raise BatchError(reason, "damaged") from error
 
 
 def _read_entry(raw: bytes) -> tuple[str, bool]:

@@ -28,7 +28,7 @@ class FileOptions:
         fsync: When lines are safe from a loss of power: `interval` (1,000 lines or 1 s), `always`,
             `never`.
         fresh: Refuse an output that is not empty.
-        repair: Move unreadable lines of the output aside, instead of giving up.
+        repair: Move unreadable and double lines of earlier runs aside, instead of giving up.
         on_changed: If a line that is done now asks something else: `error`, `keep` or `rerun`.
         only_failed: Do the dead letters of earlier runs again, and nothing else.
         strict: Look through the whole input first, and give up at the first bad line.

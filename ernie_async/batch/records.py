@@ -6,6 +6,7 @@ in it.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from secrets import randbits
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ __all__ = [
 
 VERSION = 1
 MAX_ATTEMPTS_TOLD = 10
+
+# The largest whole number that a table of SQLite's takes.
+MAX_NUMBER = 2**63 - 1
 
 # Lines that were not asked, or not to their end: they are written nowhere, and remain to be done.
 UNDONE = frozenset({"budget_exceeded", "deadline_exceeded", "cancelled"})
@@ -199,11 +203,16 @@ def read_record(raw: bytes) -> Record:
     extension = _object(fields.get("x_ernie"))
     error = _object(fields.get("error"))
     body = _object(_object(fields.get("response")).get("body"))
+    key, number = extension.get("key"), _number(extension.get("line"), int)
+    if not isinstance(key, str | None):
+        raise ValueError("key is no text")  # noqa: TRY004 - as above
+    if not 0 <= number <= MAX_NUMBER:
+        raise ValueError("line is no number of a line")
     code = extension.get("code") or error.get("code")
     return Record(
         custom_id=name,
-        key=extension.get("key"),
-        number=_number(extension.get("line"), int),
+        key=key,
+        number=number,
         code=None if code is None else str(code),
         cost=_number(extension.get("cost"), float),
         tokens=_number(_object(body.get("usage")).get("total_tokens"), int),
@@ -220,4 +229,8 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _number(value: Any, kind: type[Any]) -> Any:
-    return kind(value) if isinstance(value, int | float) else kind(0)
+    if not isinstance(value, int | float):
+        return kind(0)
+    if not isfinite(value):
+        raise ValueError(f"expected a number, got {value}")
+    return kind(value)

@@ -1,5 +1,7 @@
 """At most once: what is noted, what is tried again, and what is not."""
 
+from dataclasses import replace
+
 import pytest
 
 from ernie_async import AsyncClient, RetryPolicy, Timeouts
@@ -89,12 +91,16 @@ async def test_what_failed_is_asked_again_once_however_often_runs_die(
     assert (report.ok, report.failed, asked(server)["r0"]) == (1, 0, 2)
 
 
-async def test_a_damaged_journal_stops(client, tmp_path) -> None:
+async def test_a_damaged_journal_stops_unless_it_may_be_repaired(client, tmp_path) -> None:
     source, out = write_input(tmp_path / "in.jsonl", 2), tmp_path / "out.jsonl"
-    write_lines(tmp_path / "out.jsonl.started", [b"\0\0"])
-    with pytest.raises(BatchError, match="line 1") as caught:
+    write_lines(tmp_path / "out.jsonl.started", [{"started": "r0"}, b"\0\0"])
+    with pytest.raises(BatchError, match=r"line 2: .*; --repair moves it aside") as caught:
         await BatchRunner(client).run_file(source, out, ONCE)
     assert caught.value.reason == "damaged"
+    report = await BatchRunner(client).run_file(source, out, replace(ONCE, repair=True))
+    assert (report.ok, report.failed) == (1, 1)  # r0 was begun
+    torn = tmp_path / "out.jsonl.started.torn"
+    assert torn.read_bytes() == b"\0\0\n"
 
 
 async def test_concurrency_follows_the_server(tmp_path) -> None:

@@ -89,7 +89,20 @@ def test_a_record_is_read_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{}", b"[]", b"\0\0", b'{"custom_id": 1}', b'{"custom_id": "']
+    "raw",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\0\0",
+        b'{"custom_id": 1}',
+        b'{"custom_id": "',
+        b'{"custom_id": "a", "x_ernie": {"key": [1]}}',
+        b'{"custom_id": "a", "x_ernie": {"line": 1e999}}',
+        b'{"custom_id": "a", "x_ernie": {"line": 9223372036854775808}}',
+        b'{"custom_id": "a", "x_ernie": {"cost": NaN}}',
+        b'{"custom_id": "a", "response": {"body": {"usage": {"total_tokens": 1e999}}}}',
+    ],
 )
 def test_what_is_no_record(raw) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - in whose words is all the same

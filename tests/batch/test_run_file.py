@@ -291,6 +291,55 @@ async def test_unreadable_line_stops_unless_it_may_be_moved_aside(client, source
     assert out.with_name("out.jsonl.torn").read_bytes() == b"\0\0\0\n"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"custom_id": "zz", "x_ernie": {"key": [1]}}\n',
+        b'{"custom_id": null, "response": null, "error": null}\n',
+    ],
+)
+async def test_what_is_no_result_is_moved_aside_too(client, source, out, line) -> None:
+    write_input(source, 1)
+    await BatchRunner(client).run_file(source, out)
+    out.write_bytes(out.read_bytes() + line)
+    with pytest.raises(BatchError, match=r"line 2: .*; --repair moves it aside") as caught:
+        await BatchRunner(client).run_file(source, out)
+    assert caught.value.reason == "damaged"
+    report = await BatchRunner(client).run_file(source, out, FileOptions(repair=True))
+    assert (report.skipped, report.exit_code) == (1, 0)
+    assert out.with_name("out.jsonl.torn").read_bytes() == line
+
+
+async def test_dead_letters_that_cannot_be_read_are_moved_aside(client, source, out, err) -> None:
+    write_input(source, 1)
+    older = err.with_name(f"{err.name}.1")
+    for path in (older, err):
+        path.write_bytes(b"broken\n")
+    with pytest.raises(BatchError, match=r"errors.jsonl.1: line 1: .*--repair"):
+        await BatchRunner(client).run_file(source, out)
+    report = await BatchRunner(client).run_file(source, out, FileOptions(repair=True))
+    assert (report.ok, report.exit_code) == (1, 0)
+    for path in (older, err):
+        assert (path.read_bytes(), path.with_name(f"{path.name}.torn").read_bytes()) == (
+            b"",
+            b"broken\n",
+        )
+
+
+async def test_a_result_that_is_there_twice_is_moved_aside(client, source, out, err) -> None:
+    write_input(source, 3)
+    await BatchRunner(client).run_file(source, out)
+    whole = out.read_bytes()
+    double = whole.splitlines(keepends=True)[1]
+    out.write_bytes(whole + double)
+    with pytest.raises(BatchError, match="there twice; --repair moves the later one aside"):
+        await BatchRunner(client).run_file(source, out)
+    assert out.read_bytes() == whole + double
+    report = await BatchRunner(client).run_file(source, out, FileOptions(repair=True))
+    assert (report.skipped, report.exit_code, out.read_bytes()) == (3, 0, whole)
+    assert out.with_name("out.jsonl.torn").read_bytes() == double
+
+
 @pytest.mark.parametrize(("mode", "n_asked"), [("error", 0), ("keep", 0), ("rerun", 1)])
 async def test_changed_lines(client, server, source, out, mode, n_asked) -> None:
     write_input(source, 3)
