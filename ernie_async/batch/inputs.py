@@ -41,8 +41,8 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 BLOCK = 1 << 20
 BOM = b"\xef\xbb\xbf"
 
-# A thread reads so many lines ahead, while as many that it has read before are taken.
-AHEAD_LINES = 32
+# A thread reads so many lines ahead: one half of them is taken while it reads the other.
+AHEAD_LINES = 64
 
 # A thread that does not come back, since it reads from a pipe, is left alone after so many seconds.
 THREAD_SECONDS = 1.0
@@ -207,7 +207,7 @@ async def read_ahead(lines: Iterator[T]) -> AsyncGenerator[T, None]:
     def read() -> None:
         for line in lines:
             with lock:
-                lock.wait_for(lambda: is_left or len(ahead) < AHEAD_LINES)
+                lock.wait_for(lambda: is_left or len(ahead) < AHEAD_LINES // 2)
                 if is_left:
                     return
                 ahead.append(line)
