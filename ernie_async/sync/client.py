@@ -69,7 +69,6 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 T = TypeVar("T")
-Y = TypeVar("Y")
 I = TypeVar("I")  # noqa: E741 - an item
 
 
