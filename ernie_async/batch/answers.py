@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from pydantic_core import from_json
-
 from ernie_async.batch.lines import CHAT_PATH, EMBEDDINGS_PATH, IMAGES_PATH, Fault, Line
 from ernie_async.batch.records import BatchResult
 from ernie_async.errors import DecodeError, ErnieError
@@ -17,6 +15,7 @@ from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.embeddings import Embeddings
 from ernie_async.types.images import Images
 from ernie_async.types.usage import Usage
+from ernie_async.types.wire import read_json
 
 __all__ = ["Answer", "AnyAnswer", "read_body_of", "readable"]
 
@@ -106,6 +105,6 @@ def read_body_of(path: str, answer: Answer, raw: bytes, headers: Mapping[str, st
 def readable(raw: bytes) -> Any:
     """A body as JSON, or as text if it is none."""
     try:
-        return from_json(raw, allow_inf_nan=False)
+        return read_json(raw, allow_inf_nan=False)
     except ValueError:
         return raw.decode("utf-8", "replace")

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.batch.lines import Line
 from ernie_async.batch.stopping import BatchError
 from ernie_async.batch.writing import AppendFile
+from ernie_async.types.wire import read_json
 
 __all__ = ["Journal", "journal_path", "named_by", "read_journal"]
 
@@ -75,7 +76,7 @@ def read_journal(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _read_entry(raw: bytes) -> tuple[str, bool]:
-    match from_json(raw):
+    match read_json(raw):
         case {"started": str(name)}:
             return name, True
         case {"refused": str(name)}:

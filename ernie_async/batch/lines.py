@@ -11,9 +11,8 @@ from json import JSONEncoder
 from string import Formatter
 from typing import Any, NamedTuple, TypeGuard
 
-from pydantic_core import from_json
-
 from ernie_async.errors import ConfigError, shorten
+from ernie_async.types.wire import read_json
 
 __all__ = [
     "CHAT_PATH",
@@ -143,7 +142,7 @@ class LineReader:
     def read(self, number: int, raw: bytes) -> Line | Fault:
         """A line of JSON, native or a row."""
         try:
-            fields = from_json(raw, allow_inf_nan=False)
+            fields = read_json(raw, allow_inf_nan=False)
         except ValueError as error:
             return Fault(number, "invalid_json", f"not JSON: {error}", raw_key(raw))
         if not isinstance(fields, dict):

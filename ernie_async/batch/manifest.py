@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.batch.stopping import BatchError
 from ernie_async.batch.writing import replacing
+from ernie_async.types.wire import read_json
 
 __all__ = ["Manifest", "Part", "manifest_path", "state_of"]
 
@@ -78,7 +79,7 @@ class Manifest:
             BatchError: It is damaged.
         """
         try:
-            fields = from_json(path.read_bytes())
+            fields = read_json(path.read_bytes())
             parts = [Part(**part) for part in fields["parts"]]
             return cls(path, bool(fields["is_complete"]), parts)
         except FileNotFoundError:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.batch.answers import Answer, read_body_of
 from ernie_async.batch.failures import code_of
@@ -28,6 +28,7 @@ from ernie_async.client import AsyncClient
 from ernie_async.errors import ErnieError
 from ernie_async.sansio.retry import RetryPolicy
 from ernie_async.types.prices import Prices
+from ernie_async.types.wire import read_json
 
 __all__ = ["OfflineLane"]
 
@@ -247,7 +248,7 @@ class OfflineLane:
 
 def _read_result(line: Line, raw: bytes, prices: Prices) -> BatchResult:
     """What a line of the service's results says of a line of ours."""
-    fields = from_json(raw)
+    fields = read_json(raw)
     if "output" in fields and "response" not in fields:  # the older form of the console
         message = {"role": "assistant", "content": str(fields["output"])}
         fields["response"] = {"status_code": 200, "body": {"choices": [{"message": message}]}}
@@ -287,7 +288,7 @@ def _index(file: Path) -> Iterator[tuple[str, str, int, int]]:
     with file.open("rb") as opened:
         for raw in opened:
             try:
-                fields = from_json(raw)
+                fields = read_json(raw)
                 name = fields.get("custom_id") or fields.get("id")
             except (ValueError, AttributeError):
                 name = None

@@ -10,9 +10,10 @@ from math import isfinite
 from secrets import randbits
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.batch.lines import ABSENT
+from ernie_async.types.wire import read_json
 
 __all__ = [
     "UNDONE",
@@ -194,7 +195,7 @@ def read_record(raw: bytes) -> Record:
     Raises:
         ValueError: This is no such line.
     """
-    fields = from_json(raw)
+    fields = read_json(raw)
     if not isinstance(fields, dict) or "custom_id" not in fields:
         raise ValueError("not a result of a batch")
     name = fields["custom_id"]

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic_core import from_json
-
 from ernie_async.bots.splitter import Unit
 from ernie_async.errors import ConfigError
+from ernie_async.types.wire import read_json
 
 __all__ = ["Platform", "platform"]
 
@@ -57,7 +56,7 @@ def platform(name: str) -> Platform:
     Raises:
         ConfigError: The table does not have it; make a `Platform` of your own.
     """
-    known = from_json(TABLE.read_bytes())["platforms"]
+    known = read_json(TABLE.read_bytes())["platforms"]
     if name not in known:
         raise ConfigError(f"platform: expected one of {', '.join(known)}, got {name!r}")
     return Platform(name=name, **known[name])

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.gateway.stores import Store, StreamRecord
 from ernie_async.sansio.relay import Fault
 from ernie_async.sansio.replay import AnswerLog, StreamEvent
+from ernie_async.types.wire import read_json
 
 try:
     import redis.asyncio as redis
@@ -182,7 +183,7 @@ class RedisStore(Store):
     async def find(self, stream_id: str) -> StreamRecord | None:
         """What is known of a stream."""
         told = await self._redis.get(self._key(stream_id, "record"))
-        return None if told is None else StreamRecord(*from_json(told))
+        return None if told is None else StreamRecord(*read_json(told))
 
     async def find_epoch(self, epoch: str) -> str | None:
         """The id of the stream with this epoch."""
@@ -278,7 +279,7 @@ class RedisStore(Store):
 
 
 def _events(told: bytes) -> list[StreamEvent]:
-    return [StreamEvent(*event) for event in from_json(told)]
+    return [StreamEvent(*event) for event in read_json(told)]
 
 
 def _ms(seconds: float) -> int:

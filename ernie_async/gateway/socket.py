@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.errors import ConfigError, ErnieError
 from ernie_async.gateway.desk import GatewayDesk
 from ernie_async.gateway.live import LiveStream
 from ernie_async.sansio.relay import OUR_MISTAKE, Fault, GatewayError, fault_of
 from ernie_async.sansio.replay import Cursor, StreamEvent, format_id, read_cursor
+from ernie_async.types.wire import read_json
 
 __all__ = ["ChatSocket", "refuse_socket"]
 
@@ -256,7 +257,7 @@ def frame(chat: str, epoch: str, event: StreamEvent) -> dict[str, Any]:
 def _read(data: str) -> dict[str, Any]:
     told = None
     with suppress(ValueError):
-        told = from_json(data, allow_inf_nan=False)
+        told = read_json(data, allow_inf_nan=False)
     if not isinstance(told, dict) or not isinstance(told.get("type"), str):
         raise _GoodbyeError(PROTOCOL_ERROR, "expected JSON with a type")
     return told

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from pydantic_core import from_json
-
 from ernie_async.errors import ConfigError
 from ernie_async.sansio.refusals import holds_error
 from ernie_async.types.files import FilePage
+from ernie_async.types.wire import read_json
 
 __all__ = [
     "MAX_ENVELOPE_BYTES",
@@ -78,7 +77,7 @@ def is_refusal(body: bytes) -> bool:
     if len(body) > MAX_ENVELOPE_BYTES or not body.lstrip().startswith(b"{"):
         return False
     try:
-        fields: Mapping[str, Any] = from_json(body)
+        fields: Mapping[str, Any] = read_json(body)
     except ValueError:
         return False
     return fields.keys() <= ENVELOPE and holds_error(fields)

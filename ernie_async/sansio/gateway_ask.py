@@ -8,13 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from ernie_async.errors import ConfigError, shorten
 from ernie_async.sansio.chat_request import chat_request
 from ernie_async.sansio.media_hosts import check_media
 from ernie_async.sansio.on_disconnect import read_policy
 from ernie_async.types.request import ChatRequest
+from ernie_async.types.wire import read_json
 
 __all__ = ["Ask", "AskRules", "read_ask"]
 
@@ -73,7 +72,7 @@ def read_ask(
     """
     if isinstance(told, bytes):
         try:
-            told = from_json(told)
+            told = read_json(told)
         except ValueError:
             raise ConfigError("expected a chat request as JSON") from None
     if not isinstance(told, dict):

@@ -11,13 +11,12 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
-from pydantic_core import from_json
-
 from ernie_async.errors import APIError, AuthError, DecodeError, RateLimitError, ServerError
 from ernie_async.sansio.auth import IamKeys, MaskedStr
 from ernie_async.sansio.refusals import refusal
 from ernie_async.sansio.retry import Chance
 from ernie_async.sansio.signing import authorization, bce_date, canonical_query
+from ernie_async.types.wire import read_json
 
 __all__ = ["TOKEN_PATH", "BearerToken", "TokenRequest", "read_token", "token_request"]
 
@@ -149,7 +148,7 @@ class _Told(NamedTuple):
 
 def _read(body: bytes) -> _Told:
     try:
-        match from_json(body):
+        match read_json(body):
             case {"token": str(secret), "createTime": str(made), "expireTime": str(ends), **rest}:
                 del body
                 masked = MaskedStr(secret)

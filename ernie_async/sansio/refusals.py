@@ -12,8 +12,6 @@ still pass on.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from ernie_async.errors import (
     APIError,
     AuthError,
@@ -26,6 +24,7 @@ from ernie_async.errors import (
     shorten,
 )
 from ernie_async.sansio.retry import read_retry_after
+from ernie_async.types.wire import read_json
 
 __all__ = ["CODES", "Meaning", "holds_error", "refusal"]
 
@@ -323,7 +322,7 @@ def _class_of(status: int, said: _Said) -> type[APIError]:
 def _read(body: bytes | Mapping[str, Any]) -> _Said:
     if isinstance(body, bytes):
         try:
-            fields = from_json(body)
+            fields = read_json(body)
         except ValueError:
             fields = None
         if not isinstance(fields, Mapping):

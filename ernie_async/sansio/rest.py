@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from ernie_async.errors import DecodeError
 from ernie_async.sansio.refusals import holds_error, refusal
@@ -15,6 +14,7 @@ from ernie_async.sansio.verdict import find_verdict
 from ernie_async.types.chunk import ChatChunk
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.messages import Message
+from ernie_async.types.wire import read_json
 
 __all__ = [
     "Body",
@@ -142,7 +142,7 @@ def _read_leniently(
     """What did not fit at once: an error, a null for a missing field, invalid UTF-8, or rubbish."""
     try:
         # The standard of events decodes with replacement characters, and so it is done here.
-        fields = from_json(body.decode("utf-8", "replace"))
+        fields = read_json(body.decode("utf-8", "replace"))
     except ValueError:
         reason = "not JSON"
     else:
@@ -181,7 +181,7 @@ def refuse_non_stream(
 ) -> Exception:
     """The error for a stream request that was not answered with a stream."""
     try:
-        fields = from_json(body)
+        fields = read_json(body)
     except ValueError:
         fields = None
     if not 200 <= status < 300 or (isinstance(fields, dict) and holds_error(fields)):

@@ -8,13 +8,14 @@ joins the parts of truncated answers so. Knows no connection; `seam` joins the t
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.errors import APIError, ConfigError, ErnieError
 from ernie_async.sansio.accumulate import Accumulator
 from ernie_async.sansio.rest import Request
 from ernie_async.sansio.retry import may_pass
 from ernie_async.sansio.tokens import estimate_tokens
+from ernie_async.types.wire import read_json
 
 __all__ = [
     "Continuation",
@@ -205,7 +206,7 @@ def resume_request(request: Request, form: Form, text: str, *, last_event_id: st
 
 def _read(request: Request) -> _Conversation:
     assert isinstance(request.body, bytes)
-    fields = from_json(request.body)
+    fields = read_json(request.body)
     return _Conversation(fields, list(fields.get("messages", ())))
 
 

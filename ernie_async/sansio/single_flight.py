@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from json import dumps
 
-from pydantic_core import from_json
+from ernie_async.types.wire import read_json
 
 __all__ = ["fingerprint"]
 
@@ -21,5 +21,5 @@ def fingerprint(body: bytes, headers: Mapping[str, str]) -> bytes:
     """
     own = sorted((name.lower(), value) for name, value in headers.items())
     # Half a character cannot be in it: it could not be sent.
-    text = dumps([from_json(body), own], sort_keys=True, separators=(",", ":"))
+    text = dumps([read_json(body), own], sort_keys=True, separators=(",", ":"))
     return sha256(text.encode()).digest()

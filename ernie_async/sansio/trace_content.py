@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.content import ContentPart, ImagePart, TextPart
 from ernie_async.types.messages import Message
 from ernie_async.types.tools import ToolCall
+from ernie_async.types.wire import read_json
 
 __all__ = ["input_messages", "output_messages"]
 
@@ -57,7 +58,7 @@ def _calls(calls: Sequence[ToolCall] | None) -> Iterator[Part]:
     for call in calls or ():
         arguments: Any = call.function.arguments
         with suppress(ValueError):  # else as the model wrote them
-            arguments = from_json(arguments)
+            arguments = read_json(arguments)
         yield {
             "type": "tool_call",
             "id": call.id,

@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from ernie_async.types.usage import Usage
+from ernie_async.types.wire import read_json
 
 __all__ = ["Price", "Prices", "standard_prices"]
 
@@ -78,7 +77,7 @@ class Prices(NamedTuple):
 @cache
 def standard_prices() -> Prices:
     """The table that comes with this version; its `date` says how old it is."""
-    told = from_json(Path(__file__).with_name("prices.json").read_bytes())
+    told = read_json(Path(__file__).with_name("prices.json").read_bytes())
     return Prices(
         models={
             name: tuple(Price(**tier) for tier in tiers) for name, tiers in told["models"].items()

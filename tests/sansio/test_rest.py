@@ -1,6 +1,7 @@
 """Bodies and events to models, or to the error they mean."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ernie_async.sansio.rest import is_event_stream, read_answer, read_chunk, re
 from ernie_async.types.completion import ChatCompletion
 from ernie_async.types.models import AnyAnswer, ModelList
 from ernie_async.types.usage import Usage
+from ernie_async.types.wire import read_json
 
 CHAT_V2 = Path(__file__).parents[1] / "fixtures" / "chat_v2"
 
@@ -275,3 +277,21 @@ def test_a_body_is_read_as_events_unless_it_is_plainly_something_else(
     for name in ("Content-Type", "content-type"):
         headers = {"X-Other": "json"} | ({} if content_type is None else {name: content_type})
         assert is_event_stream(headers) is is_stream
+
+
+@pytest.mark.parametrize(
+    "read_text",
+    [
+        lambda body: read(body).text,
+        lambda body: read(body.replace(b'"index":0', b'"index":null')).text,
+        lambda body: read_chunk(body.replace(b"message", b"delta")).text,
+        lambda body: read_json(body)["choices"][0]["message"]["content"],
+    ],
+    ids=["answer", "answer with nulls", "chunk", "no model"],
+)
+def test_no_text_is_remembered(read_text: Callable[[bytes], str]) -> None:
+    # What is remembered comes as the same object again; thousands of them break memory up.
+    body = b'{"choices":[{"index":0,"message":{"content":"once and never again"}}]}'
+    first, second = read_text(body), read_text(body)
+    assert first == second == "once and never again"
+    assert first is not second
