@@ -111,13 +111,13 @@ def connected(
             key = "none"
             os.environ["no_proxy"] = "*"
         runner = stack.enter_context(asyncio.Runner())
-        client = make_client(key, url, model, timeouts, Told(service))
+        client = make_client(key, url, model, timeouts, RetryNotes(service))
         stack.callback(lambda: runner.run(client.aclose()))
         yield runner, client
 
 
 def make_client(
-    key: str | None, url: str | None, model: str | None, timeouts: Timeouts, told: "Told"
+    key: str | None, url: str | None, model: str | None, timeouts: Timeouts, told: "RetryNotes"
 ) -> AsyncClient:
     """The client; if only the key is missing, say what can be done without."""
     try:
@@ -131,7 +131,7 @@ def make_client(
         ) from error
 
 
-class Told:
+class RetryNotes:
     """A hook that tells of retries, so that nobody wonders why nothing happens."""
 
     def __init__(self, service: Service) -> None:

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from ernie_async.net.credentials import IamTokens
     from ernie_async.sansio.content_filter import ContentFilter
 
-__all__ = ["Desk", "Hedger"]
+__all__ = ["AnyHedger", "Desk"]
 
 T = TypeVar("T")
 
 
-class Hedger(Protocol):
+class AnyHedger(Protocol):
     """Makes attempts of which a second one may be under way beside the first: `net.hedging`."""
 
     def attempt(
@@ -71,7 +71,7 @@ class Desk(NamedTuple):
     formless_models: set[str]  # refused `response_format`
     roster: Roster
     flights: dict[Any, Any]  # calls under way that others may share, see `net.flights`
-    hedger: "Hedger | None"
+    hedger: "AnyHedger | None"
     fallback: Sequence[Any]  # see `settings.FallbackModel`
     is_coalescing: bool
 

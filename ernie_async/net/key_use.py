@@ -7,7 +7,7 @@ from ernie_async.errors import APIError, AuthError, ErnieError, NoKeyError, Rate
 from ernie_async.net.guard import Guard
 from ernie_async.net.key_pool import PoolTokens
 from ernie_async.sansio.auth import TOKEN_REFUSED, ApiKey, MaskedStr
-from ernie_async.sansio.key_pool import Lane
+from ernie_async.sansio.key_pool import KeyLane
 
 __all__ = ["KeyUse"]
 
@@ -44,11 +44,11 @@ class KeyUse:
         self._guard = guard
         self._model = model
         self._user = user
-        self._lane: Lane | None = None
+        self._lane: KeyLane | None = None
         self._hops = 0  # since the retry policy was asked
         self._is_faulty = False  # no token could be had
         self._token: MaskedStr | None = None
-        self._renewed: set[Lane] = set()
+        self._renewed: set[KeyLane] = set()
 
     @property
     def has_key(self) -> bool:
@@ -135,7 +135,7 @@ class KeyUse:
         is_quota = isinstance(error, RateLimitError)
         return not is_quota and self._guard.may_hold(seconds, is_quota=True)
 
-    def _renews(self, lane: Lane) -> bool:
+    def _renews(self, lane: KeyLane) -> bool:
         """Whether a short-lived token was refused, and this call may ask for another one."""
         if self._token is None or lane in self._renewed or isinstance(lane.key, ApiKey):
             return False

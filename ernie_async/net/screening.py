@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ernie_async.errors import BlockedError
 from ernie_async.net.hooks import ContentFiltered, Hook, tell
-from ernie_async.sansio.answer_filter import Verdict
+from ernie_async.sansio.answer_filter import ClauseVerdict
 from ernie_async.sansio.clauses import ClauseCutter
 from ernie_async.sansio.content_filter import ContentFilter
 from ernie_async.sansio.filter_values import Channel, Clause, TextChecker
@@ -29,12 +29,12 @@ CONCURRENCY = 2
 
 async def judge(
     checkers: Sequence[TextChecker], clauses: Sequence[Clause], hooks: Sequence[Hook]
-) -> list[Verdict | None]:
+) -> list[ClauseVerdict | None]:
     """Have clauses judged; return a verdict for each, in order, or `None` where nothing is wrong.
 
     After a clause that is blocked no more are asked about, and those that follow have `None`.
     """
-    verdicts: list[Verdict | None] = []
+    verdicts: list[ClauseVerdict | None] = []
     for start in range(0, len(clauses), CONCURRENCY):
         batch = clauses[start : start + CONCURRENCY]
         if any(verdict is not None and verdict.action == "block" for verdict in verdicts):
@@ -45,7 +45,7 @@ async def judge(
 
 async def _judge_one(
     checkers: Sequence[TextChecker], clause: Clause, hooks: Sequence[Hook]
-) -> Verdict | None:
+) -> ClauseVerdict | None:
     for checker in checkers:
         verdict = await _ask(checker, clause, hooks)
         if verdict is not None:
@@ -54,7 +54,7 @@ async def _judge_one(
     return None
 
 
-async def _ask(checker: TextChecker, clause: Clause, hooks: Sequence[Hook]) -> Verdict | None:
+async def _ask(checker: TextChecker, clause: Clause, hooks: Sequence[Hook]) -> ClauseVerdict | None:
     try:
         async with asyncio.timeout(checker.timeout):
             reason = await checker.check(clause)
@@ -65,8 +65,8 @@ async def _ask(checker: TextChecker, clause: Clause, hooks: Sequence[Hook]) -> V
         if checker.on_error == "allow":
             tell(hooks, ContentFiltered(clause.channel, "allow", failure))
             return None
-        return Verdict("block", failure)
-    return None if reason is None else Verdict(checker.action, reason)
+        return ClauseVerdict("block", failure)
+    return None if reason is None else ClauseVerdict(checker.action, reason)
 
 
 async def screen_completion(

@@ -24,7 +24,7 @@ from ernie_async.net.admission import AnyPermit
 from ernie_async.net.attempt import Attempt
 from ernie_async.net.call import Call
 from ernie_async.net.deadline import Deadline
-from ernie_async.net.desk import Desk, Hedger
+from ernie_async.net.desk import AnyHedger, Desk
 from ernie_async.net.hooks import StreamResumed, brief, tell
 from ernie_async.net.reply import BusyError
 from ernie_async.sansio.accumulate import Accumulator
@@ -194,7 +194,7 @@ class ChunkSource:
             return await self._open_hedged(call, call.desk.hedger)
         return await self._open(call, may_be_empty=False)
 
-    async def _open_hedged(self, call: Call, hedger: Hedger) -> list[ChatChunk]:
+    async def _open_hedged(self, call: Call, hedger: AnyHedger) -> list[ChatChunk]:
         async def open_one(
             permit: AnyPermit | None,
         ) -> tuple[Attempt, EventLedger, list[ChatChunk]]:

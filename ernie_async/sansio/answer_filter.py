@@ -16,7 +16,7 @@ from ernie_async.sansio.filter_part import FilterPart
 from ernie_async.sansio.filter_values import Action, Clause, TextMatch
 from ernie_async.types.chunk import ChatChunk
 
-__all__ = ["AnswerFilter", "ClauseGate", "Verdict"]
+__all__ = ["AnswerFilter", "ClauseGate", "ClauseVerdict"]
 
 
 class AnswerFilter:
@@ -81,7 +81,7 @@ class AnswerFilter:
         return text if self._is_live else shown
 
 
-class Verdict(NamedTuple):
+class ClauseVerdict(NamedTuple):
     """What somebody thinks of a clause.
 
     Attributes:
@@ -125,7 +125,7 @@ class ClauseGate:
         self._chunks: list[ChatChunk] = []
         self._cutters: dict[TextKey, ClauseCutter] = {}
         self._clauses: deque[list[Clause]] = deque()  # of each piece of text
-        self._verdicts: Iterator[Verdict | None] = iter(())
+        self._verdicts: Iterator[ClauseVerdict | None] = iter(())
         self._at: Counter[TextKey] = Counter()  # how far the texts are judged
         self._is_over = False
         self.failure: BlockedError | None = None
@@ -147,7 +147,7 @@ class ClauseGate:
             self._read.close()
         return [clause for held in list(self._clauses)[n_known:] for clause in held]
 
-    def release(self, verdicts: Iterable[Verdict | None]) -> list[ChatChunk]:
+    def release(self, verdicts: Iterable[ClauseVerdict | None]) -> list[ChatChunk]:
         """Return what may be shown of the chunks, now that all they brought is judged.
 
         Args:

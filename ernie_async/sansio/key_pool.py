@@ -11,7 +11,7 @@ from ernie_async.errors import APIError, AuthError, ConfigError, QuotaError, Rat
 from ernie_async.sansio.auth import ApiKey, IamKeys, MaskedStr
 from ernie_async.sansio.refusals import CODES
 
-__all__ = ["KeyHealth", "KeyLanes", "Lane", "PooledKey", "blame"]
+__all__ = ["KeyHealth", "KeyLane", "KeyLanes", "PooledKey", "blame"]
 
 # A quota is refilled within 0 to 60 s.
 COOL_SECONDS = (5.0, 60.0)
@@ -100,7 +100,7 @@ class _Rest:
         self.reason = reason
 
 
-class Lane:
+class KeyLane:
     """One key, and how it is.
 
     Attributes:
@@ -122,21 +122,21 @@ class Lane:
         self.used: int = 0
 
     def __repr__(self) -> str:
-        return f"Lane({self.label!r})"
+        return f"KeyLane({self.label!r})"
 
 
 class KeyLanes:
     """All keys of a pool. May be shared by clients, loops and threads."""
 
     def __init__(self, keys: Sequence[PooledKey]) -> None:
-        self.lanes: tuple[Lane, ...] = tuple(
-            Lane(number, key) for number, key in enumerate(keys, start=1)
+        self.lanes: tuple[KeyLane, ...] = tuple(
+            KeyLane(number, key) for number, key in enumerate(keys, start=1)
         )
         # Of an account and a model, as quotas are.
         self._cooling: dict[tuple[str, str | None], _Rest] = {}
         self._n_chosen = 0
 
-    def choose(self, model: str | None, user: str | None, now: float) -> Lane | None:
+    def choose(self, model: str | None, user: str | None, now: float) -> KeyLane | None:
         """The key for a call; `None` if there is none at the moment.
 
         That with the fewest calls under way; of equals, the one that was not used for longest. For
@@ -156,7 +156,7 @@ class KeyLanes:
         lane.used = self._n_chosen
         return lane
 
-    def is_ready(self, lane: Lane, model: str | None, now: float) -> bool:
+    def is_ready(self, lane: KeyLane, model: str | None, now: float) -> bool:
         """Whether it may be used now."""
         return self._ready_at(lane, model) <= now
 
@@ -164,7 +164,7 @@ class KeyLanes:
         """Seconds until the first of the keys may be used."""
         return max(0.0, min(self._ready_at(lane, model) for lane in self.lanes) - now)
 
-    def refused(self, lane: Lane, model: str | None, error: APIError, now: float) -> bool:
+    def refused(self, lane: KeyLane, model: str | None, error: APIError, now: float) -> bool:
         """A call was refused. Say whether that was for its key, which then has to rest."""
         why = blame(error)
         reason = error.code or f"status {error.status}"
@@ -175,19 +175,21 @@ class KeyLanes:
             self.quarantine(lane, reason, now, is_account=why == "account")
         return why is not None
 
-    def quarantine(self, lane: Lane, reason: str, now: float, *, is_account: bool = False) -> None:
+    def quarantine(
+        self, lane: KeyLane, reason: str, now: float, *, is_account: bool = False
+    ) -> None:
         """Do not use a key for long, or all keys of its account."""
         for other in self.lanes if is_account else (lane,):
             if other.account == lane.account:
                 other.rest = other.rest or _Rest()
                 other.rest.begin(now, QUARANTINE_SECONDS, None, reason)
 
-    def cool(self, lane: Lane, reason: str, now: float) -> None:
+    def cool(self, lane: KeyLane, reason: str, now: float) -> None:
         """Do not use a key for a while, for no fault of its own."""
         lane.rest = lane.rest or _Rest()
         lane.rest.begin(now, COOL_SECONDS, None, reason)
 
-    def answered(self, lane: Lane, model: str | None, now: float) -> None:
+    def answered(self, lane: KeyLane, model: str | None, now: float) -> None:
         """A call with this key was answered."""
         if lane.rest is not None and now >= lane.rest.until:
             lane.rest = None
@@ -199,7 +201,7 @@ class KeyLanes:
         """How each key is, in the order of the pool."""
         return [self._health_of(lane, now) for lane in self.lanes]
 
-    def _health_of(self, lane: Lane, now: float) -> KeyHealth:
+    def _health_of(self, lane: KeyLane, now: float) -> KeyHealth:
         state: Literal["ready", "cooling", "quarantined"] = "ready"
         rests = [
             rest for (account, _), rest in list(self._cooling.items()) if account == lane.account
@@ -215,12 +217,12 @@ class KeyLanes:
             lane.label, lane.account, state, len(lane.held), rest.until - now, rest.reason
         )
 
-    def _ready_at(self, lane: Lane, model: str | None) -> float:
+    def _ready_at(self, lane: KeyLane, model: str | None) -> float:
         rest = self._cooling.get((lane.account, model))
         cool = rest.until if rest is not None else 0.0
         return cool if lane.rest is None else max(cool, lane.rest.until)
 
-    def _is_on_trial(self, lane: Lane, model: str | None) -> bool:
+    def _is_on_trial(self, lane: KeyLane, model: str | None) -> bool:
         return lane.rest is not None or (lane.account, model) in self._cooling
 
 

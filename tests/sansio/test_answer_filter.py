@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ernie_async.errors import BlockedError
-from ernie_async.sansio.answer_filter import AnswerFilter, ClauseGate, Verdict
+from ernie_async.sansio.answer_filter import AnswerFilter, ClauseGate, ClauseVerdict
 from ernie_async.sansio.chunk_texts import TextKey
 from ernie_async.sansio.clauses import ClauseCutter
 from ernie_async.sansio.content_filter import ContentFilter
@@ -178,11 +178,11 @@ def test_places_count_from_the_very_beginning_of_a_text() -> None:
 # What those decide who judge clauses.
 
 
-def judge(clause: Clause) -> Verdict | None:
+def judge(clause: Clause) -> ClauseVerdict | None:
     actions: dict[str, Action] = {"坏": "mask", "丢": "drop", "记": "flag"}
     for sign, action in actions.items():
         if sign in clause.text:
-            return Verdict(action, "why")
+            return ClauseVerdict(action, "why")
     return None
 
 
@@ -252,7 +252,7 @@ def test_a_clause_that_is_blocked_ends_the_text_before_it(mode: FilterMode, size
     shown, _ = released(
         gate,
         [stream_of([], pieces, is_finished=True)],
-        lambda clause: Verdict("block", "rude") if "坏" in clause.text else None,
+        lambda clause: ClauseVerdict("block", "rude") if "坏" in clause.text else None,
     )
     assert gate.failure is not None
     assert str(gate.failure) == "the content filter stopped the text (rude)"
@@ -275,7 +275,9 @@ def test_after_a_blocked_clause_nothing_of_its_chunk_is_shown() -> None:
         is_over=True,
     )
     assert [clause.text for clause in asked] == ["别的。", "坏。", "后面。", "后面。"]
-    verdicts = [Verdict("block", "why") if clause.text == "坏。" else None for clause in asked]
+    verdicts = [
+        ClauseVerdict("block", "why") if clause.text == "坏。" else None for clause in asked
+    ]
     [shown] = gate.release(verdicts)
     assert [choice.delta.content for choice in shown.choices] == ["别的。", "", ""]
     assert shown.finish_reason is None
@@ -286,9 +288,9 @@ def test_what_waits_for_its_end_is_asked_for_when_the_stream_is_over() -> None:
     assert gate.feed([chunk(says("半句"))], is_over=False) == []
     assert gate.release([]) == []
     assert gate.feed([], is_over=True) == [Clause("半句")]
-    [last] = gate.release([Verdict("mask", "why")])
+    [last] = gate.release([ClauseVerdict("mask", "why")])
     assert last.text == "**"
     gate = ClauseGate(WORDS)
     gate.feed([chunk(says("半句"))], is_over=True)
-    assert gate.release([Verdict("block", "why")]) == []
+    assert gate.release([ClauseVerdict("block", "why")]) == []
     assert gate.failure is not None

@@ -13,8 +13,8 @@ from ernie_async.sansio.key_pool import (
     COOL_SECONDS,
     QUARANTINE_SECONDS,
     Blame,
+    KeyLane,
     KeyLanes,
-    Lane,
     PooledKey,
     blame,
 )
@@ -33,7 +33,7 @@ def lanes_of(n: int, *, account: str | None = None) -> KeyLanes:
     return KeyLanes([PooledKey(f"bce-v3/ALTAK-planted{i}/x", account=account) for i in range(n)])
 
 
-def take(lanes: KeyLanes, now: float = 0.0, user: str | None = None, model: str = "m") -> Lane:
+def take(lanes: KeyLanes, now: float = 0.0, user: str | None = None, model: str = "m") -> KeyLane:
     lane = lanes.choose(model, user, now)
     assert lane is not None
     lane.held.append(None)
