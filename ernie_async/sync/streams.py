@@ -24,6 +24,9 @@ Y = TypeVar("Y")
 class _Steps(Generic[Y]):
     """The steps of one stream, taken in the thread of its client.
 
+    When the client is closed, a stream that was begun goes on telling: what it had read already,
+    then how it ended.
+
     Args:
         step: Gets what comes next, or raises `StopAsyncIteration`.
         leave: Closes the connection.
@@ -39,6 +42,7 @@ class _Steps(Generic[Y]):
         self._step = step
         self._leave = leave
         self._thread = thread
+        self._has_begun = False  # a step was taken, and did not fail
 
     def next(self) -> Y:
         try:
@@ -48,7 +52,9 @@ class _Steps(Generic[Y]):
 
     def run(self, steps: Callable[[], Awaitable[T]]) -> T:
         """Take several, for what comes of them."""
-        return self._thread.run(steps)
+        value = self._thread.run(steps, has_begun=self._has_begun)
+        self._has_begun = True
+        return value
 
     def close(self) -> None:
         if self._thread.is_running:
