@@ -36,7 +36,7 @@ if room.now > now then -- the clock was set back, or this is another server: kee
   for _, name in ipairs(moments) do room[name] = max(0, room[name] - back) end
 end
 
--- What the service told is the limit if it is lower than ours. sansio/shared_lane.py says the same.
+-- What the service told is the limit if it is lower than ours. sansio/shared_step.py says the same.
 local function quota_of(quota, burst, told)
   if quota < 0 then return 0, 0 end
   if burst >= 0 and told > 0 and told < quota then burst = min(burst, max(1, told)) end

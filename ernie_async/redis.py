@@ -1,8 +1,8 @@
 """A limiter that several processes share, through Redis (5 or newer) or Valkey.
 
 Needs the package redis (`pip install 'ernie-async[redis]'`). What the server does is in
-`redis.lua`, what a process knows of it in `sansio.shared_lane`, and who talks to it when in
-`net.courier`. Here is what is Redis' own: keys
+`redis.lua`, what is said to it and by it in `sansio.shared_step`, what a process knows of it in
+`sansio.shared_lane`, and who talks to it when in `net.courier`. Here is what is Redis' own: keys
 and microseconds. The connections are those of `redis_server`.
 """
 
@@ -34,7 +34,8 @@ from ernie_async.redis_server import (
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.pause import PROBE_SECONDS, PROBING_SECONDS
-from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane
+from ernie_async.sansio.shared_lane import SharedLane
+from ernie_async.sansio.shared_step import Answer, Ask
 
 __all__ = ["RedisLimiter", "SharedPermit"]
 

@@ -115,6 +115,43 @@ def test_leaving_a_stream_after_its_client_does_nothing(mock_ernie: MockErnie) -
     assert whole.snapshot().finish_reason
 
 
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_a_stream_tells_that_its_client_was_closed(mock_ernie: MockErnie, coalesce: bool) -> None:
+    """Between two chunks, when nobody waits: as a stream of an `AsyncClient` does."""
+    mock_ernie.default(reply("[" + "1, " * 200 + "2]", chunk_ms=5))
+    with Client("k", base_url=mock_ernie.base_url, coalesce=coalesce) as client:
+        stream, items = client.stream("hi"), client.stream_parse("hi", into=list[int])
+        texts = [next(stream).text]
+        assert next(items) == 1
+    closed = "the client was closed before this call was over"
+    with pytest.raises(InterruptedStreamError, match=closed) as caught:
+        texts += [chunk.text for chunk in stream]
+    assert caught.value.reason == closed
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "".join(texts)
+    with pytest.raises(InterruptedStreamError):
+        stream.final()
+    with pytest.raises(InterruptedStreamError, match=closed) as caught:
+        list(items)
+    assert caught.value.partial is not None
+    assert caught.value.partial.text.startswith("[1,")
+    with pytest.raises(InterruptedStreamError, match=closed):
+        items.final()
+    assert len(mock_ernie.requests) == 2
+
+
+def test_a_closed_client_begins_no_stream_and_keeps_a_whole_one(mock_ernie: MockErnie) -> None:
+    with Client("k", base_url=mock_ernie.base_url) as client:
+        whole, new = client.stream("hi"), client.stream("hi")
+        text = whole.text()
+    assert whole.final().text == text
+    assert list(whole) == []
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="this client is closed"):
+            next(new)
+    assert len(mock_ernie.requests) == 1
+
+
 def test_closing_does_not_wait_for_those_in_line(mock_ernie: MockErnie) -> None:
     mock_ernie.script(stall(1))
     errors: list[BaseException] = []

@@ -19,7 +19,8 @@ from ernie_async.errors import ConfigError, DeadlineError, LimiterError
 from ernie_async.net.admission import Held
 from ernie_async.net.limiter import Permit
 from ernie_async.sansio.rate_headers import RateHeaders
-from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane, SharedTicket
+from ernie_async.sansio.shared_lane import SharedLane, SharedTicket
+from ernie_async.sansio.shared_step import Answer, Ask
 
 __all__ = ["Courier", "Link", "SharedPermit"]
 

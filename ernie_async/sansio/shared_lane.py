@@ -1,8 +1,9 @@
 """One event loop's part of a lane that processes share: who waits, what is promised, what to tell.
 
 What all processes have in common is kept by a server, which is asked in steps: `ask` says what to
-send, `hear` what the answer means, `lost` that there was none. Knows no server and no clock; times
-are seconds of the caller's. What a lane is that nobody shares, is in `sansio.lane`.
+send, `hear` what the answer means, `lost` that there was none. What is sent and what comes back
+stands in `sansio.shared_step`. Knows no server and no clock; times are seconds of the caller's.
+What a lane is that nobody shares, is in `sansio.lane`.
 
 The server grants what can go at once, and promises a moment to one call more. So each process has
 one promise at most, whoever of its calls takes it, and processes that wait take turns.
@@ -10,14 +11,15 @@ one promise at most, whoever of its calls takes it, and processes that wait take
 
 from itertools import islice
 from math import inf
-from typing import Generic, Literal, NamedTuple, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from ernie_async.sansio.adaptive import Adaptive, ConcurrencyControl
-from ernie_async.sansio.bucket import Limits, default_burst
+from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.line import Line, Ticket
 from ernie_async.sansio.rate_headers import RateHeaders
+from ernie_async.sansio.shared_step import Answer, Ask, Verdict, shared_quota
 
-__all__ = ["Answer", "Ask", "SharedLane", "SharedTicket", "Verdict", "shared_quota"]
+__all__ = ["SharedLane", "SharedTicket"]
 
 # Calls asked for in one step. More would only make the steps of others wait.
 BATCH = 64
@@ -49,73 +51,6 @@ class SharedTicket(Ticket):
 
 
 T = TypeVar("T", bound=SharedTicket)
-
-
-class Verdict(NamedTuple):
-    """What the service said of the quota. See `sansio.pause`, which obeys the same rules.
-
-    Attributes:
-        what: It refused a call, or said that this one was the last, or answered one.
-        pause: The number of the last pause when that call was admitted.
-        retry_after: Seconds to wait, if the service said so.
-    """
-
-    what: Literal["refused", "spent", "succeeded"]
-    pause: int
-    retry_after: float | None = None
-
-
-class Ask(NamedTuple):
-    """What to send.
-
-    Attributes:
-        held: Calls under way, and promised.
-        requests: To put back,
-        tokens: and tokens; below 0 to take.
-        promise: The promise among what is put back; 0 for none.
-        verdict: What the service said.
-        told: The limits that the service told: requests and tokens per minute.
-        age: Seconds that the first of those wanted has waited, as far as they count.
-        wanted: Tokens of each, and seconds it would wait.
-    """
-
-    held: int
-    requests: float
-    tokens: float
-    promise: int
-    verdict: Verdict | None
-    told: tuple[float | None, float | None]
-    age: float
-    wanted: list[tuple[int, float]]
-
-
-class Answer(NamedTuple):
-    """What the server says.
-
-    Attributes:
-        waits: Seconds, for each wanted call that it dealt with; below 0 if the call would not wait
-            so long.
-        promise: The latest moment promised, as the server knows it.
-        others: Other processes in line.
-        is_in_line: Whether this one is: for a call to end, or a pause.
-        look_in: Seconds after which to ask again, if it is.
-        pause: The number of the last pause.
-        paused_for: Seconds that it still lasts.
-        is_probing: Whether single calls are let through, to see whether the pause may end.
-        full_in: Seconds after which the buckets of requests and of tokens are full.
-        told: The limits that the service told.
-    """
-
-    waits: list[float]
-    promise: int
-    others: int
-    is_in_line: bool
-    look_in: float
-    pause: int
-    paused_for: float
-    is_probing: bool
-    full_in: tuple[float, float]
-    told: tuple[float | None, float | None]
 
 
 class _Promise(NamedTuple, Generic[T]):
@@ -462,17 +397,3 @@ class SharedLane(Generic[T]):
         ticket.full_at = full_at
         ticket.granted_at = now
         return [ticket]
-
-
-def shared_quota(
-    quota: float | None, burst: float | None, told: float | None
-) -> tuple[float, float]:
-    """A quota per minute, and what may go at once, after the service told what it allows.
-
-    `redis.lua` says the same. An unlimited quota stays so, as infinity.
-    """
-    if quota is None:
-        return inf, inf
-    if told is None or told >= quota:
-        return quota, default_burst(quota) if burst is None else burst
-    return told, default_burst(told) if burst is None else min(burst, max(1.0, told))

@@ -1,6 +1,6 @@
 """Streams without `await`: what `Client.stream` and `Client.stream_parse` return."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from ernie_async.net.hooks import StreamResumed
@@ -21,21 +21,58 @@ T = TypeVar("T")
 Y = TypeVar("Y")
 
 
+class _Steps(Generic[Y]):
+    """The steps of one stream, taken in the thread of its client.
+
+    When the client is closed, a stream that was begun goes on telling: what it had read already,
+    then how it ended.
+
+    Args:
+        step: Gets what comes next, or raises `StopAsyncIteration`.
+        leave: Closes the connection.
+        thread: Where the stream is read.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[], Awaitable[Y]],
+        leave: Callable[[], Awaitable[None]],
+        thread: LoopThread,
+    ) -> None:
+        self._step = step
+        self._leave = leave
+        self._thread = thread
+        self._has_begun = False  # a step was taken, and did not fail
+
+    def next(self) -> Y:
+        try:
+            return self.run(self._step)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def run(self, steps: Callable[[], Awaitable[T]]) -> T:
+        """Take several, for what comes of them."""
+        value = self._thread.run(steps, has_begun=self._has_begun)
+        self._has_begun = True
+        return value
+
+    def close(self) -> None:
+        if self._thread.is_running:
+            self.run(self._leave)
+
+
 class SyncChatStream:
     """An answer as it is being written, from `Client.stream`. See `ChatStream`."""
 
     def __init__(self, stream: ChatStream, thread: LoopThread) -> None:
         self._stream = stream
-        self._thread = thread
+        self._steps = _Steps(stream.__anext__, stream.aclose, thread)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> ChatChunk:
-        try:
-            return self._thread.run(self._stream.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
+        return self._steps.next()
 
     def __enter__(self) -> Self:
         return self
@@ -45,16 +82,15 @@ class SyncChatStream:
 
     def close(self) -> None:
         """Leave the stream: the connection is closed at once."""
-        if self._thread.is_running:
-            self._thread.run(self._stream.aclose)
+        self._steps.close()
 
     def final(self) -> ChatCompletion:
         """Read the rest and return the whole answer."""
-        return self._thread.run(self._stream.final)
+        return self._steps.run(self._stream.final)
 
     def text(self) -> str:
         """Read the rest and return the whole text."""
-        return self._thread.run(self._stream.text)
+        return self._steps.run(self._stream.text)
 
     def text_deltas(self) -> Iterator[str]:
         """Iterate over the text alone, piece by piece; none of the pieces is empty."""
@@ -117,16 +153,13 @@ class SyncParsedStream(Generic[Y, T]):
 
     def __init__(self, stream: "ParsedStream[Y, T]", thread: LoopThread) -> None:
         self._stream = stream
-        self._thread = thread
+        self._steps = _Steps(stream.__anext__, stream.aclose, thread)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Y:
-        try:
-            return self._thread.run(self._stream.__anext__)
-        except StopAsyncIteration:
-            raise StopIteration from None
+        return self._steps.next()
 
     def __enter__(self) -> Self:
         return self
@@ -136,12 +169,11 @@ class SyncParsedStream(Generic[Y, T]):
 
     def close(self) -> None:
         """Leave the stream: the connection is closed at once."""
-        if self._thread.is_running:
-            self._thread.run(self._stream.aclose)
+        self._steps.close()
 
     def final(self) -> T:
         """Read the rest and return the whole value."""
-        return self._thread.run(self._stream.final)
+        return self._steps.run(self._stream.final)
 
     @property
     def usage(self) -> Usage | None:

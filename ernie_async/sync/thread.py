@@ -33,14 +33,24 @@ class LoopThread:
         """Whether it was needed so far, and is not closed."""
         return self._portal is not None
 
-    def run(self, function: Callable[[], Awaitable[T]]) -> T:
+    def run(self, function: Callable[[], Awaitable[T]], *, has_begun: bool = False) -> T:
         """Run a coroutine there, wait for it, and cancel it if the wait is broken off.
+
+        Args:
+            function: Makes it.
+            has_begun: It goes on with what ran there before, and can say how that ended when the
+                client is closed. Then it runs in a thread of its own.
 
         Raises:
             ConfigError: The client is closed.
             DrainError: It was closed meanwhile.
         """
-        future = self._started().start_task_soon(function)
+        portal = self._started()
+        if portal is None:
+            if has_begun:
+                return _run_alone(function)
+            raise ConfigError("this client is closed; make a new one")
+        future = portal.start_task_soon(function)
         try:
             return future.result()
         except CancelledError:
@@ -50,10 +60,11 @@ class LoopThread:
             future.cancel()
         raise DrainError("the client was closed before this call was over")
 
-    def _started(self) -> "BlockingPortal":
+    def _started(self) -> "BlockingPortal | None":
+        """The way into the thread; `None` if the client is closed."""
         with self._lock:
             if self._is_closed:
-                raise ConfigError("this client is closed; make a new one")
+                return None
             if self._portal is None:
                 self._portal = Future()
                 thread = threading.Thread(
@@ -101,6 +112,13 @@ def _serve(started: "Future[BlockingPortal]") -> None:
         if started.done():
             raise
         started.set_exception(error)
+
+
+def _run_alone(function: Callable[[], Awaitable[T]]) -> T:
+    from anyio.from_thread import start_blocking_portal  # as above
+
+    with start_blocking_portal() as portal:
+        return portal.call(function)
 
 
 def _end(portal: "Future[BlockingPortal]", thread: threading.Thread) -> None:

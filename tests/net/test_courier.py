@@ -9,7 +9,8 @@ import pytest
 from ernie_async.errors import DeadlineError, LimiterError
 from ernie_async.net.courier import Courier, SharedPermit
 from ernie_async.sansio.bucket import Limits
-from ernie_async.sansio.shared_lane import Answer, Ask, SharedLane
+from ernie_async.sansio.shared_lane import SharedLane
+from ernie_async.sansio.shared_step import Answer, Ask
 
 pytestmark = pytest.mark.anyio
 

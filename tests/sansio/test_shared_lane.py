@@ -7,14 +7,8 @@ import pytest
 from ernie_async.sansio.adaptive import Adaptive
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.rate_headers import RateHeaders
-from ernie_async.sansio.shared_lane import (
-    BATCH,
-    Answer,
-    SharedLane,
-    SharedTicket,
-    Verdict,
-    shared_quota,
-)
+from ernie_async.sansio.shared_lane import BATCH, SharedLane, SharedTicket
+from ernie_async.sansio.shared_step import Answer, Verdict, shared_quota
 
 NOTHING = Answer(
     waits=[],
