@@ -13,12 +13,12 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from ernie_async.types.chunk import ChatChunk, ChunkChoice, Delta
+from ernie_async.types.wire import read_json
 
 __all__ = ["ChunkTemplate", "PlainChunks", "is_plain"]
 
-# Where the text of an event is, if it is written without escapes. One without any is the last one,
-# most likely, and worth no template.
-TEXT = re.compile(rb'"content": ?"([^"\\]+)"')
+# Where the text of an event is. One without any is most likely the last one, and worth no template.
+TEXT = re.compile(rb'"content": ?"((?:[^"\\]|\\.)+)"')
 
 # What a text in JSON does not hold as it is.
 SPECIAL = b'"\\' + bytes(range(0x20))
@@ -76,6 +76,16 @@ class PlainChunks(list[ChatChunk]):
         self.texts: Sequence[str] = texts
 
 
+def _read_text(written: bytes) -> str:
+    """What is written with escapes between two quotation marks.
+
+    Raises:
+        ValueError: It is not one text.
+    """
+    text: str = read_json(b'"%b"' % written)
+    return text
+
+
 class ChunkTemplate:
     """Plain events that are alike but for their text. Serves one stream.
 
@@ -125,14 +135,15 @@ class ChunkTemplate:
         # `read`: most likely several events.
         if not 0 <= len(event) - first + last <= SHORT:
             return None
+        raw = event[first:last]
         try:
-            text = event[first:last].decode()
-        except UnicodeDecodeError:
+            if b"\\" in raw:
+                return self._make([_read_text(raw)], [])
+            text = raw.decode()
+        except ValueError:
             return None
         # A wide space is not printable either, and is left to `read`.
-        if '"' in text or "\\" in text or not text.isprintable():
-            return None
-        return self._make([text], [])
+        return None if '"' in text or not text.isprintable() else self._make([text], [])
 
     def read(self, events: bytes) -> tuple[PlainChunks, int]:
         """Read whole events as they came, `data: ` and the empty line with each.
@@ -147,23 +158,22 @@ class ChunkTemplate:
             events = events[: events.rfind(self._after) + len(self._after)]
         size, first, last = len(events), self._first, self._last
         texts = events[first:last]
-        n_breaks = 0
+        cut = [texts]
         if b"\n" in texts:
             # Cut at the empty lines, which are found faster than all that stands between two texts.
             cut = [event[first : last + 2] for event in events[:-2].split(b"\n\n")]
-            texts, n_breaks = b"\n".join(cut), len(cut) - 1
+            texts = b"\n".join(cut)
             between = self._after + self._before
             if self._before + between.join(cut) + self._after != events:
                 return PlainChunks(), 0
         elif len(texts) != size - first + last:
             return PlainChunks(), 0  # what stands before and after the text overlaps
-        if len(texts.translate(None, SPECIAL)) != len(texts) - n_breaks:
-            return PlainChunks(), 0
+        is_literal = len(texts.translate(None, SPECIAL)) == len(texts) - len(cut) + 1
         try:
-            chunks = PlainChunks(texts.decode().split("\n"))
-        except UnicodeDecodeError:
+            said = texts.decode().split("\n") if is_literal else [*map(_read_text, cut)]
+        except ValueError:
             return PlainChunks(), 0
-        return self._make(chunks.texts, chunks), size
+        return self._make(said, PlainChunks(said)), size
 
     def _make(self, texts: Sequence[str], chunks: Chunks) -> Chunks:
         # What pydantic's `model_construct` does, without asking what is known here.

@@ -47,20 +47,34 @@ def sent(chunk: ChatChunk) -> tuple[set[str], ...]:
     return chunk.model_fields_set, choice.model_fields_set, choice.delta.model_fields_set
 
 
-@given(st.lists(st.text(), min_size=1, max_size=5))
-def test_whatever_the_texts_are_the_chunks_are_the_parsers(texts: list[str]) -> None:
-    events = [data(text) for text in texts]
+# Some are written with escapes, as they often are in Markdown.
+TEXTS = st.text() | st.text('a\n"\\量')
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5), st.booleans())
+def test_whatever_the_texts_are_the_chunks_are_the_parsers(
+    texts: list[str], ascii_only: bool
+) -> None:
+    events = [data(text, ascii_only=ascii_only) for text in texts]
     made, taken = template().read(packet(*events))
     parsed = [read_chunk(event) for event in events]
-    if not taken:  # one of them is written with an escape
-        assert any(json.dumps(text, ensure_ascii=False) != f'"{text}"' for text in texts)
-        return
     assert taken == len(packet(*events))
     assert made == parsed
     assert [sent(chunk) for chunk in made] == [sent(chunk) for chunk in parsed]
     assert [c.model_dump_json() for c in made] == [c.model_dump_json() for c in parsed]
     assert pickle.loads(pickle.dumps(made)) == parsed
     assert [chunk.model_copy(deep=True) for chunk in made] == parsed
+    for event, chunk in zip(events, parsed, strict=True):
+        alone = template().read_one(packet(event))
+        assert alone is None or alone == [chunk]
+
+
+@pytest.mark.parametrize("text", ["x\ny", 'say "x"', "C:\\", "\t", "| a |\n|---|\n"])
+def test_a_text_with_escapes_is_read_alone_and_makes_a_template(text: str) -> None:
+    event = data(text)
+    for known in template(), template(event):
+        assert known.read_one(packet(event)) == [read_chunk(event)]
+        assert known.read(packet(event))[0].texts == [text]
 
 
 def test_chunks_share_no_field_that_could_be_changed() -> None:
@@ -75,9 +89,11 @@ def test_chunks_share_no_field_that_could_be_changed() -> None:
     [
         data("x", created=1760000001),
         data("x", usage={"total_tokens": 1}),
-        data("x\ny"),
-        data('say "x"'),
-        data("量", ascii_only=True),
+        data("x").replace(b'"x"', b'"\\x"'),
+        data("x").replace(b'"x"', b'"\\ud800"'),
+        data("x").replace(b'"x"', b'"\\n\t"'),
+        data("x").replace(b'"x"', b'"x\\"'),
+        data("x").replace(b'"x"', b'"\\n","content":"x"'),
         data("x").replace(b'"x"', b'"\xff"'),
         data("x").replace(b'"x"', b'"\t"'),
         data("x") + b" ",
@@ -135,7 +151,6 @@ def test_other_bytes_around_events_are_left_to_the_decoder() -> None:
         data("x").replace(b'"flag": 0', b'"flag": 1'),
         data("x").replace(b'"finish_reason": null', b'"finish_reason": "stop"'),
         data("x").replace(b'"index": 0', b'"index": 1'),
-        data("line\n"),
         data(""),
         # It is found before it is read, and is no JSON then.
         data("x")[:-1],
