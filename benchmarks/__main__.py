@@ -7,6 +7,7 @@ both sides; a cell shows the median over all rounds and, in brackets, the least 
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import machine, runs, table
 from benchmarks.contenders import ENVIRONMENTS, FLOOR, MODULES
+from benchmarks.options import positive
 from benchmarks.questions import QUESTIONS
 from benchmarks.worker import LOOPS
 
@@ -41,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
         return [name for name in known if name in chosen]
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {FEW_ROUNDS} with --quick")
+    parser.add_argument("--rounds", type=positive, help=f"{ROUNDS}, or {FEW_ROUNDS} with --quick")
     parser.add_argument("--quick", action="store_true", help="small sizes, about a minute")
     parser.add_argument(
         "--only",
@@ -70,7 +72,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write every single number, after each round"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {str(options.json.parent)!r}")
+    return options
 
 
 def say(line: str) -> None:
@@ -91,7 +96,7 @@ def importable(bench: runs.Bench, contenders: Sequence[str]) -> dict[str, dict[s
 
 def rounds_of(contender: str, question: str, rounds: int) -> int:
     """How many of the rounds ask a contender a question."""
-    if contender in SLOW:
+    if contender in SLOW and QUESTIONS[question].measure is not None:  # an import is quick
         return min(rounds, SLOW_ROUNDS)
     return min(rounds, FEW_ROUNDS) if QUESTIONS[question].is_memory else rounds
 
@@ -108,8 +113,7 @@ def measure(
     for number in range(rounds):
         for name in questions:
             say(f"round {number + 1} of {rounds}: {name}")
-            for turn in range(len(contenders)):
-                contender = contenders[(turn + number) % len(contenders)]
+            for contender in random.Random(f"{number} {name}").sample(contenders, len(contenders)):
                 if (name, contender) in failed or not QUESTIONS[name].is_put_to(contender):
                     continue
                 if number >= rounds_of(contender, name, rounds):
@@ -162,7 +166,7 @@ def main() -> None:
     if rounds > FEW_ROUNDS:
         print(f"Whatever is counted in bytes: {FEW_ROUNDS} rounds.")
     if rounds > SLOW_ROUNDS:
-        print(f"{', '.join(SLOW)}: {SLOW_ROUNDS} round.")
+        print(f"{', '.join(SLOW)}: {SLOW_ROUNDS} round, but for the import.")
     for note in table.footnotes(chosen):
         print(note)
 

@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks.contenders import KEY, MODEL
 from benchmarks.load_server import Mode
 from benchmarks.machine import describe, limit_memory, peak_bytes, pick_cores, pin
+from benchmarks.options import positive
 
 CONCURRENCY = 64
 
@@ -165,8 +166,8 @@ def compare(ways: Sequence[str], lines: int, rounds: int, memory: float) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--lines", type=positive, default=20_000)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--contenders", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--memory", type=float, default=12.0, help="GiB that a way may take")
     parser.add_argument("--way", choices=WAYS)

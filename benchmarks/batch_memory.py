@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.contenders import KEY, MODEL
 from benchmarks.load_server import Mode
 from benchmarks.machine import resident_bytes
+from benchmarks.options import positive
 from ernie_async import AsyncClient
 from ernie_async.batch import BatchRunner
 
@@ -47,8 +48,8 @@ async def run(port: int, lines: int, concurrency: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=200_000)
-    parser.add_argument("--concurrency", type=int, default=256)
+    parser.add_argument("--lines", type=positive, default=200_000)
+    parser.add_argument("--concurrency", type=positive, default=256)
     options = parser.parse_args()
     command = [sys.executable, "-m", "benchmarks.load_server"]
     with subprocess.Popen(

@@ -18,6 +18,7 @@ from typing import IO, Literal
 
 from benchmarks.chaos_server import text_of
 from benchmarks.machine import allow_descriptors, open_descriptors
+from benchmarks.options import positive
 from ernie_async import (
     AsyncClient,
     ErnieError,
@@ -159,7 +160,7 @@ def pipes(server: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--streams", type=positive, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="50 streams, at a higher pace")
     arguments = parser.parse_args()

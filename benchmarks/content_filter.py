@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from benchmarks.contenders import KEY, MODEL, PROMPT
 from benchmarks.load_server import Mode
 from benchmarks.machine import describe, pick_cores, pin, resident_bytes
+from benchmarks.options import positive
 from benchmarks.table import spread
 from ernie_async import AsyncClient, ContentFilter
 
@@ -163,7 +164,7 @@ def compare_streams(port: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--alone", nargs=2, metavar=("FILTER", "TERMS"))
     given = parser.parse_args()
     if given.alone:

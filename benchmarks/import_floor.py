@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.import_time import STATEMENTS
 from benchmarks.machine import describe
+from benchmarks.options import positive
 
 FLOOR, OURS = STATEMENTS["floor"], STATEMENTS["ours"]
 
@@ -66,7 +67,7 @@ def make_hollow(folder: Path) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--rounds", type=positive, default=31)
     rounds = parser.parse_args().rounds
     for what, value in describe().items():
         print(f"{what}: {value}")

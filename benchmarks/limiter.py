@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from benchmarks.machine import describe, library_version, pick_cores, pin
+from benchmarks.options import positive
 from ernie_async import Limiter, Limits
 
 PLENTY = 1e9  # a minute
@@ -240,7 +241,7 @@ def cell(values: list[float], question: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--redis", metavar="URL", help="a server, instead of starting one")
     options = parser.parse_args()
     core, other = pick_cores()

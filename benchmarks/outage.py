@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from benchmarks.machine import allow_descriptors
+from benchmarks.options import positive
 from ernie_async import AsyncClient, Breaker, BreakerPolicy, ErnieError, RetryPolicy
 
 Way = Literal["503", "dropped"]
@@ -194,7 +195,7 @@ SETTINGS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=1000)
+    parser.add_argument("--calls", type=positive, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0, help="how long the server is down")
     arguments = parser.parse_args()
     allow_descriptors(4 * arguments.calls + 200)

@@ -13,6 +13,7 @@ from time import process_time
 
 from pydantic import BaseModel
 
+from benchmarks.options import positive
 from ernie_async.sansio.partial import JSONReader
 from ernie_async.sansio.shapes import shape_of
 
@@ -64,7 +65,7 @@ SHAPE = shape_of(Stock)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=positive, default=15)
     rounds = parser.parse_args().rounds
     gc.disable()  # it would run for whoever makes objects at the wrong moment
     print("| characters | piece | pieces | shown | ratio to one parse | ns a character |")

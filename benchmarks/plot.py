@@ -137,7 +137,8 @@ def write_table(page: Path, run: Mapping[str, Any], results: dict[str, dict[str,
     chosen = {name: QUESTIONS[name] for name in results}
     shown = table.render(chosen, results, list(run["versions"]), is_brief=True)
     machine = "\n".join(f"    {line}" for line in caption(run).splitlines())
-    page.write_text(f"{before}{begin}\n\n{machine}\n\n{shown}\n\n{end}{after}", "utf-8")
+    notes = "\n".join(f"- {note}" for note in table.footnotes(chosen))
+    page.write_text(f"{before}{begin}\n\n{machine}\n\n{shown}\n\n{notes}\n\n{end}{after}", "utf-8")
 
 
 def main() -> None:
@@ -146,6 +147,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--page", type=Path, help="a Markdown page with the two marks")
     options = parser.parse_args()
+    if not options.results.is_file():
+        parser.error(f"there is no file {str(options.results)!r}; --json of the suite writes one")
     run, results = read(options.results)
     options.folder.mkdir(parents=True, exist_ok=True)
     use_fixed_style()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from benchmarks.contenders import KEY, MODEL, PROMPT
 from benchmarks.machine import pick_cores, pin
+from benchmarks.options import positive
 from ernie_async import AsyncClient, ReadBuffer
 
 CHUNKS = 60
@@ -86,7 +87,7 @@ def run(port: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     rounds = parser.parse_args().rounds
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 5000), hard))

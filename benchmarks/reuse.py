@@ -24,6 +24,7 @@ import trustme
 from benchmarks.contenders import ANSWER, KEY, MODEL, PROMPT
 from benchmarks.load_server import Mode
 from benchmarks.machine import describe, pick_cores, pin
+from benchmarks.options import positive
 from ernie_async import AsyncClient
 
 WARM_UP = 5
@@ -101,8 +102,8 @@ def base_url(core: int | None, certificate: Path | None) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--requests", type=positive, default=200)
+    parser.add_argument("--rounds", type=positive, default=7)
     options = parser.parse_args()
     core, server_core = pick_cores()
     pin(core)

@@ -20,6 +20,7 @@ from benchmarks.contenders import load
 from benchmarks.load_server import Mode
 from benchmarks.machine import MANY, allow_descriptors, describe, pin, resident_bytes
 from benchmarks.measure import OPENED_AT_ONCE, Load, Streams, warm_client
+from benchmarks.options import positive
 
 CONTENDERS = ("floor", "ours")
 COUNTS = (1, 10, 100, 1_000, 5_000, 10_000)
@@ -130,16 +131,16 @@ def plot(found: dict[str, dict[int, Costs]], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument(
         "--counts",
-        type=lambda text: [int(count) for count in text.split(",")],
+        type=lambda text: [positive(count) for count in text.split(",")],
         default=COUNTS,
         metavar="STREAMS,...",
     )
     parser.add_argument("--plot", type=Path, metavar="FOLDER")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
-    parser.add_argument("--streams", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--streams", type=positive, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

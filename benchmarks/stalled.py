@@ -13,6 +13,7 @@ from benchmarks.contenders import KEY, MODEL, PROMPT
 from benchmarks.load_server import Mode
 from benchmarks.machine import allow_descriptors, resident_bytes
 from benchmarks.measure import Load
+from benchmarks.options import positive
 from ernie_async import AsyncClient, ChatStream
 
 CHUNKS = 1_000_000
@@ -45,7 +46,7 @@ async def hold(port: int, streams: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--streams", type=positive, default=1000)
     streams = parser.parse_args().streams
     allow_descriptors(4 * streams + 200)
     command = [sys.executable, "-m", "benchmarks.load_server"]

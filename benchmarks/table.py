@@ -51,7 +51,7 @@ def row(
     verdict = ""
     for contender in contenders:
         numbers = compared(question, results.get(contender, {}), floor)
-        cells.append(spread(numbers, unit_shown, sign, is_brief=is_brief))
+        cells.append(spread(numbers, unit_shown, sign, is_brief=is_brief and contender != OURS))
         if contender == OURS and numbers and question.at_most is not None:
             verdict = " met" if statistics.median(numbers) <= question.at_most else " MISSED"
     if question.at_most is None:
@@ -72,7 +72,7 @@ def render(
         questions: The rows, by name.
         results: Values by question, contender and round, in seconds or bytes.
         contenders: The columns; the floor need not be among them.
-        is_brief: Medians only.
+        is_brief: Medians only, but for ours.
     """
     others = [contender for contender in contenders if contender != FLOOR]
     rows = [["measure", FLOOR, *others, "ours at most"]]

@@ -111,11 +111,33 @@ def test_who_has_an_environment_runs_in_it(tmp_path: Path, monkeypatch: pytest.M
     assert runs.python_of("qianfan") == str(own)
 
 
-def test_a_brief_row_has_medians_and_no_verdict_where_no_line_is_drawn() -> None:
-    rounds = {"floor": {0: 40e-6, 1: 50e-6}, "ours": {0: 52e-6, 1: 60e-6}}
-    cells = table.row(QUESTIONS["paced"], rounds, ["ours"], is_brief=True)
-    assert cells[1:] == ["45.0 µs", "1.25", "1.45 met"]
+def test_a_brief_row_has_medians_our_spread_and_no_verdict_where_no_line_is_drawn() -> None:
+    ours = {0: 52e-6, 1: 60e-6}
+    rounds = {"floor": {0: 40e-6, 1: 50e-6}, "typed": ours, "ours": ours}
+    cells = table.row(QUESTIONS["paced"], rounds, ["typed", "ours"], is_brief=True)
+    assert cells[1:] == ["45.0 µs", "1.25", "1.25 (1.20 to 1.30)", "1.45 met"]
     assert table.row(QUESTIONS["first-p99"], rounds, ["ours"], is_brief=True)[-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "told"),
+    [
+        ("benchmarks", ["--rounds", "0"], "'0' is not a whole number from 1"),
+        ("benchmarks", ["--json", "nowhere/x.json"], "there is no folder 'nowhere'"),
+        ("benchmarks.scale", ["--counts", "1,0"], "'0' is not a whole number from 1"),
+        ("benchmarks.soak", ["--streams", "2"], "at least 3"),
+        ("benchmarks.plot", ["nothing.json", "nowhere"], "there is no file 'nothing.json'"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_anything_is_started(
+    module: str, options: list[str], told: str
+) -> None:
+    if module.endswith("plot"):
+        pytest.importorskip("matplotlib", reason="the extra benchmarks draws")
+    command = [sys.executable, "-m", module, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert told in done.stderr
 
 
 def test_pictures_are_the_same_twice_and_say_where_they_come_from(tmp_path: Path) -> None:
