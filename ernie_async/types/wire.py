@@ -9,14 +9,14 @@ that live longer, and a process that streams would grow for hours. So only the n
 """
 
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import from_json
 
 __all__ = ["AnswerModel", "RequestModel", "read_json"]
 
-read_json = partial(from_json, cache_strings="keys")
+read_json: partial[Any] = partial(from_json, cache_strings="keys")
 
 
 class RequestModel(BaseModel):
