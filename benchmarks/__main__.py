@@ -75,6 +75,8 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json: there is no folder {str(options.json.parent)!r}")
+    if options.json and options.json.is_dir():
+        parser.error(f"--json: {str(options.json)!r} is a folder, not a file to write")
     return options
 
 

@@ -252,8 +252,8 @@ async def run(port: int, plan: Plan) -> tuple[list[Sample], Tally]:
         reading = asyncio.gather(
             *(
                 keep_reading(read, f"{mode} {number}", plan, until=until, tally=tally)
-                for mode, read in readers.items()
-                for number in range(plan.streams // len(ROUNDS))
+                for first, (mode, read) in enumerate(readers.items())
+                for number in range(first, plan.streams, len(readers))
             )
         )
         while not reading.done():

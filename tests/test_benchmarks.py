@@ -124,6 +124,7 @@ def test_a_brief_row_has_medians_our_spread_and_no_verdict_where_no_line_is_draw
     [
         ("benchmarks", ["--rounds", "0"], "'0' is not a whole number from 1"),
         ("benchmarks", ["--json", "nowhere/x.json"], "there is no folder 'nowhere'"),
+        ("benchmarks", ["--json", "."], "'.' is a folder, not a file to write"),
         ("benchmarks.scale", ["--counts", "1,0"], "'0' is not a whole number from 1"),
         ("benchmarks.soak", ["--streams", "2"], "at least 3"),
         ("benchmarks.plot", ["nothing.json", "nowhere"], "there is no file 'nothing.json'"),

@@ -15,6 +15,9 @@ KINDS = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 # What servers take as the name of a function.
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}$")
 
+# Their texts are forgotten with the call: see `types.wire`.
+CONFIG = ConfigDict(extra="forbid", cache_strings="keys")
+
 SECTION = re.compile(r"^\s*(Args|Arguments|Parameters):\s*$")
 OTHER_SECTION = re.compile(r"^\s*(Returns?|Raises|Yields?|Examples?|Notes?|Attributes):\s*$")
 ARGUMENT = re.compile(r"^(\s+)\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
@@ -79,7 +82,7 @@ def shape_of_function(
             Field(default, alias=parameter.name, description=descriptions.get(parameter.name)),
         )
     try:
-        arguments = create_model(own_name, __config__=ConfigDict(extra="forbid"), **fields)
+        arguments = create_model(own_name, __config__=CONFIG, **fields)
         schema = arguments.model_json_schema(schema_generator=_Untitled)
     except (PydanticUserError, NameError) as error:
         raise TypeError(f"{own_name}: no JSON schema for its arguments: {error}") from None

@@ -130,3 +130,13 @@ def test_types_without_a_schema_are_refused() -> None:
 
     with pytest.raises(TypeError, match="odder: no JSON schema"):
         Tool.from_function(odder)
+
+
+def test_no_text_of_an_argument_is_remembered() -> None:
+    def search(query: str) -> None: ...
+
+    arguments = shape_of_function(search).arguments
+    read = arguments.model_validate_json
+    first, second = (read('{"query":"once"}').model_dump()["argument_query"] for _ in range(2))
+    assert first == second == "once"
+    assert first is not second
