@@ -64,7 +64,16 @@ from ernie_async import (
     videos,
 )
 from ernie_async import embedding as embedding_desk
-from ernie_async.batch import FileOptions, flow, offline, records, runner, stopping, writing
+from ernie_async.batch import (
+    FileOptions,
+    flow,
+    offline,
+    outage,
+    records,
+    runner,
+    stopping,
+    writing,
+)
 from ernie_async.batch.inputs import AHEAD_LINES, MAX_LINE_BYTES
 from ernie_async.bots import delivery, memory, pace, platform, platforms, sender, stores
 from ernie_async.gateway import GatewaySettings, StreamLimits
@@ -638,6 +647,8 @@ FACTS = {
         f"under way {runner.GRACE_SECONDS:g} s",
         f"from {runner.ADAPTIVE.start} up to {runner.ADAPTIVE.max}",
         f"at most {flow.CAUTIOUS} calls are under way",
+        f"not for {flow.OUTAGE_PATIENCE / 60:g} minutes",
+        f"at least {outage.MANY} lines in a row ({runner.WINDOW_FACTOR} with `--concurrency 1`)",
         f"up to {runner.RETRY.attempts} times",
         f"up to {runner.RETRY.max_retry_after:g} s",
         f"first {stopping.FIRST_REFUSED} lines, or any {stopping.REFUSED_IN_A_ROW} in a row",

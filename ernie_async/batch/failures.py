@@ -16,9 +16,17 @@ from ernie_async.errors import (
     RefusedError,
     ServerError,
 )
+from ernie_async.sansio.breaker import is_outage
 from ernie_async.sansio.load import OVERLOAD
 
-__all__ = ["code_of", "hopeless", "may_be_billed", "was_refused", "was_unreached"]
+__all__ = [
+    "code_of",
+    "hopeless",
+    "may_be_billed",
+    "was_answered",
+    "was_refused",
+    "was_unreached",
+]
 
 # With these a service says that it did not even begin.
 REFUSING = {429, 503, 529}
@@ -61,6 +69,11 @@ def may_be_billed(error: ErnieError) -> bool:
 def was_unreached(error: ErnieError) -> bool:
     """Whether there was no connection, so that any other line would have met the same."""
     return isinstance(error, ConnectError | DeadlineError) and not may_be_billed(error)
+
+
+def was_answered(error: ErnieError) -> bool:
+    """Whether a server that is well said something, if only that it refuses."""
+    return isinstance(error, APIError | BlockedError | DecodeError) and not is_outage(error)
 
 
 def was_refused(error: ErnieError) -> bool:

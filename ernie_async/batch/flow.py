@@ -18,6 +18,7 @@ from ernie_async.batch.attempts import AnyAttempts
 from ernie_async.batch.failures import code_of, may_be_billed, was_refused, was_unreached
 from ernie_async.batch.journal import Journal
 from ernie_async.batch.lines import Fault, Line
+from ernie_async.batch.outage import MANY, Outage, Trail
 from ernie_async.batch.progress import Gauges, Progress, WaitingFor
 from ernie_async.batch.records import MAX_ATTEMPTS_TOLD, Attempt, BatchResult
 from ernie_async.batch.stopping import BatchError, Budget, Losses, StopReason, code_of_undone
@@ -37,7 +38,7 @@ CAUTIOUS = 8
 # deadline.
 QUOTA_PATIENCE = 600.0
 
-# A server that answered before may be out of reach for so many seconds; then the run stops.
+# A server that answered before may be out for so many seconds; then the run stops.
 OUTAGE_PATIENCE = 600.0
 
 # Items that bring no work are read in a row before others have a turn.
@@ -79,8 +80,7 @@ class Job:
     need: Need
     attempts: int = 0
     refused_since: float | None = None
-    unreached_since: float | None = None
-    unreached: int = 0
+    trail: Trail = field(default_factory=Trail)
     errors: list[Attempt] = field(default_factory=list)
 
 
@@ -126,6 +126,12 @@ class Flow:
         self._rules = rules
         self._budget = budget
         self._losses = losses
+        self._outage = Outage(
+            # With a journal, lines that fail make room for others.
+            rules.window if journal is None else MANY,
+            attempts=rules.retry.attempts,
+            patience=OUTAGE_PATIENCE,
+        )
         self._tell = tell
         self._journal = journal
         self._has_room = has_room
@@ -265,10 +271,17 @@ class Flow:
         most = self._rules.concurrency
         return most if self._has_succeeded else min(most, CAUTIOUS)
 
+    @property
+    def _queue(self) -> deque[Job]:
+        """The lines whose turn it is; empty if there are none."""
+        if self._outage.is_in_doubt:  # a line that has not failed says more than one that has
+            return self._fresh or self._due
+        return self._due or self._fresh
+
     async def _next(self) -> Job | None:
         """The next line for a worker; `None` if there will be none."""
         while self.reason is None:
-            queue = self._due or self._fresh
+            queue = self._queue
             if queue and self._active < self._limit and self._may_spend(queue[0].need):
                 self._active += 1
                 job = queue.popleft()
@@ -334,6 +347,7 @@ class Flow:
         elif answer.error is not None:
             await self._failed(job, answer, answer.error)
         else:
+            self._outage.answered(job.trail)
             if not self._has_succeeded:
                 self._has_succeeded = True
                 self._wake_all()
@@ -346,6 +360,7 @@ class Flow:
         async def begin() -> None:
             if self._journal is not None:
                 await self._journal.begin(job.line)
+            self._outage.begin(job.trail)
             job.attempts += 1
             self.progress.requests += 1
             self._admitting.discard(task)
@@ -391,7 +406,10 @@ class Flow:
 
     def _delay(self, job: Job, error: ErnieError, now: float, *, is_refused: bool) -> float | None:
         """Seconds until the line is tried again; `None` if it has failed."""
+        is_out = self._outage.failed(job.trail, error)
         if self._journal is not None and not is_refused:
+            if is_out:  # to wait for its end would cost one line after the other
+                self._stop_out(error)
             return None
         if isinstance(error, NoKeyError) or (is_quota(error) and not self._is_too_long(error)):
             # No attempt of the line's: everybody was refused.
@@ -402,26 +420,24 @@ class Flow:
                 return None
             # Else the limiters let nobody pass for a while.
             return error.retry_after if isinstance(error, NoKeyError) else 0.0
-        if was_unreached(error):
-            return self._delay_unreached(job, error, now)
-        job.unreached_since, job.unreached = None, 0
+        if is_out:
+            return self._delay_out(job, error, now)
         return self._rules.retry.delay(error, job.attempts, 0.0, self._chance)
 
-    def _delay_unreached(self, job: Job, error: ErnieError, now: float) -> float:
+    def _delay_out(self, job: Job, error: ErnieError, now: float) -> float:
         """Seconds until the server is looked for again, at no attempt; else the run stops."""
         job.attempts -= 1
-        job.unreached += 1
-        if job.unreached_since is None:
-            job.unreached_since = now
-        is_over = (
-            now - job.unreached_since > OUTAGE_PATIENCE
-            if self._has_succeeded
-            else job.unreached >= self._rules.retry.attempts
-        )
-        if is_over:
-            self.stop("errors", BatchError(f"out of reach: {error.message}", "errors"))
-        tireless = replace(self._rules.retry, attempts=job.unreached + 1, time_budget=None)
-        return tireless.delay(error, job.unreached, 0.0, self._chance) or 0.0
+        is_over = self._outage.lasts_too_long(job.trail, now)
+        n_out = job.trail.n_out
+        tireless = replace(self._rules.retry, attempts=n_out + 1, time_budget=None)
+        delay = tireless.delay(error, n_out, 0.0, self._chance)
+        if is_over or delay is None:
+            self._stop_out(error)
+        return delay or 0.0
+
+    def _stop_out(self, error: ErnieError) -> None:
+        what = "out of reach" if was_unreached(error) else "out of order"
+        self.stop("errors", BatchError(f"{what}: {error.message}", "errors"))
 
     def _is_too_long(self, error: ErnieError) -> bool:
         asked = error.retry_after if isinstance(error, APIError) else None

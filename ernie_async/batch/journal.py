@@ -1,5 +1,6 @@
 """What was begun, before it is sent: for runs that must not ask twice (`at-most-once`)."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,11 @@ class Journal:
             OSError: This cannot be noted, so it must not be.
         """
         await self._file.append(to_json({"started": line.custom_id}) + b"\n")
-        await self._file.sync()
+        try:
+            await self._file.sync()
+        except asyncio.CancelledError:  # so it is not sent
+            await self.refused(line)
+            raise
 
     async def refused(self, line: Line) -> None:
         """The service did not work on it.
