@@ -191,9 +191,12 @@ async def test_a_stall_is_silent_until_the_client_leaves(server, session) -> Non
 
 async def test_a_stall_before_headers_sends_nothing(server, session) -> None:
     server.script(stall(before_headers=True))
+    asking = asyncio.ensure_future(ask(session, server))
+    while not server.requests:
+        await asyncio.sleep(0.002)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05), ask(session, server):
-            pass
+        async with asyncio.timeout(0.05):
+            await asking
     await server.wait_idle()
     assert server.requests[0].ended == "client_gone"
 
