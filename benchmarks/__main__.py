@@ -33,6 +33,8 @@ SLOW = ("httpx", "openai", "openai-aiohttp", "qianfan", "litellm")
 """
 
 Results = dict[str, dict[str, dict[int, float]]]
+Failures = dict[str, dict[str, str]]
+"""Why a contender has no value, by question and contender."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -105,27 +107,27 @@ def rounds_of(contender: str, question: str, rounds: int) -> int:
 
 def measure(
     bench: runs.Bench, questions: Sequence[str], contenders: Sequence[str], rounds: int
-) -> Iterator[Results]:
-    """Values in seconds or bytes by question, contender and round: after each round, all so far.
+) -> Iterator[tuple[Results, Failures]]:
+    """Values in seconds or bytes by question, contender and round, and who failed at what.
 
-    Who fails at a question once is not asked that question again.
+    After each round all so far. Who fails at a question once is not asked that question again.
     """
     results: Results = {name: {contender: {} for contender in contenders} for name in questions}
-    failed: set[tuple[str, str]] = set()
+    failures: Failures = {}
     for number in range(rounds):
         for name in questions:
             say(f"round {number + 1} of {rounds}: {name}")
             for contender in random.Random(f"{number} {name}").sample(contenders, len(contenders)):
-                if (name, contender) in failed or not QUESTIONS[name].is_put_to(contender):
+                if contender in failures.get(name, {}) or not QUESTIONS[name].is_put_to(contender):
                     continue
                 if number >= rounds_of(contender, name, rounds):
                     continue
                 try:
                     results[name][contender][number] = bench.run(contender, name)
                 except runs.RunError as error:
-                    failed.add((name, contender))
+                    failures.setdefault(name, {})[contender] = str(error)
                     print(f"{contender}: {name} failed, {error}")
-        yield results
+        yield results, failures
 
 
 def main() -> None:
@@ -145,7 +147,8 @@ def main() -> None:
         default = [name for name in QUESTIONS if options.full or not QUESTIONS[name].is_large]
         chosen = {name: QUESTIONS[name] for name in options.only or default}
         results: Results = {}
-        for done, results in enumerate(measure(bench, list(chosen), contenders, rounds), 1):
+        all_rounds = measure(bench, list(chosen), contenders, rounds)
+        for done, (results, failures) in enumerate(all_rounds, 1):
             if options.json:
                 written = {
                     "about": about,
@@ -153,6 +156,7 @@ def main() -> None:
                     "quick": options.quick,
                     "rounds": done,
                     "results": results,
+                    "failures": failures,
                 }
                 options.json.write_text(json.dumps(written, indent=1))
     for contender, libraries in versions.items():

@@ -20,6 +20,7 @@ from benchmarks.contenders import KEY, MODEL, PROMPT
 from benchmarks.load_server import Mode
 from benchmarks.machine import describe, pick_cores, pin, resident_bytes
 from benchmarks.options import positive
+from benchmarks.report import Panel, add_plot_option, write
 from benchmarks.table import spread
 from ernie_async import AsyncClient, ContentFilter
 
@@ -107,15 +108,21 @@ def build_figures(name: str, n_terms: int, rounds: int) -> tuple[list[float], li
     return seconds, sizes
 
 
-def compare(rounds: int) -> None:
+def compare(rounds: int) -> list[Panel]:
+    """What both cost with all lists; the bars of each panel in the order of the lists."""
     terms, text = make_texts()
-    print("| terms | filter | build | memory | " + " | ".join(PIECES) + " |")
-    print("|" + " --- |" * (4 + len(PIECES)))
+    found: dict[str, dict[str, list[float]]] = {
+        what: {} for what in ("build, s", "memory, MiB", *(f"{piece}, µs" for piece in PIECES))
+    }
     for n_terms in SIZES:
-        built = {name: made for name, make in BUILDERS.items() if (made := make(terms[:n_terms]))}
-        figures = {name: build_figures(name, n_terms, 3) for name in built}
-        times: dict[tuple[str, str], list[float]] = {}
-        for made in built.values():
+        built = {
+            f"{name}, {n_terms:,} terms": made
+            for name, make in BUILDERS.items()
+            if (made := make(terms[:n_terms]))
+        }
+        for name, made in built.items():
+            seconds, sizes = build_figures(name.partition(",")[0], n_terms, 3)
+            found["build, s"][name], found["memory, MiB"][name] = seconds, sizes
             made.run(text, 4)  # to know its characters
         for _ in range(rounds):
             for piece, size in PIECES.items():
@@ -123,12 +130,20 @@ def compare(rounds: int) -> None:
                     began = process_time()
                     made.run(text, size)
                     used = (process_time() - began) / len(text) * 1e6
-                    times.setdefault((name, piece), []).append(used)
-        for name in built:
-            seconds, sizes = figures[name]
-            cells = [spread(seconds, " s"), spread(sizes, " MiB")]
-            cells += [spread(times[name, piece], " µs") for piece in PIECES]
-            print(f"| {n_terms:,} | {name} | " + " | ".join(cells) + " |")
+                    found[f"{piece}, µs"].setdefault(name, []).append(used)
+    panels = []
+    for what, values in found.items():
+        title, _, unit = what.rpartition(", ")
+        panels.append(Panel(title if unit != "µs" else f"a character, {title}", unit, values))
+    return panels
+
+
+def show(panels: Sequence[Panel]) -> None:
+    print("| filter | " + " | ".join(panel.title for panel in panels) + " |")
+    print("|" + " --- |" * (1 + len(panels)))
+    for name in panels[0].values:
+        cells = [spread(panel.values[name], f" {panel.unit}") for panel in panels]
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 async def read_streams(base_url: str, content_filter: ContentFilter | None) -> float:
@@ -147,7 +162,7 @@ async def read_streams(base_url: str, content_filter: ContentFilter | None) -> f
         return (process_time() - used) / (STREAMS * MODE.chunks) * 1e6
 
 
-def compare_streams(port: int, rounds: int) -> None:
+def compare_streams(port: int, rounds: int) -> Panel:
     words = ContentFilter.from_terms(make_texts().terms[:10_000])
     base_url = f"http://127.0.0.1:{port}/{MODE}/v2"
     plain, filtered = [], []
@@ -155,17 +170,20 @@ def compare_streams(port: int, rounds: int) -> None:
         plain.append(asyncio.run(read_streams(base_url, None)))
         filtered.append(asyncio.run(read_streams(base_url, words)))
     ratios = [more / less for more, less in zip(filtered, plain, strict=True)]
-    print(f"\n| {STREAMS} streams, 20 ms between chunks of 2 characters | CPU per chunk |")
+    title = f"CPU per chunk of 2 characters, {STREAMS} streams, 20 ms between chunks"
+    print(f"\n| {title} | |")
     print("| --- | --- |")
     print(f"| without a filter | {spread(plain, ' µs')} |")
     print(f"| with 10,000 terms | {spread(filtered, ' µs')} |")
     print(f"| ratio, round by round | {spread(ratios)} |")
+    return Panel(title, "µs", {"ours, no filter": plain, "ours, 10,000 terms": filtered})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=positive, default=7)
-    parser.add_argument("--alone", nargs=2, metavar=("FILTER", "TERMS"))
+    parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)
+    add_plot_option(parser)
     given = parser.parse_args()
     if given.alone:
         measure_alone(given.alone[0], int(given.alone[1]))
@@ -175,15 +193,18 @@ def main() -> None:
     print()
     ours, theirs = pick_cores()
     pin(ours)
-    compare(given.rounds)
+    panels = compare(given.rounds)
+    show(panels)
     command = [sys.executable, "-m", "benchmarks.load_server"]
     pin(theirs)  # for the server, which takes it over
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdin is not None
         pin(ours)
-        compare_streams(int(server.stdout.readline()), given.rounds)
+        panels.append(compare_streams(int(server.stdout.readline()), given.rounds))
         server.stdin.close()
+    if given.plot:
+        write(given.plot, "content-filter", panels)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic_ns, process_time
 from typing import NamedTuple
 
 from benchmarks.machine import describe, pick_cores, pin, resident_bytes
+from benchmarks.options import positive
+from benchmarks.report import Panel, add_plot_option, write
+from benchmarks.table import spread
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENT = (
@@ -42,7 +46,11 @@ class Load(NamedTuple):
     streams: int
     pause: float
 
+    def __str__(self) -> str:
+        return f"{self.streams:,} streams, {1 / self.pause:g} chunks a second each"
 
+
+PARTS = ("p50", "p99")
 LOADS = (Load(300, 0.05), Load(1000, 0.2))
 
 
@@ -161,13 +169,28 @@ def cpu(process: subprocess.Popen[str]) -> tuple[float, int]:
     return float(seconds), int(size)
 
 
+class Found(NamedTuple):
+    """What one round with one load found; ages in milliseconds: the median, the 99th percentile.
+
+    Attributes:
+        direct: Ages at viewers of the model itself.
+        relayed: Ages at viewers of the gateway.
+        cpu: Microseconds of the gateway for each chunk.
+        memory: Megabytes that it holds in the end.
+    """
+
+    direct: tuple[float, float]
+    relayed: tuple[float, float]
+    cpu: float
+    memory: float
+
+
 def half_and_most(ages: list[int]) -> tuple[float, float]:
-    """The median and the 99th percentile, in milliseconds."""
     cuts = statistics.quantiles(ages, n=100)
     return cuts[49] / 1e6, cuts[98] / 1e6
 
 
-def measure(load: Load, seconds: float, cores: tuple[int | None, int | None]) -> str:
+def measure(load: Load, seconds: float, cores: tuple[int | None, int | None]) -> Found:
     own, other = cores
     pin(other)
     with started("--model", str(load.pause), str(seconds), core=other) as (_, model):
@@ -176,19 +199,63 @@ def measure(load: Load, seconds: float, cores: tuple[int | None, int | None]) ->
             before, _ = cpu(gateway)
             ages = asyncio.run(view(port, "/v1/chat/completions", load))
             after, size = cpu(gateway)
-    relayed = half_and_most(ages)
     # Over all chunks, those of the opening among them.
     each = (after - before) / (load.streams * round(seconds / load.pause)) * 1e6
-    cells = [f"{load.streams:,} x {1 / load.pause:g}/s", f"{len(ages):,}"]
-    added = tuple(more - less for more, less in zip(relayed, direct, strict=True))
-    cells += [f"{half:.1f}, {most:.1f}" for half, most in (direct, relayed, added)]
-    cells += [f"{each:.0f}", f"{size / 1e6:.0f}"]
-    return "| " + " | ".join(cells) + " |"
+    return Found(direct, half_and_most(ages), each, size / 1e6)
+
+
+def row(load: Load, found: list[Found]) -> str:
+    added = [
+        [round_.relayed[place] - round_.direct[place] for round_ in found] for place in range(2)
+    ]
+    columns = [*zip(*(round_.direct for round_ in found), strict=True)]
+    columns += zip(*(round_.relayed for round_ in found), strict=True)
+    cells = [spread(values, " ms") for values in (*columns, *added)]
+    cells.append(spread([round_.cpu for round_ in found], " µs"))
+    cells.append(spread([round_.memory for round_ in found], " MB"))
+    return f"| {load} | " + " | ".join(cells) + " |"
+
+
+def panels(load: Load, found: list[Found]) -> list[Panel]:
+    titles = ("half of the chunks are no older, at their viewer", "99 of 100 are no older")
+    ages = [
+        Panel(
+            f"{load}: {title}",
+            "ms",
+            {
+                "floor, without the gateway": [round_.direct[place] for round_ in found],
+                "ours, relayed": [round_.relayed[place] for round_ in found],
+            },
+        )
+        for place, title in enumerate(titles)
+    ]
+    cost = {"ours, relayed": [round_.cpu for round_ in found]}
+    return [*ages, Panel(f"{load}: CPU of the gateway for each chunk", "µs", cost)]
+
+
+def compare(seconds: float, rounds: int, folder: Path | None) -> None:
+    found: dict[Load, list[Found]] = {load: [] for load in LOADS}
+    cores = pick_cores()  # once: to be pinned leaves one to pick from
+    for _ in range(rounds):
+        for load, results in found.items():
+            results.append(measure(load, seconds, cores))
+    for what, value in describe().items():
+        print(f"{what}: {value}")
+    titles = [f"{what}, {part}" for what in ("direct", "relayed", "added") for part in PARTS]
+    print("\n| streams | " + " | ".join(titles) + " | CPU per chunk | memory |")
+    print("|" + " --- |" * (len(titles) + 3))
+    for load, results in found.items():
+        print(row(load, results))
+    if folder:
+        drawn = [panel for load, results in found.items() for panel in panels(load, results)]
+        write(folder, "gateway", drawn)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
+    parser.add_argument("--seconds", type=positive, default=10, help="of each load")
+    parser.add_argument("--rounds", type=positive, default=3)
+    add_plot_option(parser)
     parser.add_argument("--model", nargs=2, type=float, help=argparse.SUPPRESS)
     parser.add_argument("--gateway", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--core", help=argparse.SUPPRESS)
@@ -200,12 +267,7 @@ def main() -> None:
     elif given.gateway is not None:
         asyncio.run(be_gateway(given.gateway))
     else:
-        print(describe())
-        print("| streams | chunks | direct | relayed | added | CPU per chunk | memory |")
-        print("| | | p50, p99 ms | p50, p99 ms | p50, p99 ms | µs | MB |")
-        print("|---|---|---|---|---|---|---|")
-        for load in LOADS:
-            print(measure(load, given.seconds, pick_cores()), flush=True)
+        compare(given.seconds, given.rounds, given.plot)
 
 
 if __name__ == "__main__":

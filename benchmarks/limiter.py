@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.machine import describe, library_version, pick_cores, pin
 from benchmarks.options import positive
+from benchmarks.report import Panel, add_plot_option, write
+from benchmarks.table import spread
 from ernie_async import Limiter, Limits
 
 PLENTY = 1e9  # a minute
@@ -226,23 +228,23 @@ async def measure(found: dict[str, Contender], rounds: int) -> dict[str, dict[st
     return results
 
 
-UNITS = {"late": (1, " ms", 2), "memory": (1e-3, " kB", 2), "acqui": (1e-3, " k", 1)}
+UNITS = {"late": (1, "ms"), "memory": (1e-3, "kB")}
 
 
-def cell(values: list[float], question: str) -> str:
-    if not values:
-        return "-"
-    scale, unit, digits = next(
-        (UNITS[key] for key in UNITS if question.startswith(key)), UNITS["acqui"]
-    )
-    shown = [f"{value * scale:.{digits}f}" for value in (min(values), max(values))]
-    return f"{statistics.median(values) * scale:.{digits}f}{unit} ({shown[0]} to {shown[1]})"
+def panels(results: dict[str, dict[str, list[float]]]) -> list[Panel]:
+    found = []
+    for question, by_name in results.items():
+        scale, unit = UNITS.get(question.partition(" ")[0], (1e-3, "k"))
+        values = {name: [value * scale for value in by_name[name]] for name in by_name}
+        found.append(Panel(question, unit, values))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--redis", metavar="URL", help="a server, instead of starting one")
+    add_plot_option(parser)
     options = parser.parse_args()
     core, other = pick_cores()
     pin(other)  # for the server, which takes it over
@@ -259,8 +261,8 @@ def main() -> None:
     titles = [*found, *(f"{mine} / {theirs.split(',')[0]}" for mine, theirs in pairs)]
     print("\n| measure | " + " | ".join(titles) + " |")
     print("| --- " * (len(titles) + 1) + "|")
-    for question, by_name in results.items():
-        cells = [cell(by_name.get(name, []), question) for name in found]
+    for question, unit, by_name in panels(results):
+        cells = [spread(by_name.get(name, []), f" {unit}") for name in found]
         for mine, theirs in pairs:
             both = zip(by_name[mine], by_name.get(theirs, []), strict=False)
             ratios = [a / b for a, b in both]
@@ -270,6 +272,8 @@ def main() -> None:
         f"\nLate: {WAITERS} wait at once, and after the first one goes, one goes every "
         f"{EVERY * 1000:g} ms. Memory: beyond a task that waits for a bare future."
     )
+    if options.plot:
+        write(options.plot, "limiter", panels(results))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -118,9 +119,21 @@ def library_version(name: str) -> str:
         return "not installed"
 
 
+def commit() -> str:
+    """Which code of ours runs, as git names it; marked if it was changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        folder = Path(__file__).parent
+        return subprocess.check_output(
+            command, cwd=folder, text=True, stderr=subprocess.DEVNULL
+        ).strip()
+    return "unknown"
+
+
 def describe() -> dict[str, str]:
     """What to print above the table, in order."""
     return {
+        "commit": commit(),
         "cpu": f"{os.cpu_count()} x {cpu_model()}",
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -245,8 +245,9 @@ async def longest_stall(
 ) -> float:
     """The longest the loop was late for a timer while all streams ran at full speed.
 
-    How the server's writes fall makes much of it, so the streams are read again and again and the
-    median of the longest stalls counts.
+    The server is ahead when the reading begins, so all sockets are full, which is the worst that
+    can meet a loop. The streams are read again and again, and the median of the longest stalls
+    counts.
 
     Args:
         make: The contender.
@@ -262,7 +263,7 @@ async def longest_stall(
         while not stalls or time.monotonic() < until:
             running = Streams(client, streams, chunks)
             await running.start()
-            load.open_gate()
+            load.open_gate(ahead=True)
             watch = LoopWatch()
             await running.finish()
             watch.stop()

@@ -49,7 +49,8 @@ def save(figure: Figure, path: Path) -> None:
 def told(about: Mapping[str, str]) -> str:
     """The machine and our libraries, in two lines."""
     machine = ", ".join(about[name] for name in ("cpu", "system", "python"))
-    return machine + "\n" + ", ".join(f"{name} {about[name]}" for name in LIBRARIES)
+    versions = [f"{name} {about[name]}" for name in (*LIBRARIES, "commit")]
+    return machine + "\n" + ", ".join(versions)
 
 
 def caption(run: Mapping[str, Any]) -> str:
@@ -64,42 +65,55 @@ def caption(run: Mapping[str, Any]) -> str:
     return "\n".join([told(run["about"]), "; ".join(others), how]).replace("\n\n", "\n")
 
 
-def label(question: Question, values: Sequence[float], ratio: float | None) -> str:
-    text = table.spread(values, f" {question.unit}", is_brief=True)
-    return text if ratio is None else f"{text} (x {table.spread([ratio], is_brief=True)})"
+def color_of(name: str) -> str:
+    return COLORS.get(name.partition(",")[0], OTHERS)
 
 
-def draw(axes: Axes, question: Question, results: Mapping[str, Rounds]) -> None:
-    """One bar for each contender up to its median, with a line from its least to its greatest."""
-    floor = results.get(FLOOR, {})
-    asked = {name: rounds for name, rounds in results.items() if rounds}
-    medians = []
-    for place, (name, rounds) in enumerate(asked.items()):
-        values = [value * question.scale for value in rounds.values()]
-        middle = statistics.median(values)
-        medians.append(middle)
-        axes.barh(place, middle, color=COLORS.get(name, OTHERS), height=0.62)
-        axes.plot([min(values), max(values)], [place, place], color="#333333", linewidth=1.2)
-        # A floor may be nothing at all where memory is counted, and then there is no ratio.
-        pairs = [value / floor[number] for number, value in rounds.items() if floor.get(number)]
-        is_ratio = question.shown == "ratio" and name != FLOOR and pairs
-        text = label(question, values, statistics.median(pairs) if is_ratio else None)
+def bars(
+    axes: Axes,
+    title: str,
+    unit: str,
+    values: Mapping[str, Sequence[float]],
+    labels: Mapping[str, str],
+) -> None:
+    """One bar for each name up to its median, with a line from its least to its greatest."""
+    medians = {name: statistics.median(numbers) for name, numbers in values.items()}
+    for place, (name, numbers) in enumerate(values.items()):
+        axes.barh(place, medians[name], color=color_of(name), height=0.62)
+        axes.plot([min(numbers), max(numbers)], [place, place], color="#333333", linewidth=1.2)
         axes.annotate(
-            text,
-            (max(values), place),
+            labels[name],
+            (max(numbers), place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=9,
         )
-    if min(medians) > 0 and max(medians) / min(medians) > WIDE:
+    least, most = min(medians.values()), max(medians.values())
+    if least > 0 and most / least > WIDE:
         axes.set_xscale("log")
-    axes.set_yticks(range(len(asked)), list(asked))
+    axes.set_yticks(range(len(values)), list(values))
     axes.invert_yaxis()
-    axes.set_xlabel(question.unit)
-    axes.set_title(question.title, fontsize=11, loc="left")
+    axes.set_xlabel(unit)
+    axes.set_title(title, fontsize=11, loc="left")
     axes.margins(x=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw(axes: Axes, question: Question, results: Mapping[str, Rounds]) -> None:
+    """The bars of one question, with the ratios to the floor if it is shown so."""
+    floor = results.get(FLOOR, {})
+    values, labels = {}, {}
+    for name, rounds in results.items():
+        if not rounds:
+            continue
+        values[name] = [value * question.scale for value in rounds.values()]
+        labels[name] = table.spread(values[name], f" {question.unit}", is_brief=True)
+        # A floor may be nothing at all where memory is counted, and then there is no ratio.
+        pairs = [value / floor[number] for number, value in rounds.items() if floor.get(number)]
+        if question.shown == "ratio" and name != FLOOR and pairs:
+            labels[name] += f" (x {table.spread(pairs, is_brief=True)})"
+    bars(axes, question.title, question.unit, values, labels)
 
 
 def picture(question: Question, results: Mapping[str, Rounds], run: Mapping[str, Any]) -> Figure:
@@ -112,7 +126,7 @@ def picture(question: Question, results: Mapping[str, Rounds], run: Mapping[str,
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Rounds]]]:
     """A run as `python -m benchmarks --json` wrote it, and its numbers by question."""
-    run = json.loads(path.read_text("utf-8"))
+    run: dict[str, Any] = json.loads(path.read_text("utf-8"))
     results: dict[str, dict[str, Rounds]] = {
         question: {
             contender: {int(number): value for number, value in rounds.items()}
@@ -149,7 +163,10 @@ def main() -> None:
     options = parser.parse_args()
     if not options.results.is_file():
         parser.error(f"there is no file {str(options.results)!r}; --json of the suite writes one")
-    run, results = read(options.results)
+    try:
+        run, results = read(options.results)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        parser.error(f"{str(options.results)!r} is nothing that --json of the suite wrote: {error}")
     options.folder.mkdir(parents=True, exist_ok=True)
     use_fixed_style()
     for name, by_contender in results.items():

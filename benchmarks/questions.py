@@ -71,7 +71,7 @@ QUESTIONS = {
         1e6,
         "ratio",
         1.45,
-        partial(stream_paced, chunks=50, at_least=0.05),
+        partial(stream_paced, chunks=50, at_least=0.4),
         partial(stream_paced, chunks=25, at_least=0.02),
     ),
     "paced-1000": Question(

@@ -25,6 +25,7 @@ from benchmarks.contenders import ANSWER, KEY, MODEL, PROMPT
 from benchmarks.load_server import Mode
 from benchmarks.machine import describe, pick_cores, pin
 from benchmarks.options import positive
+from benchmarks.report import Panel, add_plot_option, write
 from ernie_async import AsyncClient
 
 WARM_UP = 5
@@ -34,6 +35,8 @@ Costs = tuple[float, float]
 
 Ask = Callable[[], Awaitable[str]]
 Run = Callable[[str, str | None, int, bool], Coroutine[None, None, Costs]]
+Found = defaultdict[tuple[str, str], list[tuple[Costs, Costs]]]
+"""For each round the costs with a client that is kept, and with new ones, by kind and contender."""
 
 
 async def per_answer(ask: Ask, requests: int) -> Costs:
@@ -100,14 +103,10 @@ def base_url(core: int | None, certificate: Path | None) -> Iterator[str]:
         yield f"{scheme}://127.0.0.1:{int(server.stdout.readline())}/{Mode(0)}/v2"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=positive, default=200)
-    parser.add_argument("--rounds", type=positive, default=7)
-    options = parser.parse_args()
+def compare(requests: int, rounds: int) -> Found:
     core, server_core = pick_cores()
     pin(core)
-    found: defaultdict[tuple[str, str], list[tuple[Costs, Costs]]] = defaultdict(list)
+    found: Found = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         authority = trustme.CA()
         ca_file, certificate = Path(folder) / "ca.pem", Path(folder) / "server.pem"
@@ -116,12 +115,38 @@ def main() -> None:
             str(certificate)
         )
         with base_url(server_core, None) as plain, base_url(server_core, certificate) as tls:
-            for _ in range(options.rounds):
+            for _ in range(rounds):
                 for kind, url, trusted in (("plain", plain, None), ("TLS", tls, str(ca_file))):
                     for name, run in CONTENDERS.items():
-                        kept = asyncio.run(run(url, trusted, options.requests, True))
-                        new = asyncio.run(run(url, trusted, options.requests, False))
+                        kept = asyncio.run(run(url, trusted, requests, True))
+                        new = asyncio.run(run(url, trusted, requests, False))
                         found[kind, name].append((kept, new))
+    return found
+
+
+def panels(found: Found) -> list[Panel]:
+    return [
+        Panel(
+            f"{what} of an answer, {kind}",
+            "ms",
+            {
+                f"{name}, {how}": [pair[place][clock] * 1000 for pair in found[kind, name]]
+                for name in CONTENDERS
+                for place, how in enumerate(("kept", "new for each"))
+            },
+        )
+        for kind in ("plain", "TLS")
+        for clock, what in enumerate(("time", "CPU"))
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=positive, default=200)
+    parser.add_argument("--rounds", type=positive, default=7)
+    add_plot_option(parser)
+    options = parser.parse_args()
+    found = compare(options.requests, options.rounds)
     for what, value in describe().items():
         print(f"{what}: {value}")
     print(f"\nms per answer, median of {options.rounds} rounds of {options.requests}\n")
@@ -136,6 +161,8 @@ def main() -> None:
             gain = statistics.median(pair[1][clock] / pair[0][clock] for pair in pairs)
             cells += [f"{held * 1000:.2f}", f"{fresh * 1000:.2f}", f"x {gain:.1f}"]
         print(f"| {name}, {kind} | " + " | ".join(cells) + " |")
+    if options.plot:
+        write(options.plot, "reuse", panels(found))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from benchmarks.load_server import Mode
 from benchmarks.machine import MANY, allow_descriptors, describe, pin, resident_bytes
 from benchmarks.measure import OPENED_AT_ONCE, Load, Streams, warm_client
 from benchmarks.options import positive
+from benchmarks.report import add_plot_option, write_json
 
 CONTENDERS = ("floor", "ours")
 COUNTS = (1, 10, 100, 1_000, 5_000, 10_000)
@@ -35,6 +36,8 @@ AT_LEAST = 1_000
 """Chunks to read before the cost of one counts."""
 
 Costs = tuple[float, float]
+Found = dict[str, dict[int, list[Costs]]]
+"""One measurement for each round, by contender and number of streams."""
 
 
 async def hold(contender: str, server: Load, streams: int) -> Costs:
@@ -75,14 +78,17 @@ def measure(bench: runs.Bench, contender: str, streams: int) -> Costs:
     return cpu, held
 
 
-def compare(counts: Sequence[int], rounds: int) -> dict[str, dict[int, Costs]]:
-    """The medians over some rounds, by contender and number of streams."""
-    found: dict[str, dict[int, list[Costs]]] = {name: {} for name in CONTENDERS}
+def compare(counts: Sequence[int], rounds: int) -> Found:
+    found: Found = {name: {} for name in CONTENDERS}
     with runs.start(is_quick=False) as bench:
         for _ in range(rounds):
             for count in counts:
                 for name in CONTENDERS:
                     found[name].setdefault(count, []).append(measure(bench, name, count))
+    return found
+
+
+def medians(found: Found) -> dict[str, dict[int, Costs]]:
     return {
         name: {
             count: (statistics.median(c for c, _ in costs), statistics.median(h for _, h in costs))
@@ -125,7 +131,6 @@ def plot(found: dict[str, dict[int, Costs]], folder: Path) -> None:
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(told(describe()), fontsize=6, color="#666666")
-    folder.mkdir(parents=True, exist_ok=True)
     save(figure, folder / "scale.svg")
 
 
@@ -138,7 +143,7 @@ def main() -> None:
         default=COUNTS,
         metavar="STREAMS,...",
     )
-    parser.add_argument("--plot", type=Path, metavar="FOLDER")
+    add_plot_option(parser)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--streams", type=positive, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -152,9 +157,10 @@ def main() -> None:
     for what, value in describe().items():
         print(f"{what}: {value}")
     found = compare(options.counts, options.rounds)
-    show(found)
+    show(medians(found))
     if options.plot:
-        plot(found, options.plot)
+        write_json(options.plot, "scale", results=found)
+        plot(medians(found), options.plot)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import flame, runs, table
+from benchmarks import flame, report, runs, table
 from benchmarks.contenders import ENVIRONMENTS, LIBRARIES, MODULES
 from benchmarks.questions import QUESTIONS
 from benchmarks.soak import slope
@@ -27,6 +27,7 @@ RUN = {
         "aiohttp": "3.14",
         "pydantic": "2.14",
         "ernie-async": "0.1",
+        "commit": "abcdef0",
     },
     "versions": {"floor": {}, "qianfan": {"qianfan": "0.4.12"}, "ours": {}},
     "quick": False,
@@ -128,12 +129,14 @@ def test_a_brief_row_has_medians_our_spread_and_no_verdict_where_no_line_is_draw
         ("benchmarks.scale", ["--counts", "1,0"], "'0' is not a whole number from 1"),
         ("benchmarks.soak", ["--streams", "2"], "at least 3"),
         ("benchmarks.plot", ["nothing.json", "nowhere"], "there is no file 'nothing.json'"),
+        ("benchmarks.plot", ["README.md", "nowhere"], "nothing that --json of the suite wrote"),
+        ("benchmarks.reuse", ["--plot", "README.md"], "'README.md' is a file, not a folder"),
     ],
 )
 def test_what_makes_no_sense_is_told_before_anything_is_started(
     module: str, options: list[str], told: str
 ) -> None:
-    if module.endswith("plot"):
+    if module.endswith(("plot", "reuse")):
         pytest.importorskip("matplotlib", reason="the extra benchmarks draws")
     command = [sys.executable, "-m", module, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -161,6 +164,18 @@ def test_pictures_are_the_same_twice_and_say_where_they_come_from(tmp_path: Path
     assert text.endswith("<!-- to here -->\n\nafter\n")
     assert "old" not in text
     assert text.count("| 45.0 µs |") == 1
+
+
+def test_a_program_writes_all_its_numbers_and_draws_them(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra benchmarks draws")
+    values = {"floor, direct": [1.0, 2.0, 3.0], "ours, relayed": [20.0, 30.0, 40.0]}
+    report.write(tmp_path / "new", "gateway", [report.Panel("how old", "ms", values)])
+    written = json.loads((tmp_path / "new" / "gateway.json").read_text("utf-8"))
+    assert written["panels"] == [{"title": "how old", "unit": "ms", "values": values}]
+    assert written["about"]["python"]
+    drawn = (tmp_path / "new" / "gateway.svg").read_text("utf-8")
+    for words in ("how old", "floor, direct", "2.00 ms", "ours, relayed", "30.0 ms"):
+        assert words in drawn
 
 
 def test_samples_are_shared_out_by_layer() -> None:
@@ -204,6 +219,32 @@ def test_a_quick_run_asks_sockets_and_us_and_writes_what_it_found(tmp_path: Path
     assert found["results"]["batch"]["ours"]["0"] > 0
     assert found["versions"]["ours"]["ernie-async"]
     assert found["rounds"] == 1
+
+
+@pytest.mark.slow
+def test_a_client_is_kept_or_made_anew() -> None:
+    pytest.importorskip("trustme", reason="the extra benchmarks makes certificates")
+    said = run("benchmarks.reuse", "--rounds", "1", "--requests", "2")
+    assert "| ours, TLS |" in said
+
+
+@pytest.mark.slow
+def test_ours_is_limited_beside_whoever_is_there() -> None:
+    assert "| late by, p95 |" in run("benchmarks.limiter", "--rounds", "1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="has one clock for all processes")
+def test_the_gateway_relays_all_loads() -> None:
+    said = run("benchmarks.gateway", "--rounds", "1", "--seconds", "3")
+    assert "| 1,000 streams, 5 chunks a second each |" in said
+
+
+@pytest.mark.slow
+def test_both_loops_are_asked_by_turns() -> None:
+    pytest.importorskip("uvloop", reason="the other loop")
+    said = run("benchmarks.loops", "--rounds", "1", "--quick")
+    assert "Ours to the floor, paced, median: " in said
 
 
 @pytest.mark.slow
