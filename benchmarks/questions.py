@@ -126,7 +126,7 @@ QUESTIONS = {
         1e6,
         "ratio",
         1.5,
-        partial(answer_cpu, requests=320, at_least=0.3),
+        partial(answer_cpu, requests=320, at_least=1.0),
         partial(answer_cpu, requests=64, at_least=0.05),
     ),
     "wall": Question(
@@ -135,7 +135,7 @@ QUESTIONS = {
         1e6,
         "ratio",
         1.5,
-        partial(answer_wall, requests=512, at_least=0.3),
+        partial(answer_wall, requests=512, at_least=1.0),
         partial(answer_wall, requests=256, at_least=0.1),
     ),
     "batch": Question(

@@ -72,7 +72,7 @@ class StreamEvent(NamedTuple):
     Attributes:
         seq: Its number, from 1; of merged events the last one's.
         kind: `start`, `delta`, `tool_call`, `retract`, `reset`, `usage`, `done` or `error`.
-        payload: What it says, to be sent as JSON.
+        payload: What it says, to be sent as JSON; of a `delta` one piece of text or of thinking.
     """
 
     seq: int
@@ -82,11 +82,33 @@ class StreamEvent(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes, roughly."""
-        payload = self.payload
         if self.kind == "delta":
-            told = payload.get("text") or payload.get("reasoning") or ""
-            return OVERHEAD_BYTES + (len(told) if told.isascii() else 3 * len(told))
-        return OVERHEAD_BYTES + len(to_json(payload))
+            return _text_size(self.payload[_channel(self)])
+        return OVERHEAD_BYTES + len(to_json(self.payload))
+
+
+Kept = tuple[str, str] | StreamEvent
+"""What is kept of an event: of a `delta` its channel and its text, of others all.
+
+A stream keeps thousands. A pair of texts is nothing that Python's garbage collector comes back to;
+an event is, and each of its full collections would halt all streams for as long as it takes to look
+at every event of all.
+"""
+
+
+def _keep(event: StreamEvent) -> Kept:
+    if event.kind != "delta":
+        return event
+    name = _channel(event)
+    return name, event.payload[name]
+
+
+def _delta(seq: int, name: str, text: str) -> StreamEvent:
+    return StreamEvent(seq, "delta", {name: text, "index": 0})
+
+
+def _text_size(text: str) -> int:
+    return OVERHEAD_BYTES + (len(text) if text.isascii() else 3 * len(text))
 
 
 def encode_events(epoch: str, events: Iterable[StreamEvent]) -> bytes:
@@ -109,7 +131,7 @@ def merge_deltas(events: Sequence[StreamEvent]) -> list[StreamEvent]:
         if len(held) > 1:
             name = _channel(held[0])
             text = "".join(event.payload[name] for event in held)
-            merged.append(StreamEvent(held[-1].seq, "delta", {name: text, "index": 0}))
+            merged.append(_delta(held[-1].seq, name, text))
         else:
             merged.extend(held)
         held.clear()
@@ -161,7 +183,8 @@ class AnswerLog:
         self.n_bytes: int = 0
         self.end: dict[str, Any] | None = None
         self._max_events, self._max_bytes = max_events, max_bytes
-        self._window: deque[StreamEvent] = deque()
+        self._window: deque[Kept] = deque()  # the last of them is `_newest`
+        self._newest: StreamEvent | None = None
         self._start: StreamEvent | None = None
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -197,12 +220,14 @@ class AnswerLog:
             case "error":
                 self.status = "error"
                 self.end = event.payload
-        self._window.append(event)
+        self._newest = event
+        self._window.append(_keep(event))
         self.n_bytes += event.size
         while len(self._window) > self._max_events or self.n_bytes > self._max_bytes:
             if len(self._window) == 1:
                 break
-            self.n_bytes -= self._window.popleft().size
+            gone = self._window.popleft()
+            self.n_bytes -= gone.size if isinstance(gone, StreamEvent) else _text_size(gone[1])
         return True
 
     def _take_back(self, payload: dict[str, Any]) -> None:
@@ -233,7 +258,7 @@ class AnswerLog:
 
     def knows(self, cursor: Cursor | None) -> bool:
         """Whether all events after a cursor are still there."""
-        oldest = self._window[0].seq if self._window else self.last_seq + 1
+        oldest = self.last_seq + 1 - len(self._window)
         if cursor is None:
             return oldest <= 1
         return cursor.epoch == self.epoch and oldest - 1 <= cursor.seq <= self.last_seq
@@ -249,11 +274,15 @@ class AnswerLog:
         """
         if self.knows(cursor):
             n_new = self.last_seq - (0 if cursor is None else cursor.seq)
-            if n_new == 1:
-                return [self._window[-1]]
-            return list(islice(self._window, len(self._window) - n_new, None))
+            if n_new == 1 and self._newest is not None:
+                return [self._newest]
+            new = islice(self._window, len(self._window) - n_new, None)
+            return [
+                kept if isinstance(kept, StreamEvent) else _delta(seq, *kept)
+                for seq, kept in enumerate(new, self.last_seq - n_new + 1)
+            ]
         # The last event of all is no text, so it is told as it is.
-        last = self._window[-1] if self.is_over and self._window else None
+        last = self._newest if self.is_over else None
         seq = self.last_seq - (last is not None)
         told = {"text": self.text}
         if self._reasoning:

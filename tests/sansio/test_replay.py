@@ -1,5 +1,6 @@
 """Numbered events: nothing is lost, told twice, or shown after it was taken back."""
 
+import gc
 import itertools
 import json
 
@@ -96,6 +97,37 @@ def test_what_fell_out_of_the_window_comes_as_one_reset(
     assert sum(event.kind == "reset" for event in events) == (
         read + 1 < log.last_seq - kept + 1 and read < log.last_seq
     )
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(lambda text: ("delta", {"text": text, "index": 0}), st.text(max_size=5)),
+            st.builds(lambda text: ("delta", {"reasoning": text, "index": 0}), st.text(max_size=5)),
+            st.just(("tool_call", {"index": 0, "arguments_delta": "{"})),
+            st.just(("usage", {"total_tokens": 7})),
+        ),
+        max_size=20,
+    ),
+    st.integers(0, 20),
+)
+def test_what_is_kept_comes_back_as_it_was(
+    told: list[tuple[str, dict[str, object]]], read: int
+) -> None:
+    log = AnswerLog("st_1", EPOCH)
+    events = [log.append(kind, payload) for kind, payload in told]
+    assert log.n_bytes == sum(event.size for event in events)
+    read = min(read, len(events))
+    assert log.catch_up(Cursor(EPOCH, read) if read else None) == events[read:]
+
+
+def test_the_garbage_collector_does_not_come_back_to_kept_texts() -> None:
+    gc.collect()
+    before = len(gc.get_objects())
+    log = log_of(*(f"{number}" for number in range(1000)))
+    gc.collect()
+    assert len(gc.get_objects()) - before < 50
+    assert log.last_seq == 1001
 
 
 def test_cursor_of_another_epoch_gets_a_reset() -> None:
