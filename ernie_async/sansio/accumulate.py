@@ -172,7 +172,7 @@ class Accumulator:
         self.chunks += len(chunks)
         pieces = self._pieces
         for chunk in chunks:
-            # Chunks made by one template have this set in common, and the rest as well.
+            # Templates make nothing but plain chunks, and give this set to no other.
             if chunk.__pydantic_fields_set__ is self._plain_names:
                 pieces.append(chunk.choices[0].delta.content or "")
             # The very first one, which brings the id and the model, is never taken for plain text.

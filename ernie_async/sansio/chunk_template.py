@@ -36,6 +36,11 @@ _set_extra = _fields["__pydantic_extra__"].__set__
 _set_private = _fields["__pydantic_private__"].__set__
 
 
+# The sets of field names that plain chunks have, each kept once for all streams. All of them are
+# names of ours, so there are not many.
+_known_names: dict[frozenset[str], set[str]] = {}
+
+
 def is_plain(chunk: ChatChunk) -> bool:
     """Whether a chunk holds some text of the first answer, and nothing else that is news."""
     choices = chunk.choices
@@ -76,6 +81,11 @@ class PlainChunks(list[ChatChunk]):
         self.texts: Sequence[str] = texts
 
 
+def _shared_names(part: BaseModel) -> set[str]:
+    names = part.__pydantic_fields_set__
+    return _known_names.setdefault(frozenset(names), names)
+
+
 def _read_text(written: bytes) -> str:
     """What is written with escapes between two quotation marks.
 
@@ -89,7 +99,7 @@ def _read_text(written: bytes) -> str:
 class ChunkTemplate:
     """Plain events that are alike but for their text. Serves one stream.
 
-    The chunks it makes share one set of field names, so that they are known by it for the same.
+    The chunks it makes share one set of field names, by which they are known for plain ones.
     """
 
     __slots__ = ("_after", "_before", "_choice", "_chunk", "_delta", "_first", "_last")
@@ -100,9 +110,9 @@ class ChunkTemplate:
         self._after = after + b"\n\n"
         self._first, self._last = len(self._before), -len(self._after)  # where a text is
         # Without what each chunk has of its own; the probe may be long.
-        self._chunk = {**chunk.__dict__, "choices": None}, chunk.__pydantic_fields_set__
-        self._choice = {**choice.__dict__, "delta": None}, choice.__pydantic_fields_set__
-        self._delta = {**choice.delta.__dict__, "content": ""}, choice.delta.__pydantic_fields_set__
+        self._chunk = {**chunk.__dict__, "choices": None}, _shared_names(chunk)
+        self._choice = {**choice.__dict__, "delta": None}, _shared_names(choice)
+        self._delta = {**choice.delta.__dict__, "content": ""}, _shared_names(choice.delta)
 
     @classmethod
     def of(cls, data: bytes) -> "ChunkTemplate | None":

@@ -84,6 +84,15 @@ def test_chunks_share_no_field_that_could_be_changed() -> None:
     assert one.model_copy(update={"usage": None}).model_fields_set is not other.model_fields_set
 
 
+def test_names_of_fields_are_kept_once_for_all_streams() -> None:
+    """They are a twentieth of what an open stream holds."""
+    [one], [other] = (template(data(text)).read(packet(data(text)))[0] for text in "ab")
+    assert [*map(id, sent(one))] == [*map(id, sent(other))]
+    event = data("a", object="chat.completion.chunk")
+    [more] = template(event).read(packet(event))[0]
+    assert more.model_fields_set == {*one.model_fields_set, "object"}
+
+
 @pytest.mark.parametrize(
     "other",
     [
