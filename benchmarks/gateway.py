@@ -219,17 +219,16 @@ def row(load: Load, found: list[Found]) -> str:
 
 
 def panels(load: Load, found: list[Found]) -> list[Panel]:
-    titles = ("half of the chunks are no older, at their viewer", "99 of 100 are no older")
     ages = [
         Panel(
-            f"{load}: {title}",
+            f"{load}: age of a chunk, {part}",
             "ms",
             {
                 "floor, without the gateway": [round_.direct[place] for round_ in found],
                 "ours, relayed": [round_.relayed[place] for round_ in found],
             },
         )
-        for place, title in enumerate(titles)
+        for place, part in enumerate(PARTS)
     ]
     cost = {"ours, relayed": [round_.cpu for round_ in found]}
     return [*ages, Panel(f"{load}: CPU of the gateway for each chunk", "µs", cost)]

@@ -234,8 +234,8 @@ UNITS = {"late": (1, "ms"), "memory": (1e-3, "kB")}
 def panels(results: dict[str, dict[str, list[float]]]) -> list[Panel]:
     found = []
     for question, by_name in results.items():
-        scale, unit = UNITS.get(question.partition(" ")[0], (1e-3, "k"))
-        values = {name: [value * scale for value in by_name[name]] for name in by_name}
+        scale, unit = UNITS.get(question.partition(" ")[0], (1e-3, "thousand"))
+        values = {name: [value * scale for value in by_name[name]] for name in sorted(by_name)}
         found.append(Panel(question, unit, values))
     return found
 

@@ -1,7 +1,8 @@
 """Pictures and tables of a run: `python -m benchmarks.plot results.json docs/benchmarks`.
 
 Writes one SVG for each question, with the machine under it, and with `--page docs/performance.md`
-also the table, between two marks in that page. The same results give the same bytes.
+also the table, between two marks in that page. Of a program of its own, such as `limiter.json`, it
+draws the one picture. The same results give the same bytes.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from benchmarks import table
 from benchmarks.contenders import FLOOR
 from benchmarks.machine import LIBRARIES
 from benchmarks.questions import QUESTIONS, Question
+from benchmarks.report import Panel
 
 WIDE = 10.0
 """From this ratio of the largest to the smallest on, the scale is a logarithm."""
@@ -124,17 +126,31 @@ def picture(question: Question, results: Mapping[str, Rounds], run: Mapping[str,
     return figure
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Rounds]]]:
-    """A run as `python -m benchmarks --json` wrote it, and its numbers by question."""
-    run: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    results: dict[str, dict[str, Rounds]] = {
+def draw_panels(panels: Sequence[Panel], about: Mapping[str, str], path: Path) -> None:
+    """One picture of what a program of its own found, with bars for each panel."""
+    use_fixed_style()
+    heights = [0.9 + 0.3 * len(panel.values) for panel in panels]
+    figure = Figure(figsize=(8, sum(heights) + 0.4), layout="constrained")
+    parts = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for [axes], (title, unit, values) in zip(parts, panels, strict=True):
+        labels = {
+            name: table.spread(numbers, f" {unit}", is_brief=True)
+            for name, numbers in values.items()
+        }
+        bars(axes, title, unit, values, labels)
+    figure.supxlabel(told(about), fontsize=6, color="#666666")
+    save(figure, path)
+
+
+def by_question(run: Mapping[str, Any]) -> dict[str, dict[str, Rounds]]:
+    """The numbers of a run that `python -m benchmarks --json` wrote."""
+    return {
         question: {
             contender: {int(number): value for number, value in rounds.items()}
             for contender, rounds in by_contender.items()
         }
         for question, by_contender in run["results"].items()
     }
-    return run, results
 
 
 def write_table(page: Path, run: Mapping[str, Any], results: dict[str, dict[str, Rounds]]) -> None:
@@ -163,12 +179,17 @@ def main() -> None:
     options = parser.parse_args()
     if not options.results.is_file():
         parser.error(f"there is no file {str(options.results)!r}; --json of the suite writes one")
-    try:
-        run, results = read(options.results)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        parser.error(f"{str(options.results)!r} is nothing that --json of the suite wrote: {error}")
-    options.folder.mkdir(parents=True, exist_ok=True)
     use_fixed_style()
+    try:
+        run = json.loads(options.results.read_text("utf-8"))
+        options.folder.mkdir(parents=True, exist_ok=True)
+        if "panels" in run:
+            path = options.folder / f"{options.results.stem}.svg"
+            draw_panels([Panel(**panel) for panel in run["panels"]], run["about"], path)
+            return
+        results = by_question(run)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        parser.error(f"{str(options.results)!r} is nothing that the benchmarks wrote: {error}")
     for name, by_contender in results.items():
         if any(by_contender.values()):
             save(picture(QUESTIONS[name], by_contender, run), options.folder / f"{name}.svg")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import table
 from benchmarks.machine import describe
 
 __all__ = ["Panel", "add_plot_option", "write", "write_json"]
@@ -46,21 +45,8 @@ def write_json(folder: Path, name: str, **found: Any) -> None:
 
 
 def write(folder: Path, name: str, panels: Sequence[Panel]) -> None:
-    """Write `name.json` and `name.svg`, with one row of bars for each panel."""
-    from matplotlib.figure import Figure
-
-    from benchmarks.plot import bars, save, told, use_fixed_style
+    """Write `name.json` and `name.svg`."""
+    from benchmarks.plot import draw_panels
 
     write_json(folder, name, panels=[panel._asdict() for panel in panels])
-    use_fixed_style()
-    heights = [0.9 + 0.3 * len(panel.values) for panel in panels]
-    figure = Figure(figsize=(8, sum(heights) + 0.4), layout="constrained")
-    parts = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
-    for [axes], panel in zip(parts, panels, strict=True):
-        labels = {
-            who: table.spread(values, f" {panel.unit}", is_brief=True)
-            for who, values in panel.values.items()
-        }
-        bars(axes, panel.title, panel.unit, panel.values, labels)
-    figure.supxlabel(told(describe()), fontsize=6, color="#666666")
-    save(figure, folder / f"{name}.svg")
+    draw_panels(panels, describe(), folder / f"{name}.svg")

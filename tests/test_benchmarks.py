@@ -129,7 +129,7 @@ def test_a_brief_row_has_medians_our_spread_and_no_verdict_where_no_line_is_draw
         ("benchmarks.scale", ["--counts", "1,0"], "'0' is not a whole number from 1"),
         ("benchmarks.soak", ["--streams", "2"], "at least 3"),
         ("benchmarks.plot", ["nothing.json", "nowhere"], "there is no file 'nothing.json'"),
-        ("benchmarks.plot", ["README.md", "nowhere"], "nothing that --json of the suite wrote"),
+        ("benchmarks.plot", ["README.md", "nowhere"], "nothing that the benchmarks wrote"),
         ("benchmarks.reuse", ["--plot", "README.md"], "'README.md' is a file, not a folder"),
     ],
 )
@@ -176,6 +176,8 @@ def test_a_program_writes_all_its_numbers_and_draws_them(tmp_path: Path) -> None
     drawn = (tmp_path / "new" / "gateway.svg").read_text("utf-8")
     for words in ("how old", "floor, direct", "2.00 ms", "ours, relayed", "30.0 ms"):
         assert words in drawn
+    run("benchmarks.plot", str(tmp_path / "new" / "gateway.json"), str(tmp_path / "again"))
+    assert (tmp_path / "again" / "gateway.svg").read_text("utf-8") == drawn
 
 
 def test_samples_are_shared_out_by_layer() -> None:
