@@ -14,23 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import machine, runs, table
-from benchmarks.contenders import ENVIRONMENTS, FLOOR, MODULES
-from benchmarks.options import positive
+from benchmarks.contenders import ENVIRONMENTS, FLOOR, MODULES, SLOW
+from benchmarks.options import names, positive
 from benchmarks.questions import QUESTIONS
 from benchmarks.worker import LOOPS
 
 ROUNDS = 7
-FEW_ROUNDS = 3
-"""Rounds with `--quick`, and at most for memory, which hardly varies."""
-
-SLOW_ROUNDS = 1
-"""Rounds for slow contenders: what they take is a multiple of any spread."""
-
-SLOW = ("httpx", "openai", "openai-aiohttp", "qianfan", "litellm")
-"""Contenders that would take most of the time and are far from any line drawn here.
-
-`--quick` asks them only if they are named.
-"""
 
 Results = dict[str, dict[str, dict[int, float]]]
 Failures = dict[str, dict[str, str]]
@@ -38,18 +27,14 @@ Failures = dict[str, dict[str, str]]
 
 
 def parse_arguments() -> argparse.Namespace:
-    def names(known: Sequence[str], text: str) -> list[str]:
-        chosen = text.split(",")
-        if unknown := sorted(set(chosen) - set(known)):
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not in {', '.join(known)}")
-        return [name for name in known if name in chosen]
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=positive, help=f"{ROUNDS}, or {FEW_ROUNDS} with --quick")
+    parser.add_argument(
+        "--rounds", type=positive, help=f"{ROUNDS}, or {runs.FEW_ROUNDS} with --quick"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, about a minute")
     parser.add_argument(
         "--only",
-        type=lambda text: names(list(QUESTIONS), text),
+        type=lambda text: names(QUESTIONS, text),
         metavar="QUESTION,...",
         help=", ".join(QUESTIONS),
     )
@@ -60,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--contenders",
-        type=lambda text: names(list(MODULES), f"{FLOOR},{text}"),
+        type=lambda text: names(MODULES, f"{FLOOR},{text}"),
         metavar="NAME,...",
         help=f"{', '.join(MODULES)}; the floor is always among them; "
         f"without this option all, with --quick all but {', '.join(SLOW)}",
@@ -86,25 +71,6 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def importable(bench: runs.Bench, contenders: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The contenders that are there, with the versions of their libraries."""
-    found = {}
-    for contender in contenders:
-        try:
-            found[contender] = bench.try_import(contender)
-        except runs.RunError as error:
-            hint = "; --install makes its environment" if contender in ENVIRONMENTS else ""
-            print(f"{contender}: skipped, {error}{hint}")
-    return found
-
-
-def rounds_of(contender: str, question: str, rounds: int) -> int:
-    """How many of the rounds ask a contender a question."""
-    if contender in SLOW and QUESTIONS[question].measure is not None:  # an import is quick
-        return min(rounds, SLOW_ROUNDS)
-    return min(rounds, FEW_ROUNDS) if QUESTIONS[question].is_memory else rounds
-
-
 def measure(
     bench: runs.Bench, questions: Sequence[str], contenders: Sequence[str], rounds: int
 ) -> Iterator[tuple[Results, Failures]]:
@@ -120,7 +86,7 @@ def measure(
             for contender in random.Random(f"{number} {name}").sample(contenders, len(contenders)):
                 if contender in failures.get(name, {}) or not QUESTIONS[name].is_put_to(contender):
                     continue
-                if number >= rounds_of(contender, name, rounds):
+                if number >= runs.rounds_of(contender, name, rounds):
                     continue
                 try:
                     results[name][contender][number] = bench.run(contender, name)
@@ -135,14 +101,14 @@ def main() -> None:
     if options.install:
         runs.install(options.contenders or list(MODULES))
         return
-    rounds = options.rounds or (FEW_ROUNDS if options.quick else ROUNDS)
+    rounds = options.rounds or (runs.FEW_ROUNDS if options.quick else ROUNDS)
     began = time.monotonic()
     about = machine.describe() | {"loop": options.loop}
     for name, value in about.items():
         print(f"{name}: {value}")
     with runs.start(is_quick=options.quick, loop=options.loop) as bench:
         everybody = [name for name in MODULES if not (options.quick and name in SLOW)]
-        versions = importable(bench, options.contenders or everybody)
+        versions = bench.importable(options.contenders or everybody)
         contenders = list(versions)
         default = [name for name in QUESTIONS if options.full or not QUESTIONS[name].is_large]
         chosen = {name: QUESTIONS[name] for name in options.only or default}
@@ -169,10 +135,10 @@ def main() -> None:
     print()
     print("Each cell: median (least to greatest) over the rounds. Floor: absolute; others: ratios")
     print("to the floor of the same round, with + what they add to it, with a unit absolute.")
-    if rounds > FEW_ROUNDS:
-        print(f"Whatever is counted in bytes: {FEW_ROUNDS} rounds.")
-    if rounds > SLOW_ROUNDS:
-        print(f"{', '.join(SLOW)}: {SLOW_ROUNDS} round, but for the import.")
+    if rounds > runs.FEW_ROUNDS:
+        print(f"Whatever is counted in bytes: {runs.FEW_ROUNDS} rounds.")
+    if rounds > runs.SLOW_ROUNDS:
+        print(f"{', '.join(SLOW)}: {runs.SLOW_ROUNDS} round, but for the import.")
     for note in table.footnotes(chosen):
         print(note)
 

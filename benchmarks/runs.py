@@ -11,11 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contenders import ENVIRONMENTS
+from benchmarks.contenders import ENVIRONMENTS, SLOW
 from benchmarks.machine import pick_cores
 from benchmarks.questions import QUESTIONS
 
 ENVIRONMENTS_FOLDER = Path(__file__).parents[1] / ".bench"
+
+FEW_ROUNDS = 3
+"""Rounds with `--quick`, and at most for memory, which hardly varies."""
+
+SLOW_ROUNDS = 1
+"""Rounds for slow contenders: what they take is a multiple of any spread."""
 
 LONGEST_RUN = 180
 """Seconds after which a measurement is given up."""
@@ -47,6 +53,13 @@ print(json.dumps({name: library_version(name) for name in LIBRARIES.get(contende
 
 class RunError(Exception):
     """A child ended without a number; the message is the last thing it said."""
+
+
+def rounds_of(contender: str, question: str, rounds: int) -> int:
+    """How many of the rounds ask a contender a question."""
+    if contender in SLOW and QUESTIONS[question].measure is not None:  # an import is quick
+        return min(rounds, SLOW_ROUNDS)
+    return min(rounds, FEW_ROUNDS) if QUESTIONS[question].is_memory else rounds
 
 
 def python_of(contender: str) -> str:
@@ -103,6 +116,17 @@ class Bench:
             self._output(contender, "-c", TRY_IMPORT, contender, self.loop).splitlines()[-1]
         )
         return versions
+
+    def importable(self, contenders: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Those who can be imported, with the versions of their libraries; tells who cannot."""
+        found = {}
+        for contender in contenders:
+            try:
+                found[contender] = self.try_import(contender)
+            except RunError as error:
+                hint = "; --install makes its environment" if contender in ENVIRONMENTS else ""
+                print(f"{contender}: skipped, {error}{hint}")
+        return found
 
     def _value(
         self, contender: str, module: str, *arguments: str, is_steady: bool = False

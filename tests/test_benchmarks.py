@@ -245,8 +245,12 @@ def test_the_gateway_relays_all_loads() -> None:
 @pytest.mark.slow
 def test_both_loops_are_asked_by_turns() -> None:
     pytest.importorskip("uvloop", reason="the other loop")
-    said = run("benchmarks.loops", "--rounds", "1", "--quick")
-    assert "Ours to the floor, paced, median: " in said
+    said = run("benchmarks.loops", "--rounds", "1", "--quick", "--contenders", "ours")
+    for loop in ("asyncio", "uvloop"):
+        _, _, table = said.partition(f"With {loop}:")
+        assert "| CPU per answer, 64 workers" in table
+    assert "| uvloop / asyncio | floor | ours |" in said
+    assert "failed" not in said
 
 
 @pytest.mark.slow

@@ -30,6 +30,12 @@ MODULES = {
 }
 FLOOR = "floor"
 
+SLOW = ("httpx", "openai", "openai-aiohttp", "qianfan", "litellm")
+"""Those who would take most of the time and are far from any line drawn here.
+
+`--quick` asks them only if they are named.
+"""
+
 UVLOOP = "uvloop==0.23.0"
 ENVIRONMENTS = {
     "httpx": ("httpx==0.28.1", UVLOOP),
