@@ -128,6 +128,7 @@ def test_a_brief_row_has_medians_our_spread_and_no_verdict_where_no_line_is_draw
         ("benchmarks", ["--json", "."], "'.' is a folder, not a file to write"),
         ("benchmarks.scale", ["--counts", "1,0"], "'0' is not a whole number from 1"),
         ("benchmarks.soak", ["--streams", "2"], "at least 3"),
+        ("benchmarks.soak", ["--rest", "0"], "at least 5 times --every"),
         ("benchmarks.plot", ["nothing.json", "nowhere"], "there is no file 'nothing.json'"),
         ("benchmarks.plot", ["README.md", "nowhere"], "nothing that the benchmarks wrote"),
         ("benchmarks.reuse", ["--plot", "README.md"], "'README.md' is a file, not a folder"),
@@ -263,9 +264,11 @@ def test_fifty_streams_are_read_to_the_last_chunk() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /proc")
 def test_a_short_soak_leaves_nothing_behind() -> None:
-    said = run("benchmarks.soak", "--pause=0.01", "--minutes=0.05", "--streams=30", "--every=0.5")
+    options = ["--pause=0.01", "--minutes=0.7", "--streams=30", "--every=0.1", "--rest=0.02"]
+    said = run("benchmarks.soak", *options)
     assert "| wrong | 0 |" in said
     assert "| left behind | 0 tasks, 0 descriptors, 0 permits |" in said
+    assert "| blocks kept of 1,000 streams | " in said
     assert " left |" in said, "some readers leave"
 
 
