@@ -9,6 +9,7 @@ loop; what another thread does takes real time, and is not waited for.
 
 import asyncio
 import importlib
+import math
 import pkgutil
 import selectors
 import sys
@@ -44,11 +45,11 @@ class VirtualClock:
 
     Args:
         start: Seconds to begin with; `None` for those of the real clock, which those need that
-            looked at it before.
+            looked at it before, rounded up: from a whole second on, a day is exactly a day.
     """
 
     def __init__(self, start: float | None = None) -> None:
-        self._now = self._started = time.monotonic() if start is None else float(start)
+        self._now = self._started = float(math.ceil(time.monotonic()) if start is None else start)
 
     def __call__(self) -> float:
         """Seconds, as of `time.monotonic`."""

@@ -204,6 +204,16 @@ def anyio_backend(virtual_clock: VirtualClock) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"loop_factory": virtual_clock.new_loop}
 
 
+def test_a_day_is_a_day_whatever_the_real_clock_says() -> None:
+    before = time.monotonic()
+    clock = VirtualClock()
+    assert before <= clock() < time.monotonic() + 1
+    due = clock() + 86_400  # as a loop schedules it
+    clock.advance(0.1)
+    clock.advance(due - clock())
+    assert clock.elapsed == 86_400
+
+
 @pytest.mark.anyio
 async def test_the_plugin_of_anyio_takes_its_loops(virtual_clock: VirtualClock) -> None:
     began = time.monotonic()
