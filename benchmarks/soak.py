@@ -370,8 +370,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.streams < len(ROUNDS):
         parser.error(f"--streams: at least {len(ROUNDS)}, one for each way of reading on")
-    if options.every <= 0 or min(options.minutes, options.rest) * 60 < FEWEST * options.every:
-        parser.error(f"--minutes and --rest: at least {FEWEST} times --every, for a slope")
+    shortest = min(options.minutes, options.rest) * 60
+    if options.every <= 0 or shortest < FEWEST * options.every:
+        parser.error(
+            f"--minutes and --rest: expected the time of {FEWEST} samples or more, "
+            f"each {options.every:g} s (--every) and more than 0, got {shortest:g} s"
+        )
     allow_descriptors(8 * options.streams + 200)  # the server, a child, holds four for each
     for what, value in describe().items():
         print(f"{what}: {value}")

@@ -128,7 +128,7 @@ def test_a_brief_row_has_medians_our_spread_and_no_verdict_where_no_line_is_draw
         ("benchmarks", ["--json", "."], "'.' is a folder, not a file to write"),
         ("benchmarks.scale", ["--counts", "1,0"], "'0' is not a whole number from 1"),
         ("benchmarks.soak", ["--streams", "2"], "at least 3"),
-        ("benchmarks.soak", ["--rest", "0"], "at least 5 times --every"),
+        ("benchmarks.soak", ["--rest", "0"], "expected the time of 5 samples"),
         ("benchmarks.plot", ["nothing.json", "nowhere"], "there is no file 'nothing.json'"),
         ("benchmarks.plot", ["README.md", "nowhere"], "nothing that the benchmarks wrote"),
         ("benchmarks.reuse", ["--plot", "README.md"], "'README.md' is a file, not a folder"),
