@@ -14,7 +14,7 @@ import pytest
 from benchmarks import flame, report, runs, table
 from benchmarks.contenders import ENVIRONMENTS, LIBRARIES, MODULES
 from benchmarks.questions import QUESTIONS
-from benchmarks.soak import slope
+from benchmarks.soak import Sample, Tally, judge, slope
 
 ROOT = Path(__file__).parents[1]
 
@@ -259,6 +259,16 @@ def test_both_loops_are_asked_by_turns() -> None:
 def test_fifty_streams_are_read_to_the_last_chunk() -> None:
     said = run("benchmarks.scale", "--rounds", "1", "--counts", "50")
     assert "| 50 | " in said
+
+
+@pytest.mark.parametrize(("kept", "is_well"), [(2, True), (20, False)])
+def test_an_hour_may_not_keep_an_object_of_each_broken_stream(*, kept: int, is_well: bool) -> None:
+    # Flat memory, and pieces that only wobble, as in a busy process.
+    samples = [
+        Sample(60.0 * n, 50_000_000, 14_000_000, 300_000 + n % 2, 1, 11, 0) for n in range(61)
+    ]
+    tally = Tally(rested=[(3.0 * n, 200_000 + 3.0 * n * kept + n % 2) for n in range(20)])
+    assert judge(samples, tally, {}) is is_well
 
 
 @pytest.mark.slow
