@@ -34,6 +34,7 @@ from ernie_async.sansio.rate_headers import RateHeaders
 from ernie_async.testing import MockErnie, reply, stall
 from tests.silent import silent_server
 from tests.valkey import own_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -62,12 +63,6 @@ def connections(valkey: ValkeyServer) -> int:
         return len(client.client_list()) - 1
 
 
-async def until(condition: object, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
-
-
 # Processes
 
 WORKER = """
@@ -76,7 +71,7 @@ from ernie_async import AsyncClient, Limits
 from ernie_async.redis import RedisLimiter
 
 async def main(redis_url, name, base_url, me, n):
-    limits = Limits(requests_per_minute=12_000, burst=20, concurrency=40)
+    limits = Limits(requests_per_minute=6_000, burst=20, concurrency=40)
     async with (
         RedisLimiter(redis_url, limits, name=name) as limiter,
         AsyncClient("k", base_url=base_url, limits=limiter) as client,
@@ -103,7 +98,7 @@ async def word_of(worker: "subprocess.Popen[bytes]") -> str:
 async def test_four_processes_together_keep_the_limit_and_get_the_same(
     valkey: ValkeyServer, name: str, server: MockErnie
 ) -> None:
-    rate, burst, n = 200, 20, 250
+    rate, burst, n = 100, 20, 125
     workers = [
         start(WORKER, valkey.connection_url, name, server.base_url, me, str(n)) for me in "abcd"
     ]

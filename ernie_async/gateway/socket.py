@@ -30,6 +30,7 @@ MAX_REASON = 123  # bytes, by RFC 6455
 # So many pings without an answer: instead of one more, the connection is closed.
 MOST_UNANSWERED = 2
 
+CLIENT_CLOSED_REQUEST = 499  # for the access log alone
 GOING_AWAY, PROTOCOL_ERROR, NOT_AUTHENTICATED, TIMED_OUT = 1001, 4400, 4401, 4408
 
 OVER = {web.WSMsgType.CLOSE, web.WSMsgType.CLOSING, web.WSMsgType.CLOSED, web.WSMsgType.ERROR}
@@ -43,10 +44,20 @@ class _GoodbyeError(Exception):
         self.code = code
 
 
-async def refuse_socket(request: web.Request, fault: Fault) -> web.WebSocketResponse:
+async def open_socket(request: web.Request, socket: web.WebSocketResponse) -> bool:
+    """Shake hands; say whether anybody is there."""
+    try:
+        await socket.prepare(request)
+    except ConnectionError:
+        return False
+    return True
+
+
+async def refuse_socket(request: web.Request, fault: Fault) -> web.StreamResponse:
     """Say by a close code why not: a browser shows no page the status of a refused handshake."""
     socket = web.WebSocketResponse(timeout=GOODBYE_SECONDS)
-    await socket.prepare(request)
+    if not await open_socket(request, socket):
+        return web.Response(status=fault.status)
     reason = fault.message.encode()[:MAX_REASON].decode(errors="ignore").encode()
     await socket.close(code=4000 + fault.status, message=reason)
     return socket
@@ -76,10 +87,11 @@ class ChatSocket:
         """The gateway is being stopped."""
         await self._socket.close(code=GOING_AWAY, drain=False)
 
-    async def run(self, request: web.Request) -> web.WebSocketResponse:
+    async def run(self, request: web.Request) -> web.StreamResponse:
         """Serve it to its end."""
         settings = self._desk.settings
-        await self._socket.prepare(request)
+        if not await open_socket(request, self._socket):
+            return web.Response(status=CLIENT_CLOSED_REQUEST)
         self._transport = request.transport
         self._ping_at = asyncio.get_running_loop().time() + settings.ping
         try:

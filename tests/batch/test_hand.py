@@ -14,6 +14,7 @@ from ernie_async.batch.lines import Line
 from ernie_async.batch.worker import Setup, Worker
 from ernie_async.net.limiter import Limiter
 from ernie_async.testing import MockErnie, reply
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -72,12 +73,6 @@ def ask(hand: Hand, n: int) -> list[asyncio.Task[Answer]]:
     return [asyncio.create_task(hand.make(line, Need())) for line in lines]
 
 
-async def arrived(server: MockErnie, n: int) -> None:
-    async with asyncio.timeout(10):
-        while server.requests_made < n:
-            await asyncio.sleep(0.01)
-
-
 async def test_answers_come_to_who_asked(server) -> None:
     server.default(reply("好", first_ms=20))
     async with employed(server, concurrency=5) as (hand, _, _):
@@ -94,7 +89,7 @@ async def test_what_a_dead_worker_held_is_lost(server) -> None:
     server.default(reply("好", first_ms=5000))
     async with employed(server) as (hand, actor, work):
         tasks = ask(hand, 3)
-        await arrived(server, 3)
+        await until(lambda: server.requests_made >= 3)
         tasks[0].cancel()
         actor.is_dead.set()
         with pytest.raises(DiedError):
@@ -108,7 +103,7 @@ async def test_a_stop_answers_what_was_not_sent(server) -> None:
     server.default(reply("好", first_ms=300))
     async with employed(server, concurrency=2) as (hand, _, _):
         tasks = ask(hand, 5)
-        await arrived(server, 2)
+        await until(lambda: server.requests_made >= 2)
         late = ask(hand, 1)
         await asyncio.sleep(0)
         hand.stop()

@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -23,6 +23,7 @@ from ernie_async import (
 from ernie_async.batch import BatchRunner, FileOptions, flow
 from ernie_async.batch.outage import MANY, Outage, Trail
 from tests.batch.files import ids, read_jsonl, write_input
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -59,10 +60,6 @@ class Moody:
             port = server.sockets[0].getsockname()[1]
             async with AsyncClient("k", base_url=f"http://127.0.0.1:{port}/v2") as client:
                 yield client
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        while not is_so():
-            await asyncio.sleep(0.005)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -123,7 +120,7 @@ async def test_an_outage_in_the_middle_costs_no_line(way, concurrency, source, o
     async with server.serving() as client:
         runner = BatchRunner(client, retry=QUICK, concurrency=concurrency)
         running = asyncio.create_task(runner.run_file(source, out))
-        await server.until(lambda: server.answered >= 30)
+        await until(lambda: server.answered >= 30)
         server.way = way
         await asyncio.sleep(0.5)  # in which any line would use up its attempts
         server.way = None
@@ -136,7 +133,7 @@ async def test_patience_ends(source, out, monkeypatch) -> None:
     server = Moody()
     async with server.serving() as client:
         running = asyncio.create_task(BatchRunner(client, retry=QUICK).run_file(source, out))
-        await server.until(lambda: server.answered >= 30)
+        await until(lambda: server.answered >= 30)
         server.way = "502"
         report = await running
     assert (report.exit_code, report.failed) == (69, 0)
@@ -148,7 +145,7 @@ async def test_a_server_that_wants_to_be_left_alone_for_long_is_not_hammered(sou
     server = Moody()
     async with server.serving() as client:
         running = asyncio.create_task(BatchRunner(client, concurrency=8).run_file(source, out))
-        await server.until(lambda: server.answered >= 30)
+        await until(lambda: server.answered >= 30)
         server.way, server.headers = "503", "Retry-After: 3600\r\n"
         report = await running
     assert report.exit_code == 69
@@ -184,7 +181,7 @@ async def test_at_most_once_stops_and_sends_nothing_twice(way, source, out) -> N
     async with server.serving() as client:
         runner = BatchRunner(client, retry=QUICK, concurrency=8)
         running = asyncio.create_task(runner.run_file(source, out, ONCE))
-        await server.until(lambda: server.answered >= 30)
+        await until(lambda: server.answered >= 30)
         server.way = way
         report = await running
         assert report.exit_code == 69
@@ -201,7 +198,7 @@ async def test_at_most_once_waits_for_a_server_that_refuses(source, out) -> None
     async with server.serving() as client:
         runner = BatchRunner(client, retry=QUICK, concurrency=8)
         running = asyncio.create_task(runner.run_file(source, out, ONCE))
-        await server.until(lambda: server.answered >= 30)
+        await until(lambda: server.answered >= 30)
         server.way = "503"
         await asyncio.sleep(0.5)
         server.way = None

@@ -23,6 +23,7 @@ from ernie_async import (
 from ernie_async.batch import BatchError, BatchRunner, FileOptions
 from ernie_async.testing import MockErnie, cut, error_event, raw, refuse, reply, stall
 from tests.batch.files import asked, ids, read_jsonl, request_line, write_input, write_lines
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -216,8 +217,7 @@ async def test_an_outage_costs_no_line(source, out) -> None:
         running = asyncio.create_task(
             BatchRunner(client, retry=QUICK, concurrency=8).run_file(source, out)
         )
-        while server.requests_made < 30:
-            await asyncio.sleep(0.01)
+        await until(lambda: server.requests_made >= 30)
     await asyncio.sleep(0.5)  # in which any line would use up its attempts
     async with MockErnie(port=port_of(server)), client:
         report = await running
@@ -377,7 +377,7 @@ async def test_two_runs_on_one_output_are_impossible(client, server, source, out
     write_input(source, 3)
     server.default(reply("x", first_ms=300))
     first = asyncio.create_task(BatchRunner(client).run_file(source, out))
-    await asyncio.sleep(0.1)
+    await until(lambda: server.requests_made)
     with pytest.raises(BatchError, match="another run") as caught:
         await BatchRunner(client).run_file(source, out)
     assert caught.value.reason == "locked"

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import anyio
 import pytest
 import yarl
 from aiohttp import web
@@ -21,6 +20,7 @@ import discord.gateway
 import discord.http
 
 from ernie_async.bots.discord import DiscordTransport
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -63,9 +63,7 @@ async def bot(
 
 
 async def wait_for(results: list[Any]) -> Any:
-    with anyio.fail_after(10):
-        while not results:
-            await asyncio.sleep(0.01)
+    await until(lambda: results)
     return results.pop()
 
 

@@ -26,6 +26,7 @@ from ernie_async.errors import ConfigError, LimiterError
 from ernie_async.testing import MockErnie, reply
 from tests.silent import silent_server
 from tests.valkey import own_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -47,12 +48,6 @@ async def name() -> AsyncIterator[str]:
 def keys_of(valkey: ValkeyServer, name: str) -> set[str]:
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         return {key.removeprefix(f"{name}:user:") for key in client.keys(f"{name}:*")}
-
-
-async def until(condition: Any, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def all_told(limiter: RedisUserLimiter) -> None:

@@ -29,6 +29,7 @@ from ernie_async.bots import (
 from ernie_async.errors import ConfigError
 from ernie_async.testing import MockErnie, cut, error_event, raw, refuse, reply, stall
 from ernie_async.toolbox import Toolbox
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -113,7 +114,7 @@ async def test_two_messages_at_once(client: AsyncClient, server: MockErnie, on_b
     first, second = chat_of(), chat_of()
     async with asyncio.TaskGroup() as group:
         one = group.create_task(responder.reply(first, user=7, text="一"))
-        await asyncio.sleep(0.08)
+        await until(lambda: server.requests_made)
         two = group.create_task(responder.reply(second, user=7, text="二"))
     history = [m.content for m in await responder.memory.export(("fake", 1, 7))]
     if on_busy == "queue":

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
-import anyio
 import pytest
 from aiohttp import web
 
@@ -14,6 +13,7 @@ from ernie_async import AsyncClient, RetryPolicy
 from ernie_async.gateway import GATEWAY, GatewaySettings, StreamEnded, StreamHub, make_app
 from ernie_async.sansio.sse import EventDecoder, ServerSentEvent
 from ernie_async.testing import MockErnie
+from tests.waiting import until
 
 
 class Running(NamedTuple):
@@ -55,13 +55,6 @@ class Running(NamedTuple):
 
 
 Serve = Callable[..., Any]
-
-
-async def until(true: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for something to become true."""
-    with anyio.fail_after(seconds):
-        while not true():
-            await anyio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -14,8 +14,9 @@ from ernie_async.sansio.gateway_ask import AskRules
 from ernie_async.sansio.sse import EventDecoder
 from ernie_async.sansio.tickets import token_hash
 from ernie_async.testing import MockErnie, cut, raw, refuse, reply, stall
+from tests.waiting import until
 
-from .conftest import Serve, until
+from .conftest import Serve
 from .cutting import CuttingProxy
 from .resets import reset_at_random
 

@@ -10,8 +10,9 @@ import pytest
 
 from ernie_async import ContentFilter
 from ernie_async.testing import MockErnie, reply, stall
+from tests.waiting import until
 
-from .conftest import Serve, until
+from .conftest import Serve
 from .cutting import CuttingProxy
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -19,8 +19,9 @@ from ernie_async import (
 from ernie_async.gateway import GatewaySettings, StreamEnded, StreamHub
 from ernie_async.sansio.replay import StreamEvent
 from ernie_async.testing import MockErnie, reply
+from tests.waiting import until
 
-from .conftest import Serve, until
+from .conftest import Serve
 
 pytestmark = pytest.mark.anyio
 

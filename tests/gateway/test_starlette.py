@@ -14,7 +14,6 @@ from ernie_async import AsyncClient
 from ernie_async.gateway import MemoryStore, StreamHub
 from ernie_async.testing import MockErnie, reply, stall
 
-from .conftest import until
 from .resets import reset_at_random
 
 pytest.importorskip("starlette", reason="pip install starlette")
@@ -25,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ernie_async.gateway.starlette import sse_response
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 

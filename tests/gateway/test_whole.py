@@ -7,8 +7,9 @@ import pytest
 from ernie_async.gateway import GatewaySettings, StreamLimits, Tenant
 from ernie_async.sansio.tickets import token_hash
 from ernie_async.testing import MockErnie, reply, stall
+from tests.waiting import until
 
-from .conftest import Serve, until
+from .conftest import Serve
 
 pytestmark = pytest.mark.anyio
 

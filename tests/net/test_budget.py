@@ -17,6 +17,7 @@ from ernie_async import (
     RetryPolicy,
 )
 from ernie_async.testing import MockErnie, raw, refuse, reply, stall
+from tests.waiting import until
 
 TABLE = Prices({"m": Price(1, 2), "text": Price(1, 0)})
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
@@ -141,7 +142,8 @@ async def test_prompts_under_way_are_set_aside(server: MockErnie) -> None:
     server.default(stall(before_headers=True))
     async with client_of(server) as client, client.budget(tokens=250) as budget:
         tasks = [asyncio.create_task(client.chat("word " * 100)) for _ in range(5)]
-        await asyncio.sleep(0.1)
+        await until(lambda: server.requests_made == 3)
+        await asyncio.sleep(0.05)
         assert (server.requests_made, budget.tokens) == (3, 300)
         for task in tasks:
             task.cancel()

@@ -11,6 +11,7 @@ from ernie_async.net.courier import Courier, SharedPermit
 from ernie_async.sansio.bucket import Limits
 from ernie_async.sansio.shared_lane import SharedLane
 from ernie_async.sansio.shared_step import Answer, Ask
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -111,6 +112,7 @@ async def test_what_is_told_at_once_goes_in_one_step() -> None:
         permit.release()
         permit.release()
     assert courier.in_flight == 0
+    await until(lambda: len(server.asks) > n)
     await asyncio.sleep(0.05)
     assert [(ask.held, ask.tokens) for ask in server.asks[n:]] == [(0, 18)]
     await courier.aclose()

@@ -22,6 +22,7 @@ from ernie_async import (
 )
 from ernie_async.testing import MockErnie, refuse, reply
 from tests.silent import silent_server
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -168,9 +169,7 @@ async def test_the_last_waiter_that_is_cancelled_ends_the_request() -> None:
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        await asyncio.sleep(0.02)
-        names = [task for task in asyncio.all_tasks() if "IamTokens" in repr(task)]
-        assert names == []
+        await until(lambda: not any("IamTokens" in repr(task) for task in asyncio.all_tasks()))
     assert len(asyncio.all_tasks()) <= before + 1
 
 

@@ -22,6 +22,7 @@ from ernie_async import (
 )
 from ernie_async.net import flights
 from ernie_async.testing import MockErnie, cut, refuse, reply, stall
+from tests.waiting import until
 
 TEXT = "量子纠缠是两个粒子共享同一个状态的现象。"
 SLOW = reply(TEXT, chunk_ms=5, first_ms=50)
@@ -96,12 +97,12 @@ async def test_streams_are_shared_from_their_beginning(server: MockErnie) -> Non
 
 @pytest.mark.anyio
 async def test_who_leaves_does_not_end_it_for_others(server: MockErnie) -> None:
-    server.default(SLOW)
+    server.default(reply(TEXT, chunk_ms=5, first_ms=300))
     async with client_of(server) as client:
         chats = [asyncio.create_task(client.chat("hi")) for _ in range(3)]
         streams = [client.stream("hi") for _ in range(4)]
         tasks = [asyncio.create_task(stream.text()) for stream in streams]
-        await asyncio.sleep(0.02)
+        await until(lambda: server.requests_made == 2)
         chats[0].cancel()
         tasks[0].cancel()
         streams[1].cancel("enough")
@@ -124,8 +125,7 @@ async def test_the_last_one_to_leave_ends_it(server: MockErnie, client: AsyncCli
     tasks = [asyncio.create_task(client.chat("hi", coalesce=True)) for _ in range(3)]
     streams = [client.stream("hi", coalesce=True) for _ in range(3)]
     reading = [asyncio.create_task(stream.text()) for stream in streams]
-    await asyncio.sleep(0.05)
-    assert server.requests_made == 2
+    await until(lambda: server.requests_made == 2)
     for task in [*tasks, *reading]:
         task.cancel()
     await asyncio.gather(*tasks, *reading, return_exceptions=True)
@@ -297,11 +297,12 @@ async def test_a_thousand_at_once(server: MockErnie) -> None:
 @pytest.mark.anyio
 async def test_who_has_less_patience_does_not_join(server: MockErnie) -> None:
     async with client_of(server, limits=Limits(concurrency=1)) as client:
-        server.script(reply("好", first_ms=400))
+        server.script(reply("好", first_ms=800))
         before = asyncio.create_task(client.chat("before"))
-        await asyncio.sleep(0.05)
+        await until(lambda: server.requests_made == 1)
         waiting = asyncio.create_task(client.chat("hi", priority="batch"))
-        await asyncio.sleep(0.05)
+        assert client.limiter is not None
+        await until(lambda: client.limiter.waiting == 1)
         with pytest.raises(DeadlineError) as caught:
             await client.chat("hi", max_wait=0.1)
         assert caught.value.clock == "queue"

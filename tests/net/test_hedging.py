@@ -17,6 +17,7 @@ from ernie_async import (
     Timeouts,
 )
 from ernie_async.testing import MockErnie, raw, refuse, reply, stall
+from tests.waiting import until
 
 SOON = Hedging(after=0.05, share=1.0)
 FAST = reply("好", chunk_ms=1)
@@ -167,8 +168,7 @@ async def test_a_stream_that_is_left_while_two_requests_are_under_way(server: Mo
     async with client_of(server) as client:
         stream = client.stream("hi")
         reading = asyncio.create_task(stream.text())
-        await asyncio.sleep(0.15)
-        assert server.requests_made == 2
+        await until(lambda: server.requests_made == 2)
         stream.cancel("enough")
         with pytest.raises(Exception, match="enough"):
             await reading

@@ -33,6 +33,7 @@ from ernie_async import (
     Timeouts,
 )
 from ernie_async.testing import MockErnie
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -291,8 +292,7 @@ async def test_patient_call_waits_for_the_first_that_comes_back(service: Service
     service.refuse(B, 401, "invalid_iam_token")
     async with client_of(service, KeyPool([A, B]), retry=RetryPolicy(base_delay=0.1)) as client:
         asking = asyncio.create_task(client.chat("hi"))
-        while len(service.asked) < 2:
-            await asyncio.sleep(0.005)
+        await until(lambda: len(service.asked) == 2)
         service.refusals.clear()
         answer = await asking
         waiting = [client.chat("hi") for _ in range(5)]

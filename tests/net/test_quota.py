@@ -30,6 +30,7 @@ from ernie_async import (
 from ernie_async.testing import MockErnie, cut, error_event, refuse, reply, stall
 from ernie_async.testing.script import Step
 from tests.silent import silent_server
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -84,10 +85,8 @@ async def test_everybody_waits_for_the_quota_not_only_who_was_refused(
 ) -> None:
     server.script(refuse(429, retry_after=0.4))
     refused = asyncio.create_task(client.chat("hi"))
-    while not server.requests:
-        await asyncio.sleep(0.005)
-    await asyncio.sleep(0.05)
-    assert 0.1 < standing(client).paused_for <= 0.4
+    await until(lambda: standing(client).paused_for)
+    assert standing(client).paused_for <= 0.4
     others = [asyncio.create_task(client.chat("hi")) for _ in range(3)]
     others.append(asyncio.create_task(client.stream("hi").text()))
     await asyncio.gather(refused, *others)
@@ -139,8 +138,7 @@ async def test_a_quota_error_inside_a_good_answer_pauses_as_well(
     server.script(error_event(code), reply("好"))
     answer = client.stream("hi").final() if is_stream else client.chat("hi")
     task = asyncio.ensure_future(answer)
-    while not standing(client).paused_for:
-        await asyncio.sleep(0.005)
+    await until(lambda: standing(client).paused_for)
     assert 4 < standing(client).paused_for <= 5  # no time was named
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -362,7 +360,7 @@ async def test_who_ends_in_line_made_no_attempt(
         "k", base_url=server.base_url, limits=Limits(concurrency=1), hooks=[records.append]
     ) as client:
         ahead = asyncio.create_task(client.chat("ahead"))
-        await asyncio.sleep(0.05)
+        await until(lambda: server.requests_made == 1)
         short = Timeouts(total=0.1)
         for ask in (client.chat("hi", timeouts=short), client.chat("hi", max_wait=0.1)):
             with pytest.raises(DeadlineError) as caught:

@@ -23,6 +23,7 @@ from ernie_async import (
     user,
 )
 from ernie_async.testing import MockErnie, Step, cut, error_event, raw, refuse, reply, stall
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -373,9 +374,7 @@ async def test_leaving_within_a_resume_leaves_nothing_behind(
             pass
 
     task = asyncio.ensure_future(read())
-    with anyio.fail_after(1):
-        while len(server.requests) < 2:
-            await anyio.sleep(0.002)
+    await until(lambda: len(server.requests) == 2)
     await asyncio.sleep(0.02)
     if how == "task":
         task.cancel()

@@ -16,6 +16,7 @@ from ernie_async import (
     RetryPolicy,
 )
 from ernie_async.testing import MockErnie, refuse, reply, stall
+from tests.waiting import until
 
 
 @pytest.mark.anyio
@@ -43,7 +44,7 @@ async def test_calls_under_way_end_and_none_begins(server: MockErnie, client: As
 async def test_what_is_late_is_cancelled_and_named(server: MockErnie, client: AsyncClient) -> None:
     server.script(stall(before_headers=True), stall(after_chunks=2), reply("好" * 900, chunk_ms=5))
     chat = asyncio.create_task(client.chat("hi", request_id="mine"))
-    await asyncio.sleep(0.05)
+    await until(lambda: server.requests_made == 1)
     waiting, resting = client.stream("hi"), client.stream("hi")
     await anext(waiting)
     await anext(waiting)
@@ -73,7 +74,7 @@ async def test_calls_that_wait_are_stopped_wherever_they_wait(server: MockErnie)
     url = server.base_url
     async with AsyncClient("k", base_url=url, retry=retry, limits=limits) as client:
         tasks = [asyncio.create_task(client.stream("hi").text()) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        await until(lambda: server.requests_made == 2)
         tasks += [asyncio.create_task(client.stream("hi").text()) for _ in range(2)]
         tasks += [asyncio.create_task(client.chat("hi")) for _ in range(2)]
         await asyncio.sleep(0.1)
@@ -160,7 +161,7 @@ async def test_closing_stops_the_calls_of_its_loop(server: MockErnie) -> None:
     await client.chat("warm")
     server.script(stall(before_headers=True), stall(after_chunks=1), stall(after_chunks=1))
     chat = asyncio.create_task(client.chat("hi"))
-    await asyncio.sleep(0.05)
+    await until(lambda: server.requests_made == 2)
     waiting, resting = client.stream("hi"), client.stream("hi")
     await anext(waiting)
     await anext(resting)
@@ -206,7 +207,7 @@ async def test_a_stream_whose_loop_ends_is_over(server: MockErnie) -> None:
         branch, _ = client.stream("hi").tee(2)
         shared = client.stream("hi", coalesce=True)
         reading = [asyncio.create_task(anext(each)) for each in (branch, shared)]
-        await asyncio.sleep(0.1)
+        await until(lambda: len(ended) == 2)
         del reading
 
     await asyncio.to_thread(asyncio.run, leave())
