@@ -24,12 +24,14 @@ import math
 import random
 import sys
 import time
+from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import aiohttp
 
@@ -105,6 +107,10 @@ class Plan:
     rest: float
     is_bare: bool
 
+    @property
+    def most_samples(self) -> int:
+        return 3 + int(self.minutes * 60 * (1 / self.every + 1 / self.rest))
+
 
 @dataclass
 class Tally:
@@ -113,8 +119,6 @@ class Tally:
     ended: Counter[str] = field(default_factory=Counter)
     records: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
-    rested: list[tuple[float, float]] = field(default_factory=list)
-    """Thousands of streams that had ended, and the pieces at a rest."""
 
     def hear(self, record: Record) -> None:
         self.records[type(record).__name__] += 1
@@ -127,41 +131,70 @@ class Tally:
             print(f"WRONG {outcome.wrong[0]}", file=sys.stderr)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """What the process held at one moment.
 
     Attributes:
-        seconds: Since the beginning.
+        milliseconds: Since the beginning.
         own: Resident bytes, apart from mapped files.
         handed_out: Bytes of C's malloc, which has the larger pieces; 0 where it does not say.
         blocks: Smaller pieces, of Python's own allocator: of a leak, each object is one.
         tasks: Of the loop.
         descriptors: Open ones.
         permits: Of the limiters, given out.
+        ended: Streams, so far.
+        is_at_rest: Nothing was under way, and all garbage was collected.
     """
 
-    seconds: float
+    milliseconds: int
     own: int
     handed_out: int
     blocks: int
     tasks: int
     descriptors: int
     permits: int
+    ended: int
+    is_at_rest: bool
 
-    @classmethod
-    def take(cls, began: float, clients: Sequence[AsyncClient]) -> "Sample":
-        permits = sum(c.limiter.snapshot().in_flight for c in clients if c.limiter is not None)
-        tasks = len(asyncio.all_tasks())
-        return cls(
-            time.monotonic() - began,
-            own_bytes(),
-            malloc_bytes(),
-            sys.getallocatedblocks(),
-            tasks,
-            open_descriptors(),
-            permits,
-        )
+
+class Diary:
+    """Samples as bare numbers, in room that is taken before the first stream.
+
+    An object that is made while streams are under way, and kept, lies among theirs. Where all
+    others have gone it still holds a pool of Python's allocator, 16 kB: samples that are objects
+    make the memory grow that they are to measure.
+
+    Args:
+        room: For how many samples.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._numbers = array("q", bytes(8 * len(Sample._fields) * room))
+        self._end = 0
+
+    def write(self, sample: Sample) -> None:
+        start, self._end = self._end, self._end + len(sample)
+        self._numbers[start : self._end] = array("q", sample)
+
+    def read(self) -> list[Sample]:
+        width = len(Sample._fields)
+        rows = (self._numbers[start : start + width] for start in range(0, self._end, width))
+        return [Sample._make(row) for row in rows]
+
+
+def take(began: float, clients: Iterable[AsyncClient], tally: Tally, *, is_at_rest: bool) -> Sample:
+    """A sample of this moment."""
+    return Sample(
+        milliseconds=round((time.monotonic() - began) * 1000),
+        own=own_bytes(),
+        handed_out=malloc_bytes(),
+        blocks=sys.getallocatedblocks(),
+        tasks=len(asyncio.all_tasks()),
+        descriptors=open_descriptors(),
+        permits=sum(c.limiter.snapshot().in_flight for c in clients if c.limiter is not None),
+        ended=tally.ended.total(),
+        is_at_rest=is_at_rest,
+    )
 
 
 def slope(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -265,11 +298,17 @@ def shared_out(readers: Mapping[str, Reader], streams: int) -> list[tuple[str, R
 
 async def run(port: int, plan: Plan) -> tuple[list[Sample], Tally]:
     """Keep reading, and take a sample now and then; the last one is taken when all is closed."""
-    tally = Tally()
+    tally, diary = Tally(), Diary(plan.most_samples)
     began = time.monotonic()
     until = began + plan.minutes * 60
-    samples = [Sample.take(began, [])]
     clients: dict[str, AsyncClient] = {}
+
+    def sample(*, is_at_rest: bool = False) -> None:
+        taken = take(began, clients.values(), tally, is_at_rest=is_at_rest)
+        diary.write(taken)
+        show(taken)
+
+    sample()
     async with AsyncExitStack() as stack:
         if plan.is_bare:
             readers = await open_bare(stack, port)
@@ -291,30 +330,26 @@ async def run(port: int, plan: Plan) -> tuple[list[Sample], Tally]:
             while not reading.done():
                 await asyncio.wait([reading], timeout=plan.every)
                 if time.monotonic() < pause_at:
-                    samples.append(Sample.take(began, list(clients.values())))
-                    show(samples[-1], tally)
+                    sample()
             await reading
             await asyncio.sleep(0.5)
             gc.collect()
-            at_rest = Sample.take(began, list(clients.values()))
-            show(at_rest, tally)
-            tally.rested.append((tally.ended.total() / 1000, at_rest.blocks))
+            sample(is_at_rest=True)
     await asyncio.sleep(0.5)
-    samples.append(Sample.take(began, list(clients.values())))
-    show(samples[-1], tally)
-    return samples, tally
+    sample()
+    return diary.read(), tally
 
 
-def show(sample: Sample, tally: Tally) -> None:
+def show(sample: Sample) -> None:
     cells = (
-        f"{sample.seconds / 60:.1f}",
+        f"{sample.milliseconds / 60_000:.1f}",
         f"{sample.own / 2**20:.2f}",
         f"{sample.handed_out / 2**20:.2f}",
         f"{sample.blocks:,}",
         sample.tasks,
         sample.descriptors,
         sample.permits,
-        f"{tally.ended.total():,}",
+        f"{sample.ended:,}",
     )
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
@@ -322,10 +357,12 @@ def show(sample: Sample, tally: Tally) -> None:
 def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bool:
     """Print what it comes to; whether all is well."""
     first, *held, last = samples
-    steady = held[int(len(held) * WARM_UP) :]
-    grows, error = slope([(s.seconds / 60, s.own / 1000) for s in steady])
-    given, given_error = slope([(s.seconds / 60, s.handed_out / 1000) for s in steady])
-    taken, taken_error = slope([(s.seconds / 60, s.blocks) for s in steady])
+    warm = [s for s in held if s.milliseconds > WARM_UP * last.milliseconds]
+    steady = [s for s in warm if not s.is_at_rest]
+    rested = [(s.ended / 1000, s.blocks) for s in warm if s.is_at_rest]
+    grows, error = slope([(s.milliseconds / 60_000, s.own / 1000) for s in steady])
+    given, given_error = slope([(s.milliseconds / 60_000, s.handed_out / 1000) for s in steady])
+    taken, taken_error = slope([(s.milliseconds / 60_000, s.blocks) for s in steady])
     left = [
         now - then
         for now, then in (
@@ -345,7 +382,6 @@ def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bo
         "left behind": "{} tasks, {} descriptors, {} permits".format(*left),
     }
     is_kept = False
-    rested = tally.rested[int(len(tally.rested) * WARM_UP) :]
     if len(rested) >= 3:
         kept, kept_error = slope(rested)
         is_kept = kept >= max(GROWS_BY * kept_error, KEPT)
@@ -353,7 +389,7 @@ def judge(samples: Sequence[Sample], tally: Tally, faults: dict[str, int]) -> bo
     print("\n| all in all | |\n| --- | --- |")
     for name, value in rows.items():
         print(f"| {name} | {value} |")
-    is_short = last.seconds < SHORT * 60
+    is_short = last.milliseconds < SHORT * 60_000
     is_flat = grows < max(GROWS_BY * error, HARMLESS) and taken < GROWS_BY * taken_error
     return (is_short or (is_flat and not is_kept)) and not tally.wrong and left == [0, 0, 0]
 

@@ -264,11 +264,18 @@ def test_fifty_streams_are_read_to_the_last_chunk() -> None:
 @pytest.mark.parametrize(("kept", "is_well"), [(2, True), (20, False)])
 def test_an_hour_may_not_keep_an_object_of_each_broken_stream(*, kept: int, is_well: bool) -> None:
     # Flat memory, and pieces that only wobble, as in a busy process.
-    samples = [
-        Sample(60.0 * n, 50_000_000, 14_000_000, 300_000 + n % 2, 1, 11, 0) for n in range(61)
-    ]
-    tally = Tally(rested=[(3.0 * n, 200_000 + 3.0 * n * kept + n % 2) for n in range(20)])
-    assert judge(samples, tally, {}) is is_well
+    samples = []
+    for n in range(61):
+        held = {"own": 50_000_000, "handed_out": 14_000_000, "tasks": 1, "descriptors": 11}
+        busy = Sample(
+            60_000 * n, **held, permits=0, blocks=300_000 + n % 2, ended=0, is_at_rest=False
+        )
+        rest = busy._replace(
+            blocks=round(200_000 + 3.0 * n * kept + n % 2), ended=3000 * n, is_at_rest=True
+        )
+        samples += [busy, rest]
+    samples.append(samples[0]._replace(milliseconds=3_660_000))
+    assert judge(samples, Tally(), {}) is is_well
 
 
 @pytest.mark.slow
