@@ -62,8 +62,9 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
     """
     call = Call(desk, request)
     try:
-        with Deadline(call.total) as deadline:
+        with Deadline(None) as deadline:
             call.stop_with(lambda _: deadline.expire())
+            call.start_clock()
             answer = await call.answer_of(_asking(call, receive))
     except ErnieError as error:
         call.end("error", error=error)

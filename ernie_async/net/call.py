@@ -60,6 +60,7 @@ class Call:
             asked.
         total: Seconds that the whole call may take.
         ends_at: When it has to be over, on the clock of `time.monotonic`.
+        runs_out_at: The same, if the roster has to see to it.
         fallback: Ways to ask other models, the next one first.
         charge: What the budgets know of it; `None` outside of any.
         request_id: Once it is over, what the service calls it; until then, what we sent.
@@ -90,6 +91,7 @@ class Call:
         "queued",
         "request",
         "request_id",
+        "runs_out_at",
         "sent",
         "started",
         "total",
@@ -110,6 +112,7 @@ class Call:
         self.started: float = monotonic()
         self.total: float | None = desk.timeouts.total_for(stream=request.is_stream)
         self.ends_at: float | None = None if self.total is None else self.started + self.total
+        self.runs_out_at: float | None = None
         self.queued: float = 0.0
         self.first_token: float | None = None
         self.sent: int = 0
@@ -431,6 +434,16 @@ class Call:
         if self._stop is not None:
             self._stopped = reason
             self._stop(reason)
+
+    def start_clock(self) -> None:
+        """Have it run out at `ends_at`. A stream looks at the time by itself, with each chunk."""
+        self.runs_out_at = self.ends_at
+        self._roster.time(self)
+
+    def run_out(self) -> None:
+        """End it as `stop` does, because its time is over."""
+        if self._stop is not None:
+            self._stop("its time is over")
 
     def clock_ran_out(self) -> ErnieError:
         """The error for a call that took too long as a whole, or was stopped."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -9,12 +10,15 @@ from ernie_async import (
     AsyncClient,
     Client,
     ConfigError,
+    DeadlineError,
     DrainError,
     DrainReport,
     InterruptedStreamError,
     Limits,
     RetryPolicy,
+    Timeouts,
 )
+from ernie_async.net.roster import Roster
 from ernie_async.testing import MockErnie, refuse, reply, stall
 from tests.waiting import until
 
@@ -214,3 +218,72 @@ async def test_a_stream_whose_loop_ends_is_over(server: MockErnie) -> None:
     assert [type(record).__name__ for record in ended] == ["CallStarted"] * 2 + ["CallEnded"] * 2
     assert await client.drain(0.1) == (0, ())
     await client.aclose()
+
+
+# Time
+
+
+@pytest.mark.anyio
+async def test_each_call_runs_out_at_its_own_time(server: MockErnie, client: AsyncClient) -> None:
+    server.default(stall())
+    seconds = [0.45, 0.15, 0.3, 0.15]  # not in the order in which they begin
+    ended: list[float] = []
+
+    async def ask(total: float) -> DeadlineError:
+        with pytest.raises(DeadlineError) as caught:
+            await client.chat("hi", timeouts=Timeouts(total=total))
+        ended.append(total)
+        return caught.value
+
+    stream = client.stream("hi", timeouts=Timeouts(total=0.2))
+    began = time.monotonic()
+    *errors, streamed = await asyncio.gather(
+        *map(ask, seconds), stream.text(), return_exceptions=True
+    )
+    assert time.monotonic() - began >= 0.45
+    assert ended == sorted(seconds)
+    assert [error.seconds for error in errors] == seconds
+    assert isinstance(streamed, DeadlineError)
+    assert (streamed.clock, streamed.seconds) == ("total", 0.2)
+    assert not client._desk.roster._alarms
+
+
+@pytest.mark.anyio
+async def test_calls_in_time_leave_no_timer(server: MockErnie, client: AsyncClient) -> None:
+    server.script(reply("好"), reply("好", first_ms=300))
+    quick, slow = (
+        asyncio.create_task(client.chat("hi", timeouts=Timeouts(total=total))) for total in (0.1, 9)
+    )
+    await quick
+    alarms = client._desk.roster._alarms
+    assert len(alarms) == 1
+    await slow  # the first one's time came, and nothing was left to be stopped
+    assert not alarms
+
+
+@dataclass
+class Held:
+    """A call that does nothing."""
+
+    loop: asyncio.AbstractEventLoop
+    number: int
+    runs_out_at: float | None
+    request_id: str = ""
+
+    def stop(self, reason: str) -> None: ...
+
+    def run_out(self) -> None: ...
+
+
+def test_loops_have_a_timer_each_and_those_that_are_closed_none() -> None:
+    roster, soon = Roster(), time.monotonic() + 9
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    for number, loop in enumerate(loops):
+        call = Held(loop, number, soon)
+        roster.enter(call)
+        roster.time(call)
+        if loop is loops[0]:
+            loop.close()
+    assert list(roster._alarms) == loops[1:]
+    for loop in loops[1:]:
+        loop.close()
