@@ -6,6 +6,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_a_brief_row_has_medians_our_spread_and_no_verdict_where_no_line_is_draw
         ("benchmarks", ["--json", "."], "'.' is a folder, not a file to write"),
         ("benchmarks.scale", ["--counts", "1,0"], "'0' is not a whole number from 1"),
         ("benchmarks.soak", ["--streams", "2"], "at least 3"),
-        ("benchmarks.soak", ["--rest", "0"], "expected the time of 5 samples"),
+        ("benchmarks.soak", ["--rest", "0"], "expected the time of 8 samples"),
         ("benchmarks.plot", ["nothing.json", "nowhere"], "there is no file 'nothing.json'"),
         ("benchmarks.plot", ["README.md", "nowhere"], "nothing that the benchmarks wrote"),
         ("benchmarks.reuse", ["--plot", "README.md"], "'README.md' is a file, not a folder"),
@@ -261,21 +262,40 @@ def test_fifty_streams_are_read_to_the_last_chunk() -> None:
     assert "| 50 | " in said
 
 
+def hour(*, own: Callable[[int], float] = lambda _: 0.0, kept: float = 0.0) -> list[Sample]:
+    """Made-up samples of a soak with rests: what it holds beyond 50 MB, pieces kept of each 1,000.
+
+    Pieces wobble, as in a busy process.
+    """
+    samples = []
+    for n in range(62):
+        held = {"own": 50_000_000 + round(own(n)), "handed_out": 14_000_000, "tasks": 1}
+        busy = Sample(
+            60_000 * n, **held, descriptors=11, permits=0, blocks=300_000 + n % 2, ended=0,
+            is_at_rest=False,
+        )  # fmt: skip
+        at_rest = round(200_000 + 3.0 * n * kept + n % 2)
+        samples += [busy, busy._replace(blocks=at_rest, ended=3000 * n, is_at_rest=True)]
+    return [*samples, busy]
+
+
 @pytest.mark.parametrize(("kept", "is_well"), [(2, True), (20, False)])
 def test_an_hour_may_not_keep_an_object_of_each_broken_stream(*, kept: int, is_well: bool) -> None:
-    # Flat memory, and pieces that only wobble, as in a busy process.
-    samples = []
-    for n in range(61):
-        held = {"own": 50_000_000, "handed_out": 14_000_000, "tasks": 1, "descriptors": 11}
-        busy = Sample(
-            60_000 * n, **held, permits=0, blocks=300_000 + n % 2, ended=0, is_at_rest=False
-        )
-        rest = busy._replace(
-            blocks=round(200_000 + 3.0 * n * kept + n % 2), ended=3000 * n, is_at_rest=True
-        )
-        samples += [busy, rest]
-    samples.append(samples[0]._replace(milliseconds=3_660_000))
-    assert judge(samples, Tally(), {}) is is_well
+    assert judge(hour(kept=kept), Tally(), {}) is is_well
+
+
+@pytest.mark.parametrize(
+    ("own", "is_well"),
+    [
+        (lambda n: 250_000 * (n > 17) + 200_000 * (n > 35), True),  # two tides, each higher
+        (lambda n: 5_000 * n, False),  # 100 bytes of each of 50 streams a second
+        (lambda n: 262_144 * (n // 8), False),  # the same in larger pieces, and more
+    ],
+)
+def test_an_hour_may_grow_in_steps_and_not_without_rest(
+    own: Callable[[int], float], *, is_well: bool
+) -> None:
+    assert judge(hour(own=own), Tally(), {}) is is_well
 
 
 @pytest.mark.slow
