@@ -249,16 +249,23 @@ async def test_each_call_runs_out_at_its_own_time(server: MockErnie, client: Asy
 
 
 @pytest.mark.anyio
-async def test_calls_in_time_leave_no_timer(server: MockErnie, client: AsyncClient) -> None:
-    server.script(reply("好"), reply("好", first_ms=300))
-    quick, slow = (
-        asyncio.create_task(client.chat("hi", timeouts=Timeouts(total=total))) for total in (0.1, 9)
-    )
-    await quick
-    alarms = client._desk.roster._alarms
-    assert len(alarms) == 1
-    await slow  # the first one's time came, and nothing was left to be stopped
+async def test_calls_in_time_share_a_timer_which_closing_ends(server: MockErnie) -> None:
+    server.script(reply("好"), reply("好", first_ms=300), reply("好"))
+    async with AsyncClient("k", base_url=server.base_url) as client:
+        alarms = client._desk.roster._alarms
+        quick, slow = (
+            asyncio.create_task(client.chat("hi", timeouts=Timeouts(total=total)))
+            for total in (0.1, 9)
+        )
+        await quick
+        [first] = alarms.values()
+        await slow  # the first one's time came, and nothing was left to be stopped
+        [second] = alarms.values()
+        assert first.rings_at < second.rings_at
+        await client.chat("hi")
+        assert [*alarms.values()] == [second]
     assert not alarms
+    assert second.timer.cancelled()
 
 
 @dataclass
