@@ -237,9 +237,10 @@ async def test_each_call_runs_out_at_its_own_time(server: MockErnie, client: Asy
 
     stream = client.stream("hi", timeouts=Timeouts(total=0.2))
     began = time.monotonic()
-    *errors, streamed = await asyncio.gather(
-        *map(ask, seconds), stream.text(), return_exceptions=True
-    )
+    async with asyncio.timeout(10):
+        *errors, streamed = await asyncio.gather(
+            *map(ask, seconds), stream.text(), return_exceptions=True
+        )
     assert time.monotonic() - began >= 0.45
     assert ended == sorted(seconds)
     assert [error.seconds for error in errors] == seconds
