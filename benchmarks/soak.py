@@ -79,7 +79,6 @@ KEPT = 10.0
 """Pieces that idle clients may keep of 1,000 streams, however sure that is.
 
 One object of each stream that ends in the rarest way would be more: 15 in 1,000 miss a deadline.
-What this program writes down, its samples, is a part of what is counted.
 """
 
 FEWEST = 8

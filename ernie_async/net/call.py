@@ -60,7 +60,6 @@ class Call:
             asked.
         total: Seconds that the whole call may take.
         ends_at: When it has to be over, on the clock of `time.monotonic`.
-        runs_out_at: The same, if the roster has to see to it.
         fallback: Ways to ask other models, the next one first.
         charge: What the budgets know of it; `None` outside of any.
         request_id: Once it is over, what the service calls it; until then, what we sent.
@@ -91,7 +90,6 @@ class Call:
         "queued",
         "request",
         "request_id",
-        "runs_out_at",
         "sent",
         "started",
         "total",
@@ -112,7 +110,6 @@ class Call:
         self.started: float = monotonic()
         self.total: float | None = desk.timeouts.total_for(stream=request.is_stream)
         self.ends_at: float | None = None if self.total is None else self.started + self.total
-        self.runs_out_at: float | None = None
         self.queued: float = 0.0
         self.first_token: float | None = None
         self.sent: int = 0
@@ -435,9 +432,13 @@ class Call:
             self._stopped = reason
             self._stop(reason)
 
+    @property
+    def runs_out_at(self) -> float | None:
+        """When the roster ends it. A stream looks at the time by itself, with each chunk."""
+        return None if self.request.is_stream else self.ends_at
+
     def start_clock(self) -> None:
-        """Have it run out at `ends_at`. A stream looks at the time by itself, with each chunk."""
-        self.runs_out_at = self.ends_at
+        """Have it run out."""
         self._roster.time(self)
 
     def run_out(self) -> None:

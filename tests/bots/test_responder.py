@@ -74,8 +74,7 @@ async def test_stop_ends_the_answer_at_once(client: AsyncClient, server: MockErn
     chat = chat_of(is_private=False)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(responder.reply(chat, user=7, chat=1, text="讲"))
-        while not chat.messages:
-            await asyncio.sleep(0.01)
+        await until(lambda: chat.messages)
         with anyio.fail_after(1):
             assert await responder.reply(chat, user=7, chat=1, text="/stop@my_bot") is None
             assert await task is None
@@ -322,8 +321,7 @@ async def test_shutting_down_delivers_the_last_state(server: MockErnie) -> None:
     chat = chat_of()
     async with ChatResponder(lambda: AsyncClient("k", base_url=server.base_url)) as responder:
         task = asyncio.create_task(responder.reply(chat, user=7, text="讲"))
-        while not chat.messages:
-            await asyncio.sleep(0.01)
+        await until(lambda: chat.messages)
     assert task.done()
     assert task.result() is None
     assert shown(chat).endswith("（已停止。）")

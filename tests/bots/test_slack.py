@@ -1,6 +1,5 @@
 """The adapter of Slack against the real slack-bolt and a Web API on loopback."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -28,6 +27,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from ernie_async.bots.slack import SlackTransport
 from ernie_async.bots.slack_files import download
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -82,8 +82,7 @@ async def ask(
     }
     answer = await app.async_dispatch(AsyncBoltRequest(body=body, headers=headers))
     assert answer.status == 200
-    while not results:
-        await asyncio.sleep(0.01)
+    await until(lambda: results)
     return results[0]
 
 
