@@ -6,7 +6,7 @@ What every verb has in common, and the body of a chat.
 from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from random import getrandbits
+from random import randbytes
 from typing import Any, Literal
 
 from ernie_async.errors import ConfigError, shorten
@@ -32,6 +32,8 @@ from ernie_async.types.request import ChatRequest
 __all__ = ["answer_chat", "ask", "ask_chat", "post", "split_options"]
 
 CHAT_PATH = "/chat/completions"
+
+NOTHING: Mapping[str, Any] = {}
 
 
 def ask(
@@ -76,9 +78,9 @@ def _read_options(
     options: CallOptions,
 ) -> tuple[Mapping[str, str], str, Literal["interactive", "batch"], float | None]:
     """The headers, id, priority and patience of a call."""
-    new_id = f"ea-{getrandbits(64):016x}"
+    new_id = "ea-" + randbytes(8).hex()
     if not options:
-        return {}, new_id, "interactive", None
+        return NOTHING, new_id, "interactive", None
     given = options.get("extra_headers")
     request_id = options.get("request_id")
     if request_id is not None:
@@ -98,7 +100,7 @@ def _with_clocks(desk: Desk, options: CallOptions) -> Desk:
     if timeouts is None:
         return desk
     check_kind("timeouts", timeouts, Timeouts)
-    return desk._replace(timeouts=timeouts)
+    return replace(desk, timeouts=timeouts)
 
 
 def post(
@@ -165,7 +167,8 @@ def ask_chat(
         from ernie_async.net.screening import filter_prompt  # few need it
 
         request = filter_prompt(content_filter, request, desk.hooks)
-    model = request.model or model or options.get("extra_body", {}).get("model")
+    extra = options.get("extra_body", NOTHING)
+    model = request.model or model or extra.get("model")
     if model is None:
         raise ConfigError(f"model: name the one that {desk.server.name} serves")
     added: dict[str, Any] = {"model": model}
@@ -173,35 +176,35 @@ def ask_chat(
         added["stream"] = True
     elif request.stream_options is not None:
         raise ConfigError("stream_options: only for client.stream(...), not for client.chat(...)")
-    body = chat_body(request, {**added, **options.get("extra_body", {})}, desk.server)
-    is_counted = desk.limiter is not None and desk.limiter.counts_tokens
+    body = chat_body(request, {**added, **extra}, desk.server)
+    limiter = desk.limiter
     correction = desk.ledger.correction
-    is_comparable = is_countable(request)
+    is_counted = limiter is not None and limiter.counts_tokens
+    estimate = estimate_prompt(request.messages) if is_counted or correction.wants(model) else 0
     models = options.get("fallback", desk.fallback)
     is_shared = options.get("coalesce", desk.is_coalescing)
-    is_estimated = is_counted or (is_comparable and correction.wants(model))
-    estimate = estimate_prompt(request.messages) if is_estimated else 0
     headers, request_id, priority, max_wait = _read_options(options)
+    # In the order of the fields, since their names would take 1 % of a call.
     asked = Request(
         "POST",
         CHAT_PATH,
         body,
         headers,
         request_id,
-        model=model,
-        is_stream=is_stream,
-        n=request.n or 1,
-        messages=request.messages,
-        prompt_tokens=correction.corrected(model, estimate) if is_counted else 0,
-        answer_tokens=desk.output.tokens(request) if is_counted else 0,
-        estimate=estimate if is_comparable else 0,
-        priority=priority,
-        max_wait=max_wait,
-        user=request.user,
-        fallback=_ways(desk, request, options, models, is_stream=is_stream) if models else (),
-        shared_as=_what_is_shared(desk, body, options, models) if is_shared else None,
+        model,
+        is_stream,
+        request.n or 1,
+        request.messages,
+        correction.corrected(model, estimate) if is_counted else 0,
+        desk.output.tokens(request) if is_counted else 0,
+        estimate if estimate and is_countable(request) else 0,
+        priority,
+        max_wait,
+        request.user,
+        _ways(desk, request, options, models, is_stream=is_stream) if models else (),
+        _what_is_shared(desk, body, options, models) if is_shared else None,
     )
-    return _with_clocks(desk, options), asked
+    return (_with_clocks(desk, options) if options else desk), asked
 
 
 def answer_chat(desk: Desk, request: Request) -> Coroutine[Any, Any, ChatCompletion]:
@@ -256,7 +259,8 @@ def _as_of(desk: Desk, other: Desk) -> Desk:
     """Another client's desk for a call of this one: its way to the model, but our patience."""
     if other is desk:
         return desk
-    return other._replace(
+    return replace(
+        other,
         timeouts=desk.timeouts,
         hooks=desk.hooks,
         roster=desk.roster,

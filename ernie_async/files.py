@@ -1,7 +1,7 @@
 """The files that the service keeps: sent, listed, read and deleted."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -150,7 +150,8 @@ class Files:
         Raises:
             ErnieError: See the tree in `errors`. Files of some purposes cannot be read.
         """
-        return await self._get(content_path(file_id), _receive, options)
+        desk, request = ask(self._desk, "GET", content_path(file_id), None, _call(options))
+        return await fetch(desk, request, _read)
 
     async def download(
         self,
@@ -177,7 +178,7 @@ class Files:
             ErnieError: See the tree in `errors`. Files of some purposes cannot be read.
         """
 
-        async def receive(reply: Reply) -> Path:
+        async def take(reply: Reply) -> bytes:
             if reply.status != 200:
                 raise refusal(reply.status, await read_body(reply), reply.headers, utc_now=time())
             begun = b""
@@ -187,9 +188,11 @@ class Files:
                 begun += more
             if is_refusal(begun):
                 raise refusal(reply.status, begun, reply.headers, utc_now=time())
-            return await receive_into(reply, path, on_progress, begun=begun)
+            await receive_into(reply, path, on_progress, begun=begun)
+            return b""
 
-        return await self._get(content_path(file_id), receive, options)
+        desk, request = ask(self._desk, "GET", content_path(file_id), None, _call(options))
+        return await fetch(desk, request, lambda *_: Path(path), take=take)
 
     async def delete(self, file_id: str, **options: Unpack[CallOptions]) -> bool:
         """Delete a file; tell whether it is gone.
@@ -201,15 +204,8 @@ class Files:
         desk, request = ask(self._desk, "DELETE", path, None, _call(options))
         return bool((await get_answer(desk, request, FileObject)).deleted)
 
-    async def _get(
-        self, path: str, receive: Callable[[Reply], Awaitable[T]], options: CallOptions
-    ) -> T:
-        desk, request = ask(self._desk, "GET", path, None, _call(options))
-        return await fetch(desk, request, receive)
 
-
-async def _receive(reply: Reply) -> bytes:
-    body = await read_body(reply)
+def _read(reply: Reply, body: bytes) -> bytes:
     if reply.status != 200 or is_refusal(body):
         raise refusal(reply.status, body, reply.headers, utc_now=time())
     return body

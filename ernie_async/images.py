@@ -14,7 +14,6 @@ from typing import Any
 from ernie_async.calling import ask, post, split_options
 from ernie_async.errors import ConfigError
 from ernie_async.net.answer import fetch, get_answer
-from ernie_async.net.body import read_body
 from ernie_async.net.desk import Desk
 from ernie_async.net.files import write_whole
 from ernie_async.net.reply import Reply
@@ -64,7 +63,7 @@ async def download_image(desk: Desk, image: ImageResult, options: CallOptions) -
         raise ConfigError("image: this one could not be made, so there is nothing to download")
     _, call = split_options(options, CallOptions)
     asked, request = ask(desk, "GET", image.url, None, call)
-    return await fetch(asked, request, _receive)
+    return await fetch(asked, request, _read)
 
 
 async def save_image(
@@ -80,8 +79,7 @@ async def _images(desk: Desk, path: str, fields: Mapping[str, Any], options: Cal
     return await get_answer(asked, request, Images, check=read_images)
 
 
-async def _receive(reply: Reply) -> bytes:
-    body = await read_body(reply)
+def _read(reply: Reply, body: bytes) -> bytes:
     if reply.status in GONE:
         raise expired(reply.status)
     if reply.status != 200:

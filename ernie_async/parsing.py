@@ -46,7 +46,7 @@ class _Asking:
         self.output: OutputType[Any] = OutputType(into)
         self._model = self._request.model or model
         if desk.resume.mode == "continue":  # JSON with a seam in it is no JSON
-            desk = desk._replace(resume=replace(desk.resume, mode="server"))
+            desk = replace(desk, resume=replace(desk.resume, mode="server"))
         self._desk = desk
         self._method: OutputMethod = self._usual_method() if method == "auto" else method
         self._has_fallen_back = False

@@ -276,7 +276,8 @@ def changed_desk(desk: Desk, changes: ClientOptions) -> Desk:
     check_kind("retry", changes.get("retry", desk.retry), RetryPolicy)
     retry = changes.get("retry", desk.retry)
     told, now_told = ((policy.budget_ratio, policy.budget_floor) for policy in (desk.retry, retry))
-    return desk._replace(
+    return replace(
+        desk,
         timeouts=changes.get("timeouts", desk.timeouts),
         retry=retry,
         retry_budget=desk.retry_budget if told == now_told else _budget(retry),

@@ -4,6 +4,7 @@ Knows the client, and sends the body of the line as it is. Whether to try again 
 `flow`.
 """
 
+from dataclasses import replace
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from ernie_async.calling import ask
 from ernie_async.client import AsyncClient
 from ernie_async.errors import ConfigError, DeadlineError, ErnieError
 from ernie_async.net.answer import fetch
-from ernie_async.net.body import read_body
 from ernie_async.net.desk import Desk
 from ernie_async.net.reply import Reply
 from ernie_async.sansio.chat_request import json_body
@@ -70,7 +70,7 @@ class Asker:
         self.account: str = desk.account
         # The limiter is asked beforehand, so that the call's own clock begins when it is sent. What
         # is sent again, and when, has rules of its own here.
-        self._desk = desk._replace(limiter=None, retry=ONE_ATTEMPT, breaker=None, retry_budget=None)
+        self._desk = replace(desk, limiter=None, retry=ONE_ATTEMPT, breaker=None, retry_budget=None)
         self._prices = desk.ledger.prices if prices is None else prices
         self.is_once = is_once
 
@@ -114,8 +114,7 @@ class Asker:
         if path == IMAGES_PATH:
             path = generation_path(line.model or "")
 
-        async def receive(reply: Reply) -> AnyAnswer:
-            raw = await read_body(reply)
+        def read(reply: Reply, raw: bytes) -> AnyAnswer:
             answer.status = reply.status
             answer.request_id = reply.headers.get("X-Request-Id")
             answer.body = readable(raw)
@@ -131,7 +130,7 @@ class Asker:
             model=line.model,
             is_once=self.is_once,
         )
-        found = await fetch(desk, request, receive)
+        found = await fetch(desk, request, read)
         if desk.content_filter is not None and isinstance(found, ChatCompletion):
             found = await _screened(desk, found, answer)
         if answer.usage is None and isinstance(found, ChatCompletion):

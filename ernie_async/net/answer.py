@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from time import monotonic, time
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel
 
 from ernie_async.errors import ErnieError
 from ernie_async.net.admission import AnyPermit
-from ernie_async.net.body import read_body
+from ernie_async.net.body import SHORT_BYTES, read_body
 from ernie_async.net.call import Call
 from ernie_async.net.deadline import Deadline
 from ernie_async.net.desk import Desk
@@ -40,22 +41,27 @@ def get_answer(
         ErnieError: See the tree in `errors`.
     """
 
-    async def receive(reply: Reply) -> M:
-        body = await read_body(reply)
+    def read(reply: Reply, body: bytes) -> M:
         answer = read_answer(model, reply.status, reply.headers, body, utc_now=time())
         return answer if check is None else check(answer)
 
-    return fetch(desk, request, receive)
+    return fetch(desk, request, read)
 
 
-async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitable[T]]) -> T:
+async def fetch(
+    desk: Desk,
+    request: Request,
+    read: Callable[[Reply, bytes], T],
+    *,
+    take: Callable[[Reply], Awaitable[bytes]] = read_body,
+) -> T:
     """Make a call whose answer comes in one piece, whatever it is.
 
     Args:
         desk: Who asks.
         request: What to ask.
-        receive: Reads an answer to its end, or says what is wrong with it; once for each
-            attempt.
+        read: Reads the body of an answer, or says what is wrong with it; once for each attempt.
+        take: Receives that body. May put it elsewhere and return nothing of it.
 
     Raises:
         ErnieError: See the tree in `errors`.
@@ -64,8 +70,7 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
     try:
         with Deadline(None) as deadline:
             call.stop_with(lambda _: deadline.expire())
-            call.start_clock()
-            answer = await call.answer_of(_asking(call, receive))
+            answer = await call.answer_of(partial(_answer_to, call, read, take))
     except ErnieError as error:
         call.end("error", error=error)
         raise
@@ -75,7 +80,7 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
         call.end("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
         raise
     else:
-        usage = _told_usage(answer)
+        usage, estimate = _told_usage(answer), None
         if not isinstance(answer, ChatCompletion):
             if usage is not None:
                 call.charge_with(usage)
@@ -83,7 +88,7 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
             return answer
         desk, request = call.desk, call.request  # of the model that answered
         if usage is None:
-            usage = desk.estimate(request, answer.reasoning + answer.text)
+            usage = estimate = desk.estimate(request, answer.reasoning + answer.text)
         else:
             desk.output.note(usage.completion_tokens)
             desk.learn(request, usage)
@@ -100,7 +105,7 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
         answer.observed(
             request_id=request.request_id,
             timing=timing,
-            usage=usage,
+            usage=estimate,
             fell_back_from=call.fell_back_from,
         )
         return answer
@@ -109,71 +114,70 @@ async def fetch(desk: Desk, request: Request, receive: Callable[[Reply], Awaitab
     raise failure
 
 
-def _asking(
-    call: Call, receive: Callable[[Reply], Awaitable[T]]
-) -> Callable[[], Coroutine[Any, Any, T]]:
-    """What makes one attempt, or two at a time if the first one is late."""
-
-    def ask() -> Coroutine[Any, Any, T]:
-        hedger = call.desk.hedger  # of whichever client's model is asked
-        if hedger is None or not call.request.messages:
-            return _answer_to(call, receive)
-        return hedger.attempt(
-            call,
-            lambda permit: _answer_to(call, receive, permit, is_admitted=True),
-            drop=lambda _: None,
-        )
-
-    return ask
-
-
-async def _answer_to(
+def _answer_to(
     call: Call,
-    receive: Callable[[Reply], Awaitable[T]],
+    read: Callable[[Reply, bytes], T],
+    take: Callable[[Reply], Awaitable[bytes]],
+) -> Coroutine[Any, Any, T]:
+    """Make one attempt, or two at a time if the first one is late."""
+    hedger = call.desk.hedger  # of whichever client's model is asked
+    if hedger is None or not call.request.messages:
+        return _attempt(call, read, take)
+    start = partial(_attempt, call, read, take, is_admitted=True)
+    return hedger.attempt(call, start, drop=lambda _: None)
+
+
+async def _attempt(
+    call: Call,
+    read: Callable[[Reply, bytes], T],
+    take: Callable[[Reply], Awaitable[bytes]],
     permit: AnyPermit | None = None,
     *,
     is_admitted: bool = False,
 ) -> T:
-    """Make one attempt: wait for room unless it is admitted, send the request, read its answer."""
-    if not is_admitted:
+    """Wait for room unless it is admitted, send the request, and read its answer."""
+    if not is_admitted and not call.goes_at_once():
         permit = await call.admit()
-    if permit is None:
-        reply = await call.send()
-        try:
-            return await receive(reply)
-        finally:
-            reply.close()
     began = monotonic()
     try:
         reply = await call.send()
         try:
-            call.learn(permit, reply)
-            answer = await receive(reply)
+            if permit is not None:
+                call.learn(permit, reply)
+            body = reply.read_whole(SHORT_BYTES) if take is read_body else None
+            answer = read(reply, await take(reply) if body is None else body)
         finally:
             reply.close()
-        usage = _told_usage(answer)
-        if usage is not None:
-            permit.settle(tokens=tokens_used(usage))
-        tell_success(permit, usage, monotonic() - began)
+        if permit is not None:
+            usage = _told_usage(answer)
+            if usage is not None:
+                permit.settle(tokens=tokens_used(usage))
+            tell_success(permit, usage, monotonic() - began)
     except ErnieError as error:
-        call.report(permit, error)
-        settle_failed(permit, error)
+        if permit is not None:
+            call.report(permit, error)
+            settle_failed(permit, error)
         raise
     except asyncio.CancelledError:
         # Of an answer in one piece, the whole time is the only clock. Most of it in line is no
         # fault of the service's.
         now = monotonic()
-        if call.ends_at is not None and now >= max(call.ends_at, 2 * began - call.started):
+        is_over = call.ends_at is not None and now >= max(call.ends_at, 2 * began - call.started)
+        if permit is not None and is_over:
             permit.congested()
         raise
     finally:
-        permit.release()
+        if permit is not None:
+            permit.release()
     return answer
 
 
 def _told_usage(answer: object) -> Usage | None:
     """The usage that an answer tells; `None` if it tells none."""
-    if not isinstance(answer, BaseModel) or "usage" not in answer.__pydantic_fields_set__:
+    # The first of these is the quick one.
+    if not isinstance(answer, ChatCompletion) and not isinstance(answer, BaseModel):
+        return None
+    if "usage" not in answer.__pydantic_fields_set__:
         return None
     usage = answer.__dict__.get("usage")  # one of unknown form is no field
     return usage if isinstance(usage, Usage) and not usage.is_estimate else None

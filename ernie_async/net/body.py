@@ -3,11 +3,11 @@
 from ernie_async.errors import DecodeError
 from ernie_async.net.reply import Reply
 
-__all__ = ["read_body"]
+__all__ = ["SHORT_BYTES", "read_body"]
 
 # An answer in one piece may hold pictures or thousands of vectors; an error never needs so much.
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
+SHORT_BYTES = MAX_ERROR_BYTES = 64 * 1024
 
 
 async def read_body(reply: Reply) -> bytes:
@@ -19,13 +19,13 @@ async def read_body(reply: Reply) -> bytes:
         ConnectError: It was cut.
         DecodeError: It is larger than any answer.
     """
+    whole = reply.read_whole(SHORT_BYTES)
+    if whole is not None:
+        return whole
     is_answer = reply.status < 300
     limit = MAX_ANSWER_BYTES if is_answer else MAX_ERROR_BYTES
-    whole = reply.read_whole(limit)
-    if whole is not None and reply.is_at_end:
-        return whole
-    parts = [whole] if whole else []
-    size = len(whole or b"")
+    parts: list[bytes] = []
+    size = 0
     try:
         while not reply.is_at_end and (part := await reply.read(limit)):
             parts.append(part)

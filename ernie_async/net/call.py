@@ -5,11 +5,11 @@ Knows what every call has in common, whole or streamed. What one attempt does is
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ernie_async.errors import (
     APIError,
@@ -65,104 +65,71 @@ class Call:
         request_id: Once it is over, what the service calls it; until then, what we sent.
     """
 
-    __slots__ = (
-        "_asked",
-        "_begun",
-        "_guard",
-        "_has_renewed",
-        "_keys",
-        "_log",
-        "_refusals",
-        "_refused_since",
-        "_roster",
-        "_stop",
-        "_stopped",
-        "_token",
-        "_was_under_way",
-        "charge",
-        "desk",
-        "ends_at",
-        "fallback",
-        "fell_back_from",
-        "first_token",
-        "loop",
-        "number",
-        "queued",
-        "request",
-        "request_id",
-        "sent",
-        "started",
-        "total",
-    )
+    # What most calls never change is the class's own, which takes less than to set it in each.
+    fell_back_from: tuple[str, ...] = ()
+    queued: float = 0.0
+    first_token: float | None = None
+    sent: int = 0
+    _token: MaskedStr | None = None  # the header that a short-lived token became
+    _has_renewed = False
+    _begun = 0  # attempts that waited for nothing of ours any more
+    _was_under_way = False  # one of them was cancelled
+    _refusals = 0  # for want of quota
+    _refused_since = 0.0
+    _keys: "KeyUse | None"
+    _stop: Callable[[str], None] | None = None
+    _stopped: str | None = None
 
     def __init__(self, desk: Desk, request: Request) -> None:
-        desk.roster.check()
-        self.charge: Charge | None = charge_of(desk.roster, desk.ledger, request)
+        roster = desk.roster
+        roster.check()
+        self.charge: Charge | None = charge_of(roster, desk.ledger, request)
         self.desk: Desk = desk
         self.request: Request = request
         self._asked = request.messages  # whatever a resumed stream asks in the end
         self.request_id: str = request.request_id
         self.fallback: Ways = request.fallback
-        self.fell_back_from: tuple[str, ...] = ()
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.number: int = next(_numbers)
         self._log = CallLog(self.number, desk.hooks)
         self.started: float = monotonic()
         self.total: float | None = desk.timeouts.total_for(stream=request.is_stream)
         self.ends_at: float | None = None if self.total is None else self.started + self.total
-        self.queued: float = 0.0
-        self.first_token: float | None = None
-        self.sent: int = 0
-        self._token: MaskedStr | None = None  # the header that a short-lived token became
-        self._has_renewed = False
-        self._begun = 0  # attempts that waited for nothing of ours any more
-        self._was_under_way = False  # one of them was cancelled
-        self._refusals = 0  # for want of quota
-        self._refused_since = 0.0
-        self._guard, self._keys = self._equipped()
-        self._stop: Callable[[str], None] | None = None
-        self._stopped: str | None = None
-        self._roster = desk.roster
-        self._roster.enter(self)
-        if is_heard(desk.hooks):
+        self._equip()
+        self._roster = roster
+        roster.enter(self)
+        self._is_heard = is_heard(desk.hooks)
+        if self._is_heard:
             self._log.started(request, server=desk.server.name, base_url=desk.transport.base_url)
 
     @property
     def failures(self) -> tuple[FailedAttempt, ...]:
         """Its attempts that failed so far."""
-        return tuple(self._log.failures)
+        return self._log.failures
 
-    def _equipped(self) -> "tuple[Guard, KeyUse | None]":
-        """What goes with the requests of `desk`: a guard, and the keys of its pool, if any."""
+    def _equip(self) -> None:
+        """Take what goes with the requests of `desk`: a guard, and the keys of its pool, if any."""
         desk, request = self.desk, self.request
-        is_home = desk.transport.is_home(request.path)
-        circuit = None
+        self._is_home = is_home = desk.transport.is_home(request.path)
+        self._guard = Guard(desk, self.number, request.model, self.started, self.ends_at)
         if desk.breaker is not None and is_home:
             url = desk.transport.base_url
-            circuit = desk.breaker.circuit(url, request.model, self.started)
-        guard = Guard(
-            circuit,
-            desk.retry_budget,
-            desk.retry,
-            hooks=desk.hooks,
-            call=self.number,
-            model=request.model,
-            started=self.started,
-            ends_at=self.ends_at,
-        )
-        if desk.pool is None or not is_home:
-            return guard, None
-        from ernie_async.net.key_use import KeyUse  # most clients have one key
+            self._guard.circuit = desk.breaker.circuit(url, request.model, self.started)
+        self._keys = None
+        if desk.pool is not None and is_home:
+            from ernie_async.net.key_use import KeyUse  # most clients have one key
 
-        return guard, KeyUse(desk.pool, guard, request.model, request.user)
+            self._keys = KeyUse(desk.pool, self._guard, request.model, request.user)
 
-    def answer_of(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    def answer_of(self, attempt: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:
         """Make attempts as the retry policy allows, and then with other models, if some are named.
 
         Args:
             attempt: Makes one with `desk` and `request`, whatever they are then.
         """
-        return self._by_any_model(attempt) if self.fallback else self.until_it_works(attempt)
+        if self.fallback:
+            return self._by_any_model(attempt)
+        return self._make(attempt, is_first=True)
 
     async def _by_any_model(self, attempt: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -193,7 +160,7 @@ class Call:
         self.fell_back_from += (before,)
         self.desk, self.request = desk, request
         self._token, self._has_renewed = None, False
-        self._guard, self._keys = self._equipped()
+        self._equip()
         self._log.fell_back(before, after, error)
 
     @property
@@ -201,20 +168,9 @@ class Call:
         """Whether the whole call has no time left."""
         return self.ends_at is not None and monotonic() >= self.ends_at
 
-    async def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         """Make attempts as the retry policy allows; the final error lists them all."""
-
-        noted = self._noting(attempt)
-        try:
-            return await noted()
-        except ErnieError as error:
-            if not may_pass(error):
-                raise
-            first = error
-        try:
-            return await self._again(first, noted, self.desk.retry, self.started)
-        finally:
-            del first  # its traceback holds this frame: left here, they would hold each other
+        return self._make(attempt, is_first=True)
 
     async def resume(self, error: ErnieError, attempt: Callable[[], Awaitable[T]]) -> T:
         """Wait as after any failure, and make attempts of their own count to go on.
@@ -226,9 +182,9 @@ class Call:
         # The break counts as an attempt that failed, besides those that the policy allows.
         policy = replace(self.desk.retry, attempts=self.desk.retry.attempts + 1)
         try:
-            return await self._again(error, self._noting(attempt), policy, monotonic())
+            return await self._again(error, attempt, policy, monotonic())
         finally:
-            del error  # as above
+            del error  # its traceback holds this frame: left here, they would hold each other
 
     async def _again(
         self,
@@ -243,7 +199,7 @@ class Call:
         try:
             return await again(
                 first,
-                attempt,
+                partial(self._make, attempt, is_first=False),
                 policy,
                 started=started,
                 ends_at=self.ends_at,
@@ -253,38 +209,53 @@ class Call:
         finally:
             del first
 
-    def _noting(self, attempt: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-        async def noted() -> T:
-            guard, keys = self._guard, self._keys
-            while True:
-                begun, sent = self._begun, self.sent
-                try:
-                    answer = await attempt()
-                except ErnieError as error:
-                    self.note_failure(error, has_begun=self._begun > begun)
-                    guard.failed(error, was_sent=self.sent > sent)
-                    # With another key or token, or in line until there is quota again: no failure
-                    # of the service's, so it costs no attempt of the policy.
-                    if not (
-                        self._renews(error)
-                        or (keys is not None and keys.refused(error))
-                        or self._queues_again(error)
-                    ):
-                        raise
-                except BaseException:
-                    self._was_under_way = self._begun > begun
-                    guard.left(was_sent=self.sent > sent)
-                    self.leave_key()
+    async def _make(self, attempt: Callable[[], Awaitable[T]], *, is_first: bool) -> T:
+        """Make one attempt, and what costs none of the policy's; after the first, all it allows."""
+        while True:
+            begun, sent = self._begun, self.sent
+            try:
+                answer = await attempt()
+            except ErnieError as error:
+                if self._goes_on(error, begun, sent):
+                    continue
+                if not is_first or not may_pass(error):
                     raise
-                else:
-                    guard.succeeded(is_stream=self.request.is_stream)
-                    if keys is not None:
-                        keys.answered()
+                first = error
+            except BaseException:
+                self._was_under_way = self._begun > begun
+                self._guard.left(was_sent=self.sent > sent)
+                self.leave_key()
+                raise
+            else:
+                self._guard.succeeded(is_stream=self.request.is_stream)
+                if self._keys is not None:
+                    self._keys.answered()
                     if not self.request.is_stream:  # a stream goes on
-                        self.leave_key()
-                    return answer
+                        self._keys.leave()
+                return answer
+            try:
+                return await self._again(first, attempt, self.desk.retry, self.started)
+            finally:
+                del first  # as above
 
-        return noted
+    def _goes_on(self, error: ErnieError, begun: int, sent: int) -> bool:
+        """Note an attempt that failed; say whether another one goes at once.
+
+        With another key or token, or in line until there is quota again: that is no failure of the
+        service's, so it costs no attempt of the policy.
+
+        Args:
+            error: What happened.
+            begun: Attempts that had begun before it.
+            sent: Requests that had been sent before it.
+        """
+        self.note_failure(error, has_begun=self._begun > begun)
+        self._guard.failed(error, was_sent=self.sent > sent)
+        return (
+            self._renews(error)
+            or (self._keys is not None and self._keys.refused(error))
+            or self._queues_again(error)
+        )
 
     def _renews(self, error: ErnieError) -> bool:
         """Whether a short-lived token was refused, and this call may ask for another one."""
@@ -320,6 +291,13 @@ class Call:
             return False
         self._log.retries(error, len(self._log.failures), delay)
         return True
+
+    def goes_at_once(self) -> bool:
+        """Whether there is nothing to wait for: asked first, since it costs less than to wait.
+
+        If so, an attempt has begun, without a permit.
+        """
+        return self.desk.limiter is None and self._keys is None and self._guard.enter()
 
     async def admit(self) -> AnyPermit | None:
         """Wait for room for one attempt; `None` if nothing is limited."""
@@ -376,35 +354,42 @@ class Call:
             seconds = getattr(error, "retry_after", None)
             self._log.paused(self.request.model, seconds, brief(error))
 
-    async def send(self) -> Reply:
+    def send(self) -> Coroutine[Any, Any, Reply]:
         """Send the request once, and wait for the head of an answer."""
         if self.charge is not None:
             self.charge.send()
         self._begun += 1
-        request = self.request
-        headers = {"X-Request-Id": request.request_id, **request.headers}
-        if isinstance(request.body, bytes):
-            headers["Content-Type"] = "application/json"
-        key = self.desk.key
+        key = self.desk.key if self._is_home else None
+        if self._keys is None and (key is None or isinstance(key, ApiKey)):
+            return self._open(None if key is None else key.header())
+        return self._fetch_token_and_open()
+
+    async def _fetch_token_and_open(self) -> Reply:
+        """Send it with a key out of a pool, or with a token that has to be had first."""
+        connect = self.desk.timeouts.connect
         if self._keys is not None:
-            connect = self.desk.timeouts.connect
-            headers["Authorization"] = await self._keys.header(connect=connect)
-        elif key is not None and self.desk.transport.is_home(request.path):
-            if isinstance(key, ApiKey):
-                headers["Authorization"] = key.header()
-            else:
-                self._token = None  # of an earlier attempt
-                self._token = await key.header(connect=self.desk.timeouts.connect)
-                headers["Authorization"] = self._token
-        if self.desk.hooks and self.desk.transport.is_home(request.path):
-            headers |= headers_of(self.desk.hooks, self.number)
+            return await self._open(await self._keys.header(connect=connect))
+        key = self.desk.key
+        assert key is not None
+        assert not isinstance(key, ApiKey)
+        self._token = None  # of an earlier attempt
+        self._token = await key.header(connect=connect)
+        return await self._open(self._token)
+
+    def _open(self, authorization: str | None) -> Coroutine[Any, Any, Reply]:
+        desk, request = self.desk, self.request
+        headers = {"X-Request-Id": request.request_id, **request.headers}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        if desk.hooks and self._is_home:
+            headers |= headers_of(desk.hooks, self.number)
         self.sent += 1
-        return await self.desk.transport.open(
+        return desk.transport.open(
             request.method,
             request.path,
             body=request.body,
             headers=headers,
-            connect=self.desk.timeouts.connect,
+            connect=desk.timeouts.connect,
             is_once=request.is_once,
         )
 
@@ -415,12 +400,9 @@ class Call:
 
     def timing(self) -> Timing:
         """Where the time went so far."""
-        return Timing(
-            queued=self.queued,
-            first_token=self.first_token,
-            total=monotonic() - self.started,
-            attempts=self.sent,
-        )
+        total = monotonic() - self.started
+        # What `Timing` itself would do, in half the time.
+        return tuple.__new__(Timing, (self.queued, self.first_token, total, self.sent))
 
     def stop_with(self, stop: Callable[[str], None]) -> None:
         """Have `stop` call this, in the call's own loop."""
@@ -436,10 +418,6 @@ class Call:
     def runs_out_at(self) -> float | None:
         """When the roster ends it. A stream looks at the time by itself, with each chunk."""
         return None if self.request.is_stream else self.ends_at
-
-    def start_clock(self) -> None:
-        """Have it run out."""
-        self._roster.time(self)
 
     def run_out(self) -> None:
         """End it as `stop` does, because its time is over."""
@@ -485,7 +463,7 @@ class Call:
             answer: Makes what observers shall know of the answer.
             completion: Makes the answer of a chat, for hooks that want to see it.
         """
-        if outcome == "ok":
+        if outcome == "ok" and self.request.is_stream:
             self._guard.over()
         timing = self.timing()
         self.request_id = (error and error.request_id) or request_id or self.request.request_id
@@ -493,7 +471,7 @@ class Call:
         self._roster.leave(self)
         if self.charge is not None:
             self.charge.close()
-        if is_heard(self.desk.hooks):
+        if self._is_heard:
             self._log.ended(
                 outcome,
                 error=error,

@@ -39,13 +39,12 @@ class CallLog:
         hooks: Those of the client that makes it, whichever client's model is asked.
     """
 
-    __slots__ = ("_hooks", "_number", "_waited", "failures")
+    failures: tuple[FailedAttempt, ...] = ()
+    _waited = 0.0  # before the attempt under way
 
     def __init__(self, number: int, hooks: Sequence[Hook]) -> None:
         self._number = number
         self._hooks = hooks
-        self._waited = 0.0  # before the attempt under way
-        self.failures: list[FailedAttempt] = []
 
     def started(self, request: Request, *, server: str, base_url: str) -> None:
         """The call begins."""
@@ -93,23 +92,22 @@ class CallLog:
             error.args = (f"{error.message}; there is nothing at {url}", *error.args[1:])
         if has_begun:
             refusal = error if isinstance(error, APIError) else None
-            self.failures.append(
-                FailedAttempt(
-                    error=brief(error),
-                    status=None if refusal is None else refusal.status,
-                    code=None if refusal is None else refusal.code,
-                    waited=self._waited,
-                    model=request.model,
-                )
+            failure = FailedAttempt(
+                error=brief(error),
+                status=None if refusal is None else refusal.status,
+                code=None if refusal is None else refusal.code,
+                waited=self._waited,
+                model=request.model,
             )
-        error.attempts = tuple(self.failures)
+            self.failures += (failure,)
+        error.attempts = self.failures
         if error.attempts:
             error.request_id = error.request_id or request.request_id
 
     def skipped(self, problem: ConfigError, error: ErnieError) -> None:
         """Another model was to be asked because of an error, and cannot be: the error lists it."""
-        self.failures.append(FailedAttempt(brief(problem), status=None, code=None, waited=0.0))
-        error.attempts = tuple(self.failures)
+        self.failures += (FailedAttempt(brief(problem), status=None, code=None, waited=0.0),)
+        error.attempts = self.failures
 
     def retries(self, error: ErnieError, attempt: int, delay: float) -> None:
         """It waits, and is sent again."""

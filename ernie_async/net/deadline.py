@@ -20,14 +20,13 @@ class Deadline:
         is_over: Whether the block was stopped.
     """
 
-    __slots__ = ("_handle", "_n_cancelled", "_seconds", "_task", "is_over")
+    _handle: asyncio.Handle | None = None
+    _task: asyncio.Task[object] | None = None  # while it is in the block
+    _n_cancelled = 0  # before the block
+    is_over: bool = False
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
-        self._handle: asyncio.Handle | None = None
-        self._task: asyncio.Task[object] | None = None  # while it is in the block
-        self._n_cancelled = 0  # before the block
-        self.is_over: bool = False
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()

@@ -4,7 +4,8 @@ Plain data: who has a desk, makes calls with `net.answer` or reads a stream with
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ernie_async.net.admission import AnyLimiter, AnyPermit
 from ernie_async.net.hooks import Hook
@@ -48,7 +49,8 @@ class AnyHedger(Protocol):
         ...
 
 
-class Desk(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Desk:
     """What all calls of a client share."""
 
     transport: Transport

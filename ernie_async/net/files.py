@@ -93,7 +93,7 @@ async def receive_into(
     on_progress: Progress | None,
     *,
     begun: bytes,
-) -> Path:
+) -> None:
     """Write the body of an answer into a file, which is there when it is whole.
 
     Args:
@@ -126,7 +126,6 @@ async def receive_into(
         if isinstance(error, OSError) and not isinstance(error, ErnieError):
             raise _unwritable(target, error) from error
         raise
-    return target
 
 
 async def _opened(target: Path) -> IO[bytes]:

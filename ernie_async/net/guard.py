@@ -5,15 +5,14 @@ that it may not, and what becomes of it is told to both.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from time import monotonic
 
 from ernie_async.errors import CircuitOpenError, ErnieError, RateLimitError
-from ernie_async.net.hooks import CircuitChanged, Hook, RetryWithheld, brief, tell
+from ernie_async.net.desk import Desk
+from ernie_async.net.hooks import CircuitChanged, RetryWithheld, brief, tell
 from ernie_async.sansio.breaker import Circuit, is_outage
-from ernie_async.sansio.retry import RetryPolicy
-from ernie_async.sansio.retry_budget import RetryBudget
 
 __all__ = ["Guard"]
 
@@ -24,62 +23,39 @@ class Guard:
     """Goes with one call, from its first request to its last.
 
     Args:
-        circuit: That of its model; `None` if there is no breaker.
-        budget: The client's; `None` if there is none.
-        policy: Says how long it may wait where it cannot be sent.
-        hooks: Told of what happens.
+        desk: Who makes it: the retry budget, if there is one, the policy that says how long it may
+            wait where it cannot be sent, and the hooks that are told.
         call: Its number.
         model: Its model, if any.
         started: When it began, on the clock of `time.monotonic`.
         ends_at: When it has to be over; `None` if it has no such moment.
+
+    Attributes:
+        circuit: That of its model; `None` if there is no breaker.
     """
 
-    __slots__ = (
-        "_budget",
-        "_call",
-        "_circuit",
-        "_ends_at",
-        "_entered_at",
-        "_epoch",
-        "_has_taken",
-        "_hooks",
-        "_model",
-        "_policy",
-        "_started",
-        "_waited",
-    )
+    circuit: Circuit | None = None
+    _epoch = 0  # of the circuit when the latest request went
+    _entered_at: float | None = None  # when that was; `None` if it is over
+    _has_taken = False  # a retry out of the budget, for the request under way
+    _waited = 0.0
 
     def __init__(
-        self,
-        circuit: Circuit | None,
-        budget: RetryBudget | None,
-        policy: RetryPolicy,
-        *,
-        hooks: Sequence[Hook],
-        call: int,
-        model: str | None,
-        started: float,
-        ends_at: float | None,
+        self, desk: Desk, call: int, model: str | None, started: float, ends_at: float | None
     ) -> None:
-        self._circuit = circuit
-        self._budget = budget
-        self._policy = policy
-        self._hooks = hooks
+        self._desk = desk
         self._call = call
         self._model = model
         self._started = started
         self._ends_at = ends_at
-        self._epoch = 0  # of the circuit when the latest request went
-        self._entered_at: float | None = None  # when that was; `None` if it is over
-        self._has_taken = False  # a retry out of the budget, for the request under way
-        self._waited = 0.0
-        if budget is not None:
-            budget.note_call(started)
+        if desk.retry_budget is not None:
+            desk.retry_budget.note_call(started)
 
     @property
     def is_closed(self) -> bool:
         """Whether there is nothing to wait for: asked first, since it costs less than to wait."""
-        return self._circuit is None or self._circuit.state == "closed"
+        circuit = self.circuit
+        return circuit is None or circuit.state == "closed"
 
     async def wait(self) -> float:
         """Wait until the circuit lets requests through; return the seconds that took.
@@ -87,7 +63,7 @@ class Guard:
         Raises:
             CircuitOpenError: That is later than this call may wait.
         """
-        circuit, before = self._circuit, self._waited
+        circuit, before = self.circuit, self._waited
         while circuit is not None and (seconds := circuit.wait(monotonic(), _chance)):
             await self.hold(seconds, self._open_error, is_quota=False)
         return self._waited - before
@@ -102,7 +78,7 @@ class Guard:
         # Imported here for the same reason as in `call`: most programs never need it.
         from ernie_async.net.retrying import seconds_left
 
-        policy = self._policy
+        policy = self._desk.retry
         over = monotonic() + seconds - self._started
         return (
             self._waited + seconds <= policy.patience(is_quota=is_quota)
@@ -121,26 +97,30 @@ class Guard:
 
     def enter(self) -> bool:
         """Whether a request may go now; if so, it has to be told what became of it."""
-        circuit = self._circuit
+        circuit = self.circuit
         if circuit is None:
             return True
-        before, now = circuit.state, monotonic()
-        if before != "closed" and not circuit.enter(now):
-            return False
+        now = monotonic()
+        if circuit.state != "closed":
+            before = circuit.state
+            if not circuit.enter(now):
+                return False
+            if circuit.state != before:
+                self._tell(circuit)
         self._epoch = circuit.epoch
         self._entered_at = now
-        if circuit.state != before:
-            self._tell(circuit)
         return True
 
     def succeeded(self, *, is_stream: bool) -> None:
         """The request was answered, or its answer began."""
-        if self._has_taken and self._budget is not None:
-            self._budget.give_back(monotonic())
-        self._has_taken = False
+        if self._has_taken:
+            self._has_taken = False
+            if self._desk.retry_budget is not None:
+                self._desk.retry_budget.give_back(monotonic())
+        circuit = self.circuit
         # Streams that have only begun say little: they may all be cut at the same moment. As a
         # probe, to begin is enough.
-        if not is_stream or (self._circuit is not None and self._circuit.state != "closed"):
+        if circuit is not None and (not is_stream or circuit.state != "closed"):
             self.over()
 
     def failed(self, error: ErnieError, *, was_sent: bool) -> None:
@@ -169,13 +149,13 @@ class Guard:
 
     def broke(self, error: ErnieError) -> None:
         """A stream broke after it had been answered."""
-        if is_outage(error) and self._circuit is not None:
+        if is_outage(error) and self.circuit is not None:
             self._entered_at = self._started
             self._blame(brief(error))
 
     def may_repeat(self, error: ErnieError, attempt: int) -> bool:
         """Whether the budget allows a retry. If not, the error says so."""
-        budget, circuit = self._budget, self._circuit
+        budget, circuit = self._desk.retry_budget, self.circuit
         # A quota is not an outage, and it has its own pace. An open circuit has one, too: nothing
         # goes before the server was found well, so what goes then multiplies nothing.
         if budget is None or isinstance(error, RateLimitError):
@@ -184,14 +164,14 @@ class Guard:
             return True
         self._has_taken = budget.take(monotonic())
         if not self._has_taken:
-            tell(self._hooks, RetryWithheld(self._call, attempt, brief(error)))
+            tell(self._desk.hooks, RetryWithheld(self._call, attempt, brief(error)))
             said = f"{error.message}; not tried again, since the retry budget is spent"
             error.args = (said, *error.args[1:])
         return self._has_taken
 
     def over(self) -> None:
         """The server did its part, be it that it refused. Told twice, it counts once."""
-        circuit = self._circuit
+        circuit = self.circuit
         if circuit is not None and self._entered_at is not None:
             self._entered_at = None
             before = circuit.state
@@ -200,7 +180,7 @@ class Guard:
                 self._tell(circuit)
 
     def _blame(self, why: str) -> None:
-        circuit = self._circuit
+        circuit = self.circuit
         if circuit is not None and self._entered_at is not None:
             self._entered_at = None
             before = circuit.epoch
@@ -209,16 +189,16 @@ class Guard:
                 self._tell(circuit)
 
     def _let_go(self) -> None:
-        if self._circuit is not None and self._entered_at is not None:
+        if self.circuit is not None and self._entered_at is not None:
             self._entered_at = None
-            self._circuit.let_go(self._epoch, monotonic())
+            self.circuit.let_go(self._epoch, monotonic())
 
     def _tell(self, circuit: Circuit) -> None:
         record = CircuitChanged(self._call, self._model, circuit.state, circuit.last_failure)
-        tell(self._hooks, record)
+        tell(self._desk.hooks, record)
 
     def _open_error(self) -> CircuitOpenError:
-        circuit = self._circuit
+        circuit = self.circuit
         assert circuit is not None
         seconds = circuit.opens_in(monotonic())
         return CircuitOpenError(

@@ -28,11 +28,11 @@ class Reply:
 
     __slots__ = ("_content", "_failure", "_response", "headers", "loop", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, loop: asyncio.AbstractEventLoop) -> None:
         self._response = response
         self._content = response.content
         self._failure: ErnieError | None = None
-        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = loop
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -78,16 +78,17 @@ class Reply:
             del failure  # for the same reason: its traceback holds this frame
 
     def read_whole(self, most: int) -> bytes | None:
-        """The rest of the body if all of it is here; `None` if some has yet to come, or never will.
+        """The whole body if it is here; `None` if some has yet to come, or never will.
 
-        Short answers come in one packet, and two coroutines less are needed to take it.
+        Short answers come in one packet, and three coroutines less are needed to take it. To be
+        asked before `read` is.
 
         Args:
-            most: Bytes to return at most; what is left is for `read`.
+            most: Bytes; a longer body is left for `read`.
         """
         content = self._content
-        is_here = content.is_eof() and content.exception() is None
-        return content.read_nowait(most) if is_here else None
+        is_here = content.is_eof() and content.total_bytes <= most and content.exception() is None
+        return content.read_nowait() if is_here else None
 
     async def pile_up(self, seconds: float, most: int) -> bytes:
         """Let packets pile up in the system, and take what came; nothing also after a failure.

@@ -91,23 +91,19 @@ class Roster:
             raise DrainError("the client is being drained and takes no more calls")
 
     def enter(self, call: Stoppable) -> None:
-        """A call begins.
+        """A call begins, and runs out at its `runs_out_at`, unless it has left by then.
+
+        All calls of a loop share one timer, for the earliest of these moments, also those that come
+        after each other: a timer for each, which hardly ever rings, takes 2 % of a call.
 
         Raises:
-            DrainError: It may not.
+            DrainError: It may not begin.
         """
         # In this order, since another thread may begin to drain in between.
         self._calls[call.number] = call
         if self._is_draining:
             self.leave(call)
             self.check()
-
-    def time(self, call: Stoppable) -> None:
-        """Have a call run out at its `runs_out_at`, unless it has left by then.
-
-        All calls of a loop share one timer, for the earliest of these moments, also those that come
-        after each other: a timer for each, which hardly ever rings, takes 2 % of a call.
-        """
         runs_out_at = call.runs_out_at
         if runs_out_at is None:
             return

@@ -44,6 +44,8 @@ RECEIVE_BYTES = 32768
 # aiohttp warns about larger bodies as bytes, and sends them better from a file object.
 LARGE_BODY = 1024 * 1024
 
+JSON = "application/json"
+
 # A dead connection shows at once. What breaks later may have been worked on, and paid for.
 STALE_SECONDS = 1.0
 
@@ -158,7 +160,8 @@ class Transport:
         Args:
             method: The HTTP method.
             path: Below the base URL, or a whole address.
-            body: What to send; made anew for each sending, if it is not bytes.
+            body: What to send: JSON, or what is made anew for each sending and has its type in
+            `headers`.
             headers: Besides those of every request; another host is sent these alone.
             connect: Seconds to find the host and to connect, TLS and proxy included.
             is_once: Whether it must not be sent a second time.
@@ -168,11 +171,11 @@ class Transport:
             ConnectError: No connection, or it broke before an answer began.
             DeadlineError: `connect` ran out.
         """
-        is_home = self.is_home(path)
         url = self.base_url + path if path.startswith("/") else path
-        told = {**self._headers, **headers} if is_home else headers
+        told = {**self._headers, **headers} if self.is_home(path) else headers
         self._check_open()
-        session = self._sessions.get(asyncio.get_running_loop()) or await self._session()
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop) or await self._session()
         while True:
             reuse = [False]
             started = monotonic()
@@ -197,7 +200,7 @@ class Transport:
                     and monotonic() - started < STALE_SECONDS
                 )
             else:
-                return Reply(response)
+                return Reply(response, loop)
             finally:
                 _was_reused.reset(token)
             if is_once or not was_stale:
@@ -246,11 +249,13 @@ class Transport:
             await lifetime.aclose()
 
 
-def _payload(body: Body | None) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
-    """What to give aiohttp to send it once."""
-    if callable(body):
-        return body()
-    return io.BytesIO(body) if body is not None and len(body) > LARGE_BODY else body
+def _payload(body: Body | None) -> aiohttp.Payload | AsyncIterator[bytes] | None:
+    """What to give aiohttp to send it once. Bytes are JSON."""
+    if isinstance(body, bytes):
+        if len(body) <= LARGE_BODY:
+            return aiohttp.BytesPayload(body, content_type=JSON)
+        return aiohttp.BytesIOPayload(io.BytesIO(body), content_type=JSON)
+    return None if body is None else body()
 
 
 @lru_cache(maxsize=16)  # to make one takes 1 % of a call

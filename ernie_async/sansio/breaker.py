@@ -147,7 +147,8 @@ class Circuit:
         if epoch != self.epoch:
             return
         if self.state == "closed":
-            self._note(is_failure=False)
+            if self._latest or self._n_latest < 2 * self._policy.failures:
+                self._note(is_failure=False)  # else it changes nothing
             return
         self._until = now
         self._n_good += 1

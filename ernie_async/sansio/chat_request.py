@@ -53,6 +53,8 @@ PHRASES: tuple[tuple[type, str, str], ...] = (
     (MaxLen, "max_length", "at most {} long"),
 )
 
+AN_N, AN_I = b"NI"
+
 # pydantic writes nothing that is nested more deeply.
 MAX_DEPTH = 255
 
@@ -72,12 +74,12 @@ def chat_request(
         ConfigError: A field is unknown or has a value that no model accepts.
     """
     fields: dict[str, Any]
-    if isinstance(prompt, ChatRequest):
+    if isinstance(prompt, str):
+        fields = {"messages": [{"role": "user", "content": prompt}]}
+    elif isinstance(prompt, ChatRequest):
         if not options:
             return prompt
         fields = {name: getattr(prompt, name) for name in prompt.model_fields_set}
-    elif isinstance(prompt, str):
-        fields = {"messages": [{"role": "user", "content": prompt}]}
     elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes | bytearray):
         fields = {"messages": list(prompt)}
     else:
@@ -134,8 +136,10 @@ def json_body(fields: Any) -> bytes:
     except (PydanticSerializationError, ValueError) as error:
         reason = _find_unsendable(fields) or str(error)
     else:
-        # Searching the bytes is cheap; only a hit, which may be mere text, is looked at closely.
-        reason = _find_unsendable(fields) if b"NaN" in body or b"Infinity" in body else None
+        # Searching the bytes is cheap, most of all for one; only a hit, which may be mere text, is
+        # looked at closely.
+        is_suspect = (AN_N in body and b"NaN" in body) or (AN_I in body and b"Infinity" in body)
+        reason = _find_unsendable(fields) if is_suspect else None
         if reason is None:
             return body
     raise ConfigError(f"the request cannot be written as JSON: {reason}")

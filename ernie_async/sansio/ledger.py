@@ -6,7 +6,7 @@ Numbers only: no text is kept. Serves one client and those that `with_options` m
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ernie_async.types.prices import Prices
+from ernie_async.types.prices import Prices, cost_at
 from ernie_async.types.usage import Usage
 
 __all__ = ["Ledger", "PromptCorrection", "Totals"]
@@ -24,8 +24,9 @@ LEAST_TOKENS = 16
 # Far more than a program names models. A gateway that passes on the names of strangers stays small.
 MAX_MODELS = 1000
 
-# Once a ratio is known that well, every 16th call is enough to keep it.
-SURE_AFTER, LOOK_EVERY = 16, 16
+# Once a ratio is known that well, every 17th call is enough to keep it. It is a prime, so that both
+# are looked at where prompts that can be compared and others take turns.
+SURE_AFTER, LOOK_EVERY = 16, 17
 
 
 class PromptCorrection:
@@ -144,16 +145,17 @@ class Ledger:
 
     def note(self, model: str | None, usage: Usage) -> None:
         """One call is over."""
-        self._calls += 1
-        self._prompt_tokens += usage.prompt_tokens
-        self._completion_tokens += usage.completion_tokens
+        prompt, completion = usage.prompt_tokens, usage.completion_tokens
         details = usage.prompt_tokens_details
-        if details is not None:
-            self._cached_tokens += details.cached_tokens or 0
+        cached = (details and details.cached_tokens) or 0
+        self._calls += 1
+        self._prompt_tokens += prompt
+        self._completion_tokens += completion
+        self._cached_tokens += cached
         if usage.is_estimate:
             self._estimated_calls += 1
-        cost = self._prices().cost(model, usage)
-        if cost is None:
+        price = self._prices().price(model, prompt)
+        if price is None:
             self._unpriced_calls += 1
         else:
-            self._cost += cost
+            self._cost += cost_at(price, prompt, cached, completion)

@@ -4,7 +4,8 @@ What may be asked is in `sansio.chat_request`, what a refusal means in `sansio.r
 """
 
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -33,8 +34,9 @@ T = TypeVar("T", bound=BaseModel)
 Body = bytes | Callable[[], AsyncIterator[bytes]]
 
 
-class Request(NamedTuple):
-    """What one call asks for, whatever number of attempts it takes.
+@dataclass(slots=True)  # not frozen, which would take longer to make; and it is read often
+class Request:
+    """What one call asks for, whatever number of attempts it takes. Nobody changes it.
 
     Attributes:
         method: The HTTP method.

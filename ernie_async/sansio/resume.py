@@ -5,7 +5,7 @@ Sm9m6jusj), the request fields of vLLM and SGLang, and for the emulation the ven
 joins the parts of truncated answers so. Knows no connection; `seam` joins the texts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic_core import to_json
@@ -176,7 +176,7 @@ def resume_request(request: Request, form: Form, text: str, *, last_event_id: st
     """
     if form == "server":
         headers = {**request.headers, "Last-Event-ID": last_event_id}
-        return request._replace(headers=headers)
+        return replace(request, headers=headers)
     if form == "restart":
         return request
     fields, messages = _read(request)
@@ -197,7 +197,8 @@ def resume_request(request: Request, form: Form, text: str, *, last_event_id: st
     for name in ("max_completion_tokens", "max_tokens"):
         if isinstance(fields.get(name), int):
             fields[name] = max(1, fields[name] - written)
-    return request._replace(
+    return replace(
+        request,
         body=to_json({**fields, "messages": messages}),
         prompt_tokens=request.prompt_tokens + written if request.prompt_tokens else 0,
         answer_tokens=max(1, request.answer_tokens - written) if request.answer_tokens else 0,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ernie_async.types.usage import Usage
 from ernie_async.types.wire import read_json
 
-__all__ = ["Price", "Prices", "standard_prices"]
+__all__ = ["Price", "Prices", "cost_at", "standard_prices"]
 
 MILLION = 1_000_000
 
@@ -56,22 +56,24 @@ class Prices(NamedTuple):
 
     def cost(self, model: str | None, usage: Usage) -> float | None:
         """What a call cost, in CNY; `None` if the table does not have its model."""
+        details = usage.prompt_tokens_details
+        cached = (details and details.cached_tokens) or 0
         price = self.price(model, usage.prompt_tokens)
         if price is None:
             return None
-        details = usage.prompt_tokens_details
-        cached = min((details and details.cached_tokens) or 0, usage.prompt_tokens)
-        cached_price = price.input if price.cached is None else price.cached
-        total = (
-            (usage.prompt_tokens - cached) * price.input
-            + cached * cached_price
-            + usage.completion_tokens * price.output
-        )
-        return total / MILLION
+        return cost_at(price, usage.prompt_tokens, cached, usage.completion_tokens)
 
     def with_models(self, models: Mapping[str, Price | Sequence[Price]]) -> "Prices":
         """The same table with other or further models."""
         return self._replace(models={**self.models, **models})
+
+
+def cost_at(price: Price, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> float:
+    """What a call cost, in CNY. The cached tokens are among those of the prompt."""
+    total = prompt_tokens * price.input + completion_tokens * price.output
+    if cached_tokens and price.cached is not None:
+        total -= min(cached_tokens, prompt_tokens) * (price.input - price.cached)
+    return total / MILLION
 
 
 @cache

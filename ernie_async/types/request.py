@@ -112,10 +112,11 @@ class ChatRequest(RequestModel):
 
     @model_validator(mode="after")
     def _conversation_can_be_answered(self) -> Self:
-        *earlier, last = self.messages
-        if isinstance(last.content, str) and last.content.isspace():
+        messages = self.messages
+        content = messages[-1].content
+        if isinstance(content, str) and content.isspace():
             raise PydanticCustomError("blank_last", "the last message must not be blank")
-        if any(message.prefix for message in earlier):
+        if len(messages) > 1 and any(message.prefix for message in messages[:-1]):
             raise PydanticCustomError("prefix_not_last", "only the last message may have prefix")
         return self
 

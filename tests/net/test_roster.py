@@ -287,9 +287,7 @@ def test_loops_have_a_timer_each_and_those_that_are_closed_none() -> None:
     roster, soon = Roster(), time.monotonic() + 9
     loops = [asyncio.new_event_loop() for _ in range(3)]
     for number, loop in enumerate(loops):
-        call = Held(loop, number, soon)
-        roster.enter(call)
-        roster.time(call)
+        roster.enter(Held(loop, number, soon))
         if loop is loops[0]:
             loop.close()
     assert list(roster._alarms) == loops[1:]

@@ -1,6 +1,7 @@
 """Whether a broken stream may go on, in which form, and with which request."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -152,9 +153,9 @@ def body_of(form: Any, text: str = "床前明月", **fields: Any) -> Any:
 
 
 def test_the_server_is_asked_for_what_comes_after_an_id() -> None:
-    asked = request()._replace(headers={"X-Mine": "1"})
+    asked = replace(request(), headers={"X-Mine": "1"})
     made = resume_request(asked, "server", "床前", last_event_id="7")
-    assert made == asked._replace(headers={"X-Mine": "1", "Last-Event-ID": "7"})
+    assert made == replace(asked, headers={"X-Mine": "1", "Last-Event-ID": "7"})
 
 
 def test_a_restart_is_the_same_request() -> None:
@@ -194,7 +195,7 @@ def test_what_was_said_counts_against_the_limit(name: str, limit: int, left: int
 
 
 def test_the_limiter_is_told_of_the_longer_prompt() -> None:
-    counted = request()._replace(prompt_tokens=10, answer_tokens=100)
+    counted = replace(request(), prompt_tokens=10, answer_tokens=100)
     made = resume_request(counted, "emulated", "床前明月")
     assert (made.prompt_tokens, made.answer_tokens) == (12, 98)
     assert resume_request(request(), "emulated", "床前明月").prompt_tokens == 0
