@@ -180,7 +180,7 @@ def _told_usage(answer: object) -> Usage | None:
     if "usage" not in answer.__pydantic_fields_set__:
         return None
     usage = answer.__dict__.get("usage")  # one of unknown form is no field
-    return usage if isinstance(usage, Usage) and not usage.is_estimate else None
+    return usage if isinstance(usage, Usage) else None
 
 
 def _told_model(answer: object) -> str | None:

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -91,7 +91,6 @@ class Call:
         self.fallback: Ways = request.fallback
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.number: int = next(_numbers)
-        self._log = CallLog(self.number, desk.hooks)
         self.started: float = monotonic()
         self.total: float | None = desk.timeouts.total_for(stream=request.is_stream)
         self.ends_at: float | None = None if self.total is None else self.started + self.total
@@ -101,6 +100,10 @@ class Call:
         self._is_heard = is_heard(desk.hooks)
         if self._is_heard:
             self._log.started(request, server=desk.server.name, base_url=desk.transport.base_url)
+
+    @cached_property  # most calls have nothing to tell
+    def _log(self) -> CallLog:
+        return CallLog(self.number, self.desk.hooks)
 
     @property
     def failures(self) -> tuple[FailedAttempt, ...]:

@@ -100,7 +100,8 @@ class ChatCompletion(AnswerModel):
     @property
     def text(self) -> str:
         """What the model says; empty if it only called tools."""
-        return self.message.content or ""
+        choices = self.choices
+        return (choices[0].message.content or "") if choices else ""
 
     @property
     def reasoning(self) -> str:

@@ -76,6 +76,13 @@ def test_estimates_only_to_learn_become_rare() -> None:
     assert all(wanted[:16])
 
 
+@pytest.mark.parametrize("turns", range(2, 9))
+def test_prompts_that_take_turns_are_all_looked_at(turns: int) -> None:
+    correction = PromptCorrection()
+    looked = {at % turns for at in range(16 + 17 * turns) if correction.wants("m") and at >= 16}
+    assert looked == set(range(turns))
+
+
 def test_models_of_strangers_are_forgotten() -> None:
     correction = PromptCorrection()
     for number in range(3 * MAX_MODELS):
