@@ -161,7 +161,7 @@ class Transport:
             method: The HTTP method.
             path: Below the base URL, or a whole address.
             body: What to send: JSON, or what is made anew for each sending and has its type in
-            `headers`.
+                `headers`.
             headers: Besides those of every request; another host is sent these alone.
             connect: Seconds to find the host and to connect, TLS and proxy included.
             is_once: Whether it must not be sent a second time.
