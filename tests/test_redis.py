@@ -364,12 +364,12 @@ async def test_what_one_process_learns_holds_for_the_other(valkey: ValkeyServer,
         RedisLimiter(valkey.connection_url, limits, name=name) as two,
     ):
         async with one.admit() as permit:
-            permit.learn(RateHeaders(limit_requests=120.0))
+            permit.learn(RateHeaders(limit_requests=30.0))  # one in two seconds
         await until(lambda: one.snapshot().requests is not None and one.snapshot().requests < 1)
         started = monotonic()
-        for _ in range(2):
+        for _ in range(2):  # the first may not have to wait
             (await two.admit()).release()
-        assert 0.4 <= monotonic() - started < 1.5
+        assert 1 <= monotonic() - started < 6
 
 
 async def test_more_tokens_than_a_minute_has_are_refused(valkey: ValkeyServer, name: str) -> None:
