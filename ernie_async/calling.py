@@ -91,6 +91,8 @@ def _read_options(
     if max_wait is not None and not (isinstance(max_wait, int | float) and max_wait >= 0):
         raise ConfigError(f"max_wait: expected seconds, or None, got {shorten(max_wait)}")
     headers = check_headers(given, "extra_headers") if given else {}
+    # What the body is says who writes it; a header would win over that.
+    headers = {name: headers[name] for name in headers if name.lower() != "content-type"}
     return headers, request_id or new_id, priority, max_wait
 
 

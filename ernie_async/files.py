@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from time import time
-from typing import TypeVar, Unpack
+from typing import Unpack
 
 from ernie_async.calling import ask, split_options
 from ernie_async.errors import ConfigError
@@ -32,7 +32,6 @@ from ernie_async.types.files import FileObject, FilePage
 
 __all__ = ["Files", "Progress"]
 
-T = TypeVar("T")
 
 DEFAULT_FILENAME = "file"
 

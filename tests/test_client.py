@@ -40,6 +40,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.anyio
+async def test_the_type_of_the_body_is_ours_to_say(server: MockErnie, client: AsyncClient) -> None:
+    for name in ("Content-Type", "content-type"):
+        await client.chat("hi", extra_headers={name: "text/plain", "X-Trace": "t"})
+        told = {key.lower(): value for key, value in server.requests[-1].headers.items()}
+        assert (told["content-type"], told["x-trace"]) == ("application/json", "t")
+
+
+@pytest.mark.anyio
 async def test_only_what_the_caller_set_is_sent(server: MockErnie, client: AsyncClient) -> None:
     await client.chat("你好", temperature=0.3, top_p=None)
     assert server.requests[0].json == {

@@ -89,7 +89,7 @@ def charge_of(roster: Roster, ledger: Ledger, request: Request) -> Charge | None
         BudgetError: A budget is spent already.
         ConfigError: One counts money, and the model has no price.
     """
-    budgets = _entered.get() and budgets_of(roster)
+    budgets = budgets_of(roster)
     if not budgets:
         return None
     estimate = estimate_prompt(request.messages)

@@ -132,7 +132,7 @@ class Call:
         """
         if self.fallback:
             return self._by_any_model(attempt)
-        return self._make(attempt, is_first=True)
+        return self.until_it_works(attempt)
 
     async def _by_any_model(self, attempt: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -171,10 +171,6 @@ class Call:
         """Whether the whole call has no time left."""
         return self.ends_at is not None and monotonic() >= self.ends_at
 
-    def until_it_works(self, attempt: Callable[[], Awaitable[T]]) -> Awaitable[T]:
-        """Make attempts as the retry policy allows; the final error lists them all."""
-        return self._make(attempt, is_first=True)
-
     async def resume(self, error: ErnieError, attempt: Callable[[], Awaitable[T]]) -> T:
         """Wait as after any failure, and make attempts of their own count to go on.
 
@@ -202,7 +198,7 @@ class Call:
         try:
             return await again(
                 first,
-                partial(self._make, attempt, is_first=False),
+                partial(self.until_it_works, attempt, retries=False),
                 policy,
                 started=started,
                 ends_at=self.ends_at,
@@ -212,8 +208,15 @@ class Call:
         finally:
             del first
 
-    async def _make(self, attempt: Callable[[], Awaitable[T]], *, is_first: bool) -> T:
-        """Make one attempt, and what costs none of the policy's; after the first, all it allows."""
+    async def until_it_works(
+        self, attempt: Callable[[], Awaitable[T]], *, retries: bool = True
+    ) -> T:
+        """Make attempts as the retry policy allows; the final error lists them all.
+
+        Args:
+            attempt: Makes one.
+            retries: Else there is one that counts, and those that cost none of the policy's.
+        """
         while True:
             begun, sent = self._begun, self.sent
             try:
@@ -221,7 +224,7 @@ class Call:
             except ErnieError as error:
                 if self._goes_on(error, begun, sent):
                     continue
-                if not is_first or not may_pass(error):
+                if not retries or not may_pass(error):
                     raise
                 first = error
             except BaseException:

@@ -53,7 +53,7 @@ PHRASES: tuple[tuple[type, str, str], ...] = (
     (MaxLen, "max_length", "at most {} long"),
 )
 
-AN_N, AN_I = b"NI"
+AN_N, AN_I = b"NI"  # of NaN and Infinity, as numbers: bytes are found faster so
 
 # pydantic writes nothing that is nested more deeply.
 MAX_DEPTH = 255

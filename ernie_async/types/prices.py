@@ -70,9 +70,12 @@ class Prices(NamedTuple):
 
 def cost_at(price: Price, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> float:
     """What a call cost, in CNY. The cached tokens are among those of the prompt."""
-    total = prompt_tokens * price.input + completion_tokens * price.output
+    total = completion_tokens * price.output
     if cached_tokens and price.cached is not None:
-        total -= min(cached_tokens, prompt_tokens) * (price.input - price.cached)
+        cached = min(cached_tokens, prompt_tokens)
+        total += (prompt_tokens - cached) * price.input + cached * price.cached
+    else:
+        total += prompt_tokens * price.input
     return total / MILLION
 
 
